@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package keyformat
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"strconv"
+)
+
+// DigestSecretLen is how long a mount's secret for digests should be.
+const DigestSecretLen = 32
+
+// ImportedIDLen is the length of the id of a key whose form is not ours.
+const ImportedIDLen = 40
+
+var errDigest = errors.New("not a key digest: the form is v<number>:<base64url of 32 bytes>")
+
+// Strict: of the spellings that decode to the same bytes, one is accepted.
+var digestEncoding = base64.RawURLEncoding.Strict()
+
+// Sum is the SHA-256 of a key. An importer may know just this of a key.
+func Sum(key string) [sha256.Size]byte {
+	return sha256.Sum256([]byte(key))
+}
+
+// Digest is what is stored of a key in order to recognise it: the HMAC-SHA-256
+// of its sum under the mount's secret, after the number of that secret, as in
+// "v1:…". Without the secret a stolen copy of the storage cannot even be used
+// to test guesses, which matters for imported keys of little strength.
+func Digest(secret []byte, version int, sum [sha256.Size]byte) string {
+	var m [sha256.Size]byte
+	mac(m[:0], secret, sum)
+	buf := make([]byte, 0, len("v:")+20+digestEncoding.EncodedLen(len(m)))
+	buf = append(buf, 'v')
+	buf = strconv.AppendInt(buf, int64(version), 10)
+	buf = append(buf, ':')
+	return string(digestEncoding.AppendEncode(buf, m[:]))
+}
+
+// DigestVersion is the number of the secret that a stored digest was made with.
+func DigestVersion(d string) (int, error) {
+	var m [sha256.Size]byte
+	version, ok := splitDigest(&m, d)
+	if !ok {
+		return 0, errDigest
+	}
+	return version, nil
+}
+
+// Equal says whether stored is the digest of sum under this version of the
+// secret. It computes exactly one HMAC whatever stored is, so that a digest
+// which is absent, damaged or of another version takes as long as a wrong key.
+func Equal(stored string, secret []byte, version int, sum [sha256.Size]byte) bool {
+	var want, got [sha256.Size]byte
+	mac(want[:0], secret, sum)
+	v, ok := splitDigest(&got, stored)
+	same := subtle.ConstantTimeCompare(want[:], got[:]) == 1
+	return same && ok && v == version
+}
+
+// ImportedID is the id of a key whose form is not ours: 40 lower-case
+// hexadecimal digits, so it is never taken for one of our own 12-character
+// ids. It is computed from the mount's secret, because the plain hash of a
+// weak key would give that key away to whoever sees the id, and it is a hash
+// of the HMAC rather than the HMAC itself, because ids are public and stored
+// digests are not. A mount must always use the same secret for it: the id is
+// how the key is found.
+func ImportedID(secret []byte, sum [sha256.Size]byte) string {
+	var m [sha256.Size]byte
+	mac(m[:0], secret, sum)
+	h := sha256.Sum256(m[:])
+	return hex.EncodeToString(h[:ImportedIDLen/2])
+}
+
+// ValidID says whether s has the form of a key id, our own or an imported one.
+func ValidID(s string) bool {
+	switch len(s) {
+	case IDLen:
+		return isBase62(s)
+	case ImportedIDLen:
+		for i := range len(s) {
+			if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		}
+		return true
+	default:
+		return false
+	}
+}
+
+func mac(dst, secret []byte, sum [sha256.Size]byte) {
+	h := hmac.New(sha256.New, secret)
+	h.Write(sum[:])
+	h.Sum(dst)
+}
+
+func splitDigest(dst *[sha256.Size]byte, d string) (version int, ok bool) {
+	// The part after the colon has one length only, so its place is known.
+	colon := len(d) - digestEncoding.EncodedLen(len(dst)) - 1
+	if colon < 2 || d[0] != 'v' || d[colon] != ':' || d[1] < '1' || d[1] > '9' {
+		return 0, false
+	}
+	version, err := strconv.Atoi(d[1:colon])
+	if err != nil {
+		return 0, false
+	}
+	n, err := digestEncoding.Decode(dst[:], []byte(d[colon+1:]))
+	return version, err == nil && n == len(dst)
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package keyformat
+
+import "strings"
+
+// Form says what a presented string can be.
+type Form int
+
+const (
+	// Invalid can be no key at all.
+	Invalid Form = iota
+	// Own is a well-formed key of this package.
+	Own
+	// Foreign can be a key that was made elsewhere and imported.
+	Foreign
+)
+
+// The length of a foreign key.
+const (
+	MinForeignLen = 16
+	MaxForeignLen = 512
+)
+
+func (f Form) String() string {
+	switch f {
+	case Own:
+		return "own"
+	case Foreign:
+		return "foreign"
+	default:
+		return "invalid"
+	}
+}
+
+// Classify says what s can be, without looking anything up. A string in our
+// form with a wrong checksum is Foreign like any other: another issuer's keys
+// may happen to look like ours.
+func Classify(s string) Form {
+	if _, err := check(s); err == nil {
+		return Own
+	}
+	if isForeign(s) {
+		return Foreign
+	}
+	return Invalid
+}
+
+// isForeign accepts printable ASCII. A space at either end is refused, since
+// it is lost on the way through an HTTP header: such a key never verifies.
+func isForeign(s string) bool {
+	if len(s) < MinForeignLen || len(s) > MaxForeignLen || s[0] == ' ' || s[len(s)-1] == ' ' {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// Redact replaces every key in s by "[key <id>]". What looks like a key but
+// has a wrong checksum stays. A key is found whatever it touches on either
+// side, because text gets glued together in URLs, escapes and file names. The
+// time is linear in the length of s.
+func Redact(s string) string {
+	var out strings.Builder
+	done := 0
+	// Everything before i is known to hold no separator that a key could have
+	// before its body.
+	for i := 0; i < len(s); {
+		j := strings.IndexByte(s[i:], separator)
+		if j < 0 {
+			break
+		}
+		sep := i + j
+		end := sep + 1 + bodyLen
+		if end > len(s) {
+			break
+		}
+		i = sep + 1
+		if !isBase62(s[i:end]) {
+			continue
+		}
+		start, ok := keyStart(s, done, sep)
+		if !ok {
+			continue
+		}
+		out.WriteString(s[done:start])
+		out.WriteString("[key ")
+		out.WriteString(s[sep+1 : sep+1+IDLen])
+		out.WriteByte(']')
+		done, i = end, end
+	}
+	if done == 0 {
+		return s
+	}
+	out.WriteString(s[done:])
+	return out.String()
+}
+
+// keyStart finds where the key begins whose body follows the separator at sep.
+// In running text several beginnings can be a prefix; the checksum covers the
+// prefix, so it decides.
+func keyStart(s string, from, sep int) (int, bool) {
+	end := sep + 1 + bodyLen
+	for start := max(from, sep-maxPrefixLen); start <= sep-minPrefixLen; start++ {
+		if isPrefix(s[start:sep]) && checksumMatches(s[start:end]) {
+			return start, true
+		}
+	}
+	return 0, false
+}
+
+// Pattern is a regular expression, in the syntax of RE2 and of gitleaks, for
+// keys with this prefix; the first group is the key. It needs no word boundary
+// in front, where escaped text (\nak_…, %3Dak_…) has none, and refuses a body
+// that goes on for longer. It cannot know the checksum: Parse what it finds.
+func Pattern(prefix string) string {
+	// A valid prefix holds no character that means something in a pattern.
+	return "(" + prefix + "_[0-9A-Za-z]{61})(?:[^0-9A-Za-z]|$)"
+}
