@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package keyring
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"time"
+)
+
+// EventKind names what happened to a version.
+type EventKind string
+
+// The kinds of events of a version.
+const (
+	EventCreated   EventKind = "created"   // minted, and handed out from now on
+	EventStaged    EventKind = "staged"    // minted, to be activated later
+	EventActivated EventKind = "activated" // became the one handed out
+	EventRetired   EventKind = "retired"
+	EventExpired   EventKind = "expired"
+	EventRevoked   EventKind = "revoked"
+	EventWithdrawn EventKind = "withdrawn"
+	EventRestored  EventKind = "reinstated" // current again after a rollback
+	EventExtended  EventKind = "extended"   // its grace was prolonged
+	EventCapped    EventKind = "capped"     // reported: it ends at the latest then
+)
+
+// Event is one thing that happened to one version.
+type Event struct {
+	Kind    EventKind
+	Version int
+	KeyID   string
+	At      time.Time
+	Reason  Reason    // of a retirement
+	Until   time.Time // of a withdrawal, an extension or a cap: the new end; of a staging: the activation
+}
+
+// Refusals. They are the caller's mistakes, told apart with errors.Is; the text
+// of what is returned names versions and times.
+var (
+	ErrPendingExists = errors.New("a version is pending")
+	ErrNoPending     = errors.New("no version is pending")
+	ErrTooManyLive   = errors.New("too many live versions")
+	ErrBadActivation = errors.New("activation date")
+	ErrNoTarget      = errors.New("nothing to roll back to")
+	ErrNeedTarget    = errors.New("a second rollback in a row needs a version")
+	ErrUnknown       = errors.New("no such version")
+)
+
+// Stamp is how this package and the engine write a time in a text.
+func Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// Mint is what a new version is made from.
+type Mint struct {
+	KeyID  string
+	Prefix string
+	TTL    time.Duration // 0: no expiry
+	Grace  time.Duration // of the predecessor, from the activation on
+	// Activate is the date; zero is now, unless Held.
+	Activate time.Time
+	Held     bool // activated by a promotion only
+	Auto     bool
+	Plain    bool
+}
+
+// Settle records what the clock alone has done up to now, so that no later
+// clock can undo it: activations, expiries, retirements, lapses. It returns
+// them in the order of their times. Every other transition settles first.
+func (r *Ring) Settle(now time.Time) []Event {
+	// States are taken before anything is marked: a mark must not change what
+	// another version is judged by.
+	states := make([]Status, len(r.Versions))
+	activated := make([]bool, len(r.Versions))
+	for i := range r.Versions {
+		states[i] = r.status(i, now)
+		activated[i] = r.Versions[i].activated(now)
+	}
+	var events []Event
+	for i := range r.Versions {
+		v, st := &r.Versions[i], states[i]
+		if activated[i] && !v.Activated {
+			v.Activated = true
+			events = append(events, Event{Kind: EventActivated, Version: v.N, KeyID: v.KeyID, At: v.Activate})
+		}
+		switch {
+		case st.State == Expired && !v.ExpiredSeen:
+			v.ExpiredSeen = true
+			if v.RetiredAt.IsZero() {
+				events = append(events, Event{Kind: EventExpired, Version: v.N, KeyID: v.KeyID, At: st.Until})
+			}
+		case st.State == Retired && v.RetiredAt.IsZero():
+			v.RetiredAt, v.RetiredBy = st.Until, st.Reason
+			events = append(events, Event{Kind: EventRetired, Version: v.N, KeyID: v.KeyID, At: st.Until, Reason: st.Reason})
+		default:
+			continue
+		}
+		if !v.Activated {
+			v.Activate = time.Time{}
+		}
+	}
+	sort.SliceStable(events, func(a, b int) bool { return events[a].At.Before(events[b].At) })
+	return events
+}
+
+// Rotate mints the next version. A pending version is revoked by it. force
+// makes room where MaxLive versions live; without it that is ErrTooManyLive.
+// Nothing changes when an error is returned, beyond what Settle marks.
+func (r *Ring) Rotate(now time.Time, m Mint, force bool) ([]Event, error) {
+	events := r.Settle(now)
+	if err := m.check(now); err != nil {
+		return events, err
+	}
+	pending := r.Pending(now)
+	endsPredecessor := m.Grace == 0 && !m.Held && !m.Activate.After(now)
+	over := r.Live(now) + 1 - MaxLive
+	if pending != nil {
+		over--
+	}
+	if endsPredecessor && r.Current(now) != nil {
+		over--
+	}
+	if over > 0 && !force {
+		return events, fmt.Errorf("%w: %d of %d; the next one to end is version %s", ErrTooManyLive, r.Live(now), MaxLive, r.nextToEnd(now))
+	}
+	if pending != nil {
+		events = append(events, r.kill(pending, now))
+	}
+	events = append(events, r.makeRoom(now, over)...)
+	events = append(events, r.mint(now, m)...)
+	return events, nil
+}
+
+// check refuses a date in the past and one at which the version would have
+// expired already.
+func (m Mint) check(now time.Time) error {
+	if m.Held || m.Activate.IsZero() || !m.Activate.After(now) || m.TTL == 0 {
+		return nil
+	}
+	if end := firstVerifies(now, m.Activate).Add(m.TTL); !m.Activate.Before(end) {
+		return fmt.Errorf("%w: a version made now would expire at %s, before its activation", ErrBadActivation, Stamp(end))
+	}
+	return nil
+}
+
+// Stage mints a version that waits. It is refused while one is pending.
+func (r *Ring) Stage(now time.Time, m Mint, force bool) ([]Event, error) {
+	if p := r.Pending(now); p != nil {
+		when := "held until it is promoted"
+		if !p.Activate.IsZero() {
+			when = "to be activated at " + Stamp(p.Activate)
+		}
+		return nil, fmt.Errorf("%w: version %d, %s", ErrPendingExists, p.N, when)
+	}
+	return r.Rotate(now, m, force)
+}
+
+// mint appends the version. Its predecessor's end, where that is now, is a
+// decision and therefore marked.
+func (r *Ring) mint(now time.Time, m Mint) []Event {
+	v := Version{
+		N: r.Last + 1, KeyID: m.KeyID, Prefix: m.Prefix, Created: now, TTL: m.TTL,
+		Grace: m.Grace, Auto: m.Auto, Plain: m.Plain,
+	}
+	immediate := !m.Held && !m.Activate.After(now)
+	switch {
+	case immediate:
+		v.Activate, v.Activated = now, true
+	case !m.Held:
+		v.Activate = m.Activate
+	}
+	if m.TTL > 0 {
+		v.Expires = firstVerifies(now, v.Activate).Add(m.TTL)
+	}
+	prior := r.top(now)
+	r.Last = v.N
+	r.Versions = append(r.Versions, v)
+	if !immediate {
+		return []Event{{Kind: EventStaged, Version: v.N, KeyID: v.KeyID, At: now, Until: v.Activate}}
+	}
+	return append(
+		[]Event{{Kind: EventCreated, Version: v.N, KeyID: v.KeyID, At: now}},
+		r.endPredecessor(prior, now, m.Grace)...)
+}
+
+// endPredecessor marks the end of the version that was on top, where the
+// activation that just happened leaves it no grace.
+func (r *Ring) endPredecessor(prior int, now time.Time, grace time.Duration) []Event {
+	if prior < 0 || grace > 0 || r.Versions[prior].marked() {
+		return nil
+	}
+	return []Event{r.retire(prior, now, Superseded)}
+}
+
+func (r *Ring) retire(i int, now time.Time, why Reason) Event {
+	v := &r.Versions[i]
+	v.RetiredAt, v.RetiredBy = now, why
+	if !v.Activated {
+		v.Activate = time.Time{}
+	}
+	return Event{Kind: EventRetired, Version: v.N, KeyID: v.KeyID, At: now, Reason: why}
+}
+
+// kill revokes v. One that was not activated yet never will be.
+func (r *Ring) kill(v *Version, now time.Time) Event {
+	v.RevokedAt = now
+	if !v.Activated {
+		v.Activate = time.Time{}
+	}
+	return Event{Kind: EventRevoked, Version: v.N, KeyID: v.KeyID, At: now}
+}
+
+// makeRoom ends n superseded or withdrawn versions: those that live on a
+// prolonged grace first, then those that would end next.
+func (r *Ring) makeRoom(now time.Time, n int) []Event {
+	var events []Event
+	for ; n > 0; n-- {
+		best := r.evictable(now)
+		if best < 0 {
+			return events
+		}
+		events = append(events, r.retire(best, now, Superseded))
+	}
+	return events
+}
+
+func (r *Ring) evictable(now time.Time) int {
+	best, bestExtended := -1, false
+	for i := range r.Versions {
+		st := r.status(i, now)
+		if st.State != Previous && st.State != Withdrawn {
+			continue
+		}
+		extended := r.extended(i, now)
+		switch {
+		case best < 0, extended && !bestExtended:
+			best, bestExtended = i, extended
+		}
+	}
+	return best
+}
+
+// extended: the version at i lives on a prolonged grace.
+func (r *Ring) extended(i int, now time.Time) bool {
+	s := r.successor(i, now)
+	return s != nil && s.Extended > 0
+}
+
+// successor is the version that supersedes the one at i, or nil.
+func (r *Ring) successor(i int, now time.Time) *Version {
+	for j := i + 1; j < len(r.Versions); j++ {
+		if s := &r.Versions[j]; s.Withdrawn.IsZero() && s.activated(now) {
+			return s
+		}
+	}
+	return nil
+}
+
+// Successor is the version that supersedes version n at now, or nil.
+func (r *Ring) Successor(n int, now time.Time) *Version {
+	if i := r.index(n); i >= 0 {
+		return r.successor(i, now)
+	}
+	return nil
+}
+
+func (r *Ring) nextToEnd(now time.Time) string {
+	if i := r.evictable(now); i >= 0 {
+		return fmt.Sprintf("%d, at %s", r.Versions[i].N, Stamp(r.status(i, now).Until))
+	}
+	return "unknown"
+}
+
+// Promote gives the pending version its activation: now when at is not later,
+// else that date, at most PendingWindow ahead. grace is what its predecessor
+// gets from then on. It never mints and never prolongs the version's life.
+func (r *Ring) Promote(now, at time.Time, grace time.Duration) (int, []Event, error) {
+	events := r.Settle(now)
+	v := r.Pending(now)
+	if v == nil {
+		return 0, events, ErrNoPending
+	}
+	if at.Before(now) {
+		at = now
+	}
+	if at.After(now.Add(PendingWindow)) {
+		return 0, events, fmt.Errorf("%w: %s is more than %d days ahead", ErrBadActivation, Stamp(at), PendingWindow/(24*time.Hour))
+	}
+	expires := v.Expires
+	if v.TTL > 0 {
+		expires = earlierSet(expires, firstVerifies(v.Created, at).Add(v.TTL))
+		if !at.Before(expires) {
+			return 0, events, fmt.Errorf("%w: version %d expires at %s, before that", ErrBadActivation, v.N, Stamp(expires))
+		}
+	}
+	prior := r.top(now)
+	v.Activate, v.Grace, v.Expires, v.Auto = at, grace, expires, false
+	if at.After(now) {
+		return v.N, append(events, Event{Kind: EventStaged, Version: v.N, KeyID: v.KeyID, At: now, Until: at}), nil
+	}
+	v.Activated = true
+	events = append(events, Event{Kind: EventActivated, Version: v.N, KeyID: v.KeyID, At: now})
+	return v.N, append(events, r.endPredecessor(prior, now, grace)...), nil
+}
+
+// Rollback withdraws the version on top, and every other activated one above
+// the target, with grace more to live, and makes the target current again: the
+// version before, or version to where that is above zero. The pending version
+// is revoked. A second rollback in a row needs to.
+func (r *Ring) Rollback(now time.Time, to int, grace time.Duration) (int, []Event, error) {
+	events := r.Settle(now)
+	top := r.top(now)
+	if top < 0 {
+		return 0, events, fmt.Errorf("%w: no version was ever activated", ErrNoTarget)
+	}
+	if to == 0 && !r.Versions[top].Reinstated.IsZero() {
+		return 0, events, fmt.Errorf("%w: version %d is current because of the rollback at %s",
+			ErrNeedTarget, r.Versions[top].N, Stamp(r.Versions[top].Reinstated))
+	}
+	target, err := r.rollbackTarget(now, top, to)
+	if err != nil {
+		return 0, events, err
+	}
+	if p := r.Pending(now); p != nil {
+		events = append(events, r.kill(p, now))
+	}
+	for i := target + 1; i <= top; i++ {
+		v := &r.Versions[i]
+		if !v.Withdrawn.IsZero() || !v.Activated {
+			continue
+		}
+		st := r.status(i, now)
+		until := now.Add(grace)
+		if !st.State.Ended() && st.State == Previous && !st.Until.IsZero() {
+			// A grace that runs already is never prolonged by the rollback.
+			until = earlierSet(until, st.Until)
+		}
+		v.Withdrawn, v.WithdrawnUntil = now, until
+		events = append(events, Event{Kind: EventWithdrawn, Version: v.N, KeyID: v.KeyID, At: now, Until: until})
+		if grace == 0 && !v.marked() {
+			events = append(events, r.retire(i, now, RolledBack))
+		}
+	}
+	t := &r.Versions[target]
+	t.Reinstated = now
+	return t.N, append(events, Event{Kind: EventRestored, Version: t.N, KeyID: t.KeyID, At: now}), nil
+}
+
+// rollbackTarget finds the version to reinstate, or says why there is none.
+func (r *Ring) rollbackTarget(now time.Time, top, to int) (int, error) {
+	target := -1
+	if to > 0 {
+		target = r.index(to)
+		switch {
+		case target < 0:
+			return 0, fmt.Errorf("%w: version %d is not known any more", ErrNoTarget, to)
+		case target >= top:
+			return 0, fmt.Errorf("%w: version %d is not older than version %d, which is the newest activated one", ErrNoTarget, to, r.Versions[top].N)
+		}
+	} else {
+		for i := top - 1; i >= 0; i-- {
+			if r.Versions[i].Withdrawn.IsZero() && r.Versions[i].Activated {
+				target = i
+				break
+			}
+		}
+		if target < 0 {
+			return 0, fmt.Errorf("%w: there is no version before version %d", ErrNoTarget, r.Versions[top].N)
+		}
+	}
+	v := &r.Versions[target]
+	st := r.status(target, now)
+	switch {
+	case st.State.Ended():
+		return 0, fmt.Errorf("%w: version %d is %s since %s", ErrNoTarget, v.N, st.State, Stamp(st.Until))
+	case st.State == Withdrawn:
+		return 0, fmt.Errorf("%w: version %d was withdrawn by the rollback at %s", ErrNoTarget, v.N, Stamp(v.Withdrawn))
+	case !v.Reported.IsZero():
+		return 0, fmt.Errorf("%w: version %d was reported as leaked at %s", ErrNoTarget, v.N, Stamp(v.Reported))
+	case !v.Cap.IsZero():
+		return 0, fmt.Errorf("%w: version %d ends for good at %s", ErrNoTarget, v.N, Stamp(v.Cap))
+	case !st.Until.IsZero() && st.Until.Sub(now) <= RollbackMargin:
+		return 0, fmt.Errorf("%w: version %d ends at %s, too soon", ErrNoTarget, v.N, Stamp(st.Until))
+	}
+	return target, nil
+}
+
+// Revoke kills the versions with those numbers at once. Killing one that was
+// revoked before changes nothing and makes no event.
+func (r *Ring) Revoke(now time.Time, numbers ...int) ([]Event, error) {
+	events := r.Settle(now)
+	for _, n := range numbers {
+		if r.Get(n) == nil {
+			return events, fmt.Errorf("%w: %d", ErrUnknown, n)
+		}
+	}
+	for _, n := range numbers {
+		if v := r.Get(n); v.RevokedAt.IsZero() {
+			events = append(events, r.kill(v, now))
+		}
+	}
+	return events, nil
+}
+
+// RevokeAll kills every version that has not ended, the pending one included.
+func (r *Ring) RevokeAll(now time.Time) []Event {
+	events := r.Settle(now)
+	for i := range r.Versions {
+		if !r.status(i, now).State.Ended() {
+			events = append(events, r.kill(&r.Versions[i], now))
+		}
+	}
+	return events
+}
+
+// Replace kills version n and mints its replacement in one transition, the
+// pending version dying with it: whoever read the one may have read the other.
+// What else lives keeps its end.
+func (r *Ring) Replace(now time.Time, n int, m Mint) ([]Event, error) {
+	events, err := r.Revoke(now, n)
+	if err != nil {
+		return events, err
+	}
+	m.Activate, m.Held = time.Time{}, false
+	more, err := r.Rotate(now, m, true)
+	return append(events, more...), err
+}
+
+// Extend prolongs the life of version n, which is in its grace, by step. A
+// reported version, one in no grace and one whose end is not that grace's are
+// left alone.
+func (r *Ring) Extend(now time.Time, n int, step time.Duration) []Event {
+	events := r.Settle(now)
+	i := r.index(n)
+	if i < 0 || step <= 0 {
+		return events
+	}
+	v, s := &r.Versions[i], r.successor(i, now)
+	if r.status(i, now).State != Previous || s == nil || !v.Reported.IsZero() || !v.Cap.IsZero() {
+		return events
+	}
+	s.Extended += step
+	until := r.status(i, now).Until
+	return append(events, Event{Kind: EventExtended, Version: v.N, KeyID: v.KeyID, At: now, Until: until})
+}
+
+// Report marks version n as found in the open and makes until its end at the
+// latest (zero: the end it has now stays, but nothing prolongs it any more).
+// The first report decides; a later one can only bring the end nearer.
+func (r *Ring) Report(now time.Time, n int, until time.Time) []Event {
+	events := r.Settle(now)
+	i := r.index(n)
+	if i < 0 {
+		return events
+	}
+	v := &r.Versions[i]
+	st := r.status(i, now)
+	if v.Reported.IsZero() {
+		v.Reported = now
+	}
+	if st.State.Ended() {
+		return events
+	}
+	limit := earlierSet(until, st.Until)
+	if limit.IsZero() || (!v.Cap.IsZero() && !limit.Before(v.Cap)) {
+		return events
+	}
+	v.Cap = limit
+	return append(events, Event{Kind: EventCapped, Version: v.N, KeyID: v.KeyID, At: now, Until: limit})
+}
+
+// Trim forgets ended versions whose plaintext is gone until at most keep of
+// them are left, oldest first, and returns those it forgot. The version on top
+// is always kept: it says why there is no current one.
+func (r *Ring) Trim(now time.Time, keep int) []Version {
+	top := r.top(now)
+	ended := 0
+	for i := range r.Versions {
+		if i != top && r.Versions[i].marked() && !r.Versions[i].Plain {
+			ended++
+		}
+	}
+	if ended <= keep {
+		return nil
+	}
+	var gone []Version
+	topN := 0
+	if top >= 0 {
+		topN = r.Versions[top].N
+	}
+	r.Versions = slices.DeleteFunc(r.Versions, func(v Version) bool {
+		if ended <= keep || v.N == topN || !v.marked() || v.Plain {
+			return false
+		}
+		ended--
+		gone = append(gone, v)
+		return true
+	})
+	return gone
+}
