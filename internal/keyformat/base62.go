@@ -59,7 +59,17 @@ func appendRandom(dst []byte, n int, rand io.Reader) ([]byte, error) {
 // padded with zeros to ChecksumLen.
 func Checksum(s string) string {
 	var buf [ChecksumLen]byte
-	return string(appendChecksum(buf[:0], crc32.ChecksumIEEE([]byte(s))))
+	return string(appendChecksum(buf[:0], crc(s)))
+}
+
+// crc is crc32.ChecksumIEEE for a string; that one would make a copy of every
+// key on the heap first.
+func crc(s string) uint32 {
+	c := ^uint32(0)
+	for i := range len(s) {
+		c = crc32.IEEETable[byte(c)^s[i]] ^ c>>8
+	}
+	return ^c
 }
 
 func appendChecksum(dst []byte, sum uint32) []byte {
@@ -75,6 +85,6 @@ func appendChecksum(dst []byte, sum uint32) []byte {
 func checksumMatches(s string) bool {
 	n := len(s) - ChecksumLen
 	var want [ChecksumLen]byte
-	appendChecksum(want[:0], crc32.ChecksumIEEE([]byte(s[:n])))
+	appendChecksum(want[:0], crc(s[:n]))
 	return string(want[:]) == s[n:]
 }

@@ -61,11 +61,9 @@ var (
 type Key struct {
 	// A pointer, because fmt cannot call the methods of a Key that sits in an
 	// unexported field of somebody's struct, and would print a string there.
-	v *value
-}
-
-type value struct {
-	s         string
+	// Straight to the string: fmt follows a pointer to a struct when the verb
+	// is not made for pointers, one to a string never.
+	s         *string
 	prefixLen int
 }
 
@@ -82,7 +80,8 @@ func Mint(prefix string, rand io.Reader) (Key, error) {
 		return Key{}, fmt.Errorf("mint key: %w", err)
 	}
 	buf = appendChecksum(buf, crc32.ChecksumIEEE(buf))
-	return Key{&value{string(buf), len(prefix)}}, nil
+	s := string(buf)
+	return Key{&s, len(prefix)}, nil
 }
 
 // NewID makes a key id out of the randomness of rand.
@@ -95,17 +94,16 @@ func NewID(rand io.Reader) (string, error) {
 }
 
 // Parse accepts exactly what Mint produces.
-func Parse(s string) (Key, error) {
-	// Small enough to be inlined, so that a key which does not outlive its
-	// caller costs no allocation.
-	n, err := check(s)
-	if err != nil {
-		return Key{}, err
+func Parse(s string) (k Key, err error) {
+	// Written to stay within what the compiler inlines: then a key that does
+	// not outlive its caller costs no allocation.
+	if k.prefixLen, err = check(s); err == nil {
+		k.s = &s
 	}
-	return Key{&value{s, n}}, nil
+	return k, err
 }
 
-// check returns the length of the prefix of a well-formed key.
+// check returns the length of the prefix of a well-formed key, 0 with an error.
 func check(s string) (int, error) {
 	if len(s) < minKeyLen || len(s) > maxKeyLen {
 		return 0, errLength
@@ -125,36 +123,36 @@ func check(s string) (int, error) {
 
 // Prefix is what the key begins with, without the separator.
 func (k Key) Prefix() string {
-	if k.v == nil {
+	if k.s == nil {
 		return ""
 	}
-	return k.v.s[:k.v.prefixLen]
+	return (*k.s)[:k.prefixLen]
 }
 
 // ID is the public name of the key.
 func (k Key) ID() string {
-	if k.v == nil {
+	if k.s == nil {
 		return ""
 	}
-	start := k.v.prefixLen + 1
-	return k.v.s[start : start+IDLen]
+	start := k.prefixLen + 1
+	return (*k.s)[start : start+IDLen]
 }
 
 // Reveal is the whole key, secret included. Hand it to the one who asked for
 // the key, or to Sum; never to a log, an error, a label or a path.
 func (k Key) Reveal() string {
-	if k.v == nil {
+	if k.s == nil {
 		return ""
 	}
-	return k.v.s
+	return *k.s
 }
 
 // String is the handle by which people may speak of the key.
 func (k Key) String() string {
-	if k.v == nil {
+	if k.s == nil {
 		return "(no key)"
 	}
-	return k.v.s[:k.v.prefixLen+1+IDLen] + "…"
+	return (*k.s)[:k.prefixLen+1+IDLen] + "…"
 }
 
 // GoString is the handle too.
