@@ -1,0 +1,107 @@
+# Everything a contributor needs; `make` lists it. Nothing but Go, make and git
+# is assumed.
+
+GO    ?= go
+BIN   := bin
+TOOLS := $(BIN)/tools
+
+PLUGIN := vault-plugin-secrets-apikeys
+
+# Every package of the repository: the workspace holds two modules.
+PACKAGES := ./... ./bootstrap/sdk/...
+
+# A plugin is run by whatever system the server runs on, so it depends on
+# nothing there, and the same source gives the same bytes.
+BUILDFLAGS := -trimpath
+
+BENCH    ?= .
+FUZZTIME ?= 30s
+SDK      ?= bootstrap
+
+# Commands take over the variables that they read; so does a recipe's shell.
+export GO BUILDFLAGS FUZZTIME
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: need-go ## Build the plugin and the development server into bin/ (SDK=upstream: against the official SDK)
+ifeq ($(SDK),upstream)
+	@scripts/build-upstream.sh ./cmd/$(PLUGIN) ./cmd/devserver
+else ifeq ($(SDK),bootstrap)
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN)/ ./cmd/$(PLUGIN) ./cmd/devserver
+else
+	@echo "SDK=$(SDK): bootstrap (the one in this repository) or upstream (the official one)" >&2; exit 1
+endif
+
+.PHONY: dev
+dev: build ## Run a development server with the engine at apikeys/ (VAULT_BIN=vault|bao|path: that real server)
+	@if [ -n "$(VAULT_BIN)" ]; then exec scripts/dev-real.sh "$(VAULT_BIN)"; else exec scripts/dev.sh; fi
+
+.PHONY: demo
+demo: build ## Watch a key being issued, rotated, retired and revoked, in under a minute
+	@CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN)/demo ./scripts/demo
+	@$(BIN)/demo
+
+.PHONY: test
+test: need-go ## Run all tests with the race detector
+	@scripts/test.sh $(PACKAGES)
+
+.PHONY: acceptance
+acceptance: build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao>
+	@scripts/acceptance.sh "$(SERVER_BIN)"
+
+.PHONY: lint
+lint: need-go tools ## Check formatting, code, imports, modules and tree
+	@scripts/lint.sh
+
+.PHONY: fmt
+fmt: need-go tools ## Format all Go files
+	@git ls-files -co --exclude-standard '*.go' | xargs $(TOOLS)/gofumpt -extra -w
+
+.PHONY: fmtcheck
+fmtcheck: need-go tools ## Fail if a Go file is not formatted
+	@scripts/fmtcheck.sh
+
+.PHONY: tidy
+tidy: need-go ## Tidy go.mod of the root module without asking for the official SDK
+	@scripts/tidy.sh
+
+.PHONY: bench
+bench: need-go ## Run the benchmarks (BENCH=regexp)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./...
+
+.PHONY: fuzz
+fuzz: need-go ## Run each fuzz target for FUZZTIME (30s)
+	@scripts/fuzz.sh
+
+.PHONY: cover
+cover: need-go ## Measure test coverage into cover.out and cover.html
+	$(GO) test -coverprofile=cover.out -coverpkg=./... $(PACKAGES)
+	$(GO) tool cover -html=cover.out -o cover.html
+	@$(GO) tool cover -func=cover.out | tail -1
+
+.PHONY: vuln
+vuln: need-go ## Look for known vulnerabilities (needs the network)
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@latest ./...
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	rm -rf $(BIN) cover.out cover.html
+
+.PHONY: tools
+tools: $(TOOLS)/.built
+
+# GOWORK=off: the tools are a module of their own, whose requirements must not
+# mix with the plugin's.
+$(TOOLS)/.built: tools/go.mod tools/go.sum
+	@echo "building the linters (once; takes a few minutes)"
+	@GOWORK=off $(GO) build -C tools -trimpath -o ../$(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt
+	@touch $@
+
+.PHONY: need-go
+need-go:
+	@command -v $(GO) >/dev/null || { echo "$(GO): not found. Go 1.26 or later is needed: https://go.dev/dl/" >&2; exit 1; }

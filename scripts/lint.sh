@@ -1,0 +1,26 @@
+#!/bin/sh
+# All static checks. Goes on after a failure, so that one run shows everything.
+set -u
+cd "$(dirname "$0")/.."
+
+failed=
+check() {
+	what=$1
+	shift
+	if "$@"; then
+		echo "ok    $what"
+	else
+		echo "FAIL  $what"
+		failed=1
+	fi
+}
+
+check "formatting" scripts/fmtcheck.sh
+check "imports" scripts/check-imports.sh
+check "go.mod" scripts/tidy.sh --check
+check "tree" scripts/check-tree.sh
+check "golangci-lint" bin/tools/golangci-lint run ./...
+# Another module, so another run; not beside the first, for memory's sake.
+check "golangci-lint, bootstrap/sdk" sh -c 'cd bootstrap/sdk && exec ../../bin/tools/golangci-lint run --config ../../.golangci.yml ./...'
+
+[ -z "$failed" ]
