@@ -59,7 +59,7 @@ type Reason string
 const (
 	GraceEnded Reason = "grace_ended" // the grace of the rotation that superseded it is over
 	RolledBack Reason = "rolled_back" // a rollback withdrew it, and its time is over
-	Superseded Reason = "superseded"  // a rotation ended it without grace, or it made room
+	Superseded Reason = "superseded"  // a rotation ended it without grace, it made room, or its leak ended it
 	Lapsed     Reason = "lapsed"      // held for seven days without being promoted
 )
 
@@ -160,8 +160,12 @@ func (r *Ring) index(n int) int {
 	return i
 }
 
-// ByKeyID returns the version with that key id, or nil.
+// ByKeyID returns the version with that key id, or nil. Generations of a dynamic
+// role have none.
 func (r *Ring) ByKeyID(id string) *Version {
+	if id == "" {
+		return nil
+	}
 	for i := range r.Versions {
 		if r.Versions[i].KeyID == id {
 			return &r.Versions[i]
@@ -180,28 +184,20 @@ func (r *Ring) Status(n int, now time.Time) (Status, bool) {
 	return r.status(i, now), true
 }
 
-// activated: the version has become, by decision or by the clock, one that is
-// or was handed out. A version that ended before its date never does.
-func (v *Version) activated(now time.Time) bool {
+// planned: the version is activated, or will be at its date. One that ends
+// before its date never is.
+func (v *Version) planned() bool {
 	if v.Activate.IsZero() {
 		return false
 	}
-	if v.Activated {
-		return true
-	}
-	if !v.Expires.IsZero() && !v.Expires.After(v.Activate) {
-		return false
-	}
-	return !now.Before(v.Activate)
+	end := earlierSet(v.Expires, v.Cap)
+	return v.Activated || end.IsZero() || end.After(v.Activate)
 }
 
-// planned: the version is activated, or has a date and nothing against it.
-func (v *Version) planned(now time.Time) bool {
-	if v.activated(now) {
-		return true
-	}
-	return !v.Activate.IsZero() && v.RevokedAt.IsZero() && v.RetiredAt.IsZero() && !v.ExpiredSeen &&
-		(v.Expires.IsZero() || v.Expires.After(v.Activate))
+// activated: the version has become, by decision or by the clock, one that is
+// or was handed out.
+func (v *Version) activated(now time.Time) bool {
+	return v.planned() && (v.Activated || !now.Before(v.Activate))
 }
 
 // firstVerifies is the first instant at which the version verifies.
@@ -212,18 +208,39 @@ func firstVerifies(created, activate time.Time) time.Time {
 	return later(created, activate.Add(-PendingWindow))
 }
 
-// supersession returns when the version at i ends because of a later one, and
-// whether a rotation with a grace above zero does it. Zero: nothing known.
-func (r *Ring) supersession(i int, now time.Time) (end time.Time, planned bool) {
+// superseder is the index of the version that ends the one at i: the next
+// higher that is not withdrawn and activated, or going to be; -1 if none is.
+func (r *Ring) superseder(i int) int {
 	for j := i + 1; j < len(r.Versions); j++ {
-		s := &r.Versions[j]
-		if !s.Withdrawn.IsZero() || !s.planned(now) {
-			continue
+		if s := &r.Versions[j]; s.Withdrawn.IsZero() && s.planned() {
+			return j
 		}
-		grace := s.Grace + s.Extended
-		return s.Activate.Add(grace), grace > 0
 	}
-	return time.Time{}, false
+	return -1
+}
+
+// retirement is the earliest known end of the version at i that is neither its
+// own expiry nor a mark, why that is its end, and whether it is the end of a
+// grace. Zero: none known.
+func (r *Ring) retirement(i int) (end time.Time, why Reason, planned bool) {
+	v := &r.Versions[i]
+	if v.Activate.IsZero() {
+		end, why = v.Created.Add(PendingWindow), Lapsed
+	} else if j := r.superseder(i); j >= 0 {
+		s := &r.Versions[j]
+		grace := s.Grace + s.Extended
+		end, why = s.Activate.Add(grace), Superseded
+		if grace > 0 {
+			why, planned = GraceEnded, true
+		}
+	}
+	if !v.Withdrawn.IsZero() && (end.IsZero() || v.WithdrawnUntil.Before(end)) {
+		end, why, planned = v.WithdrawnUntil, RolledBack, false
+	}
+	if !v.Cap.IsZero() && (end.IsZero() || v.Cap.Before(end)) {
+		end, why, planned = v.Cap, Superseded, false
+	}
+	return end, why, planned
 }
 
 func (r *Ring) status(i int, now time.Time) Status {
@@ -239,24 +256,9 @@ func (r *Ring) status(i int, now time.Time) Status {
 		return Status{State: Retired, Reason: v.RetiredBy, Until: v.RetiredAt, Planned: v.RetiredBy == GraceEnded}
 	}
 
-	// The earliest of the ends that are not the version's own expiry.
-	reason := GraceEnded
-	end, planned := r.supersession(i, now)
-	if !end.IsZero() && !planned {
-		reason = Superseded
-	}
-	if !v.Withdrawn.IsZero() && (end.IsZero() || v.WithdrawnUntil.Before(end)) {
-		end, planned, reason = v.WithdrawnUntil, false, RolledBack
-	}
-	if !v.Cap.IsZero() && (end.IsZero() || v.Cap.Before(end)) {
-		end, planned = v.Cap, false
-	}
-	held := v.Activate.IsZero()
-	if held && end.IsZero() {
-		end, planned, reason = v.Created.Add(PendingWindow), false, Lapsed
-	}
+	end, why, planned := r.retirement(i)
 	if !end.IsZero() && !now.Before(end) {
-		return Status{State: Retired, Reason: reason, Until: end, Planned: planned}
+		return Status{State: Retired, Reason: why, Until: end, Planned: planned}
 	}
 
 	st := Status{Verifies: true, Until: end, Planned: planned}
