@@ -71,30 +71,42 @@ type Mint struct {
 func (r *Ring) Settle(now time.Time) []Event {
 	// States are taken before anything is marked: a mark must not change what
 	// another version is judged by.
-	states := make([]Status, len(r.Versions))
-	activated := make([]bool, len(r.Versions))
+	type seen struct {
+		Status
+		activated bool
+		retired   time.Time // where it retired before it expired
+		why       Reason
+	}
+	states := make([]seen, len(r.Versions))
 	for i := range r.Versions {
-		states[i] = r.status(i, now)
-		activated[i] = r.Versions[i].activated(now)
+		s := seen{Status: r.status(i, now), activated: r.Versions[i].activated(now)}
+		switch end, why, _ := r.retirement(i); {
+		case s.State == Retired:
+			s.retired, s.why = s.Until, s.Reason
+		case s.State == Expired && !end.IsZero() && end.Before(s.Until):
+			s.retired, s.why = end, why
+		}
+		states[i] = s
 	}
 	var events []Event
 	for i := range r.Versions {
 		v, st := &r.Versions[i], states[i]
-		if activated[i] && !v.Activated {
+		if st.activated && !v.Activated {
 			v.Activated = true
 			events = append(events, Event{Kind: EventActivated, Version: v.N, KeyID: v.KeyID, At: v.Activate})
 		}
-		switch {
-		case st.State == Expired && !v.ExpiredSeen:
-			v.ExpiredSeen = true
-			if v.RetiredAt.IsZero() {
+		if st.State != Expired && st.State != Retired {
+			continue
+		}
+		if !st.retired.IsZero() && !v.marked() {
+			v.RetiredAt, v.RetiredBy = st.retired, st.why
+			events = append(events, Event{Kind: EventRetired, Version: v.N, KeyID: v.KeyID, At: st.retired, Reason: st.why})
+		}
+		if st.State == Expired {
+			if !v.marked() {
 				events = append(events, Event{Kind: EventExpired, Version: v.N, KeyID: v.KeyID, At: st.Until})
 			}
-		case st.State == Retired && v.RetiredAt.IsZero():
-			v.RetiredAt, v.RetiredBy = st.Until, st.Reason
-			events = append(events, Event{Kind: EventRetired, Version: v.N, KeyID: v.KeyID, At: st.Until, Reason: st.Reason})
-		default:
-			continue
+			v.ExpiredSeen = true
 		}
 		if !v.Activated {
 			v.Activate = time.Time{}
