@@ -168,8 +168,8 @@ func (r *Ring) Stage(now time.Time, m Mint, force bool) ([]Event, error) {
 	return r.Rotate(now, m, force)
 }
 
-// mint appends the version. Its predecessor's end, where that is now, is a
-// decision and therefore marked.
+// mint appends the version. What it ends at once is ended by decision and
+// therefore marked.
 func (r *Ring) mint(now time.Time, m Mint) []Event {
 	v := Version{
 		N: r.Last + 1, KeyID: m.KeyID, Prefix: m.Prefix, Created: now, TTL: m.TTL,
@@ -185,7 +185,6 @@ func (r *Ring) mint(now time.Time, m Mint) []Event {
 	if m.TTL > 0 {
 		v.Expires = firstVerifies(now, v.Activate).Add(m.TTL)
 	}
-	prior := r.top(now)
 	r.Last = v.N
 	r.Versions = append(r.Versions, v)
 	if !immediate {
@@ -193,24 +192,12 @@ func (r *Ring) mint(now time.Time, m Mint) []Event {
 	}
 	return append(
 		[]Event{{Kind: EventCreated, Version: v.N, KeyID: v.KeyID, At: now}},
-		r.endPredecessor(prior, now, m.Grace)...)
-}
-
-// endPredecessor marks the end of the version that was on top, where the
-// activation that just happened leaves it no grace.
-func (r *Ring) endPredecessor(prior int, now time.Time, grace time.Duration) []Event {
-	if prior < 0 || grace > 0 || r.Versions[prior].marked() {
-		return nil
-	}
-	return []Event{r.retire(prior, now, Superseded)}
+		r.Settle(now)...)
 }
 
 func (r *Ring) retire(i int, now time.Time, why Reason) Event {
 	v := &r.Versions[i]
 	v.RetiredAt, v.RetiredBy = now, why
-	if !v.Activated {
-		v.Activate = time.Time{}
-	}
 	return Event{Kind: EventRetired, Version: v.N, KeyID: v.KeyID, At: now, Reason: why}
 }
 
@@ -306,14 +293,13 @@ func (r *Ring) Promote(now, at time.Time, grace time.Duration) (int, []Event, er
 			return 0, events, fmt.Errorf("%w: version %d expires at %s, before that", ErrBadActivation, v.N, Stamp(expires))
 		}
 	}
-	prior := r.top(now)
 	v.Activate, v.Grace, v.Expires, v.Auto = at, grace, expires, false
 	if at.After(now) {
 		return v.N, append(events, Event{Kind: EventStaged, Version: v.N, KeyID: v.KeyID, At: now, Until: at}), nil
 	}
 	v.Activated = true
 	events = append(events, Event{Kind: EventActivated, Version: v.N, KeyID: v.KeyID, At: now})
-	return v.N, append(events, r.endPredecessor(prior, now, grace)...), nil
+	return v.N, append(events, r.Settle(now)...), nil
 }
 
 // Rollback withdraws the version on top, and every other activated one above
