@@ -116,7 +116,8 @@ func (r *Ring) Settle(now time.Time) []Event {
 	return events
 }
 
-// Rotate mints the next version. A pending version is revoked by it. force
+// Rotate mints the next version. A pending version is revoked by it, and the
+// grace is cut to what that one would have left its predecessor. force
 // makes room where MaxLive versions live; without it that is ErrTooManyLive.
 // Nothing changes when an error is returned, beyond what Settle marks.
 func (r *Ring) Rotate(now time.Time, m Mint, force bool) ([]Event, error) {
@@ -125,16 +126,14 @@ func (r *Ring) Rotate(now time.Time, m Mint, force bool) ([]Event, error) {
 		return events, err
 	}
 	pending := r.Pending(now)
-	endsPredecessor := m.Grace == 0 && !m.Held && !m.Activate.After(now)
-	over := r.Live(now) + 1 - MaxLive
-	if pending != nil {
-		over--
+	if pending != nil && pending.planned() {
+		// Whoever was to end with the pending version's grace ends no later for
+		// its being replaced.
+		m.Grace = max(0, min(m.Grace, pending.Activate.Add(pending.Grace).Sub(later(m.Activate, now))))
 	}
-	if endsPredecessor && r.Current(now) != nil {
-		over--
-	}
+	over := r.liveAfter(now, pending, m) - MaxLive
 	if over > 0 && !force {
-		return events, fmt.Errorf("%w: %d of %d; the next one to end is version %s", ErrTooManyLive, r.Live(now), MaxLive, r.nextToEnd(now))
+		return events, fmt.Errorf("%w: %d of %d; the next one to end is %s", ErrTooManyLive, r.Live(now), MaxLive, r.nextToEnd(now))
 	}
 	if pending != nil {
 		events = append(events, r.kill(pending, now))
@@ -144,8 +143,19 @@ func (r *Ring) Rotate(now time.Time, m Mint, force bool) ([]Event, error) {
 	return events, nil
 }
 
-// check refuses a date in the past and one at which the version would have
-// expired already.
+// liveAfter is how many versions would live once m is minted and the pending
+// version is gone.
+func (r *Ring) liveAfter(now time.Time, pending *Version, m Mint) int {
+	next := r.Clone()
+	if pending != nil {
+		next.kill(next.Get(pending.N), now)
+	}
+	next.mint(now, m)
+	return next.Live(now)
+}
+
+// check refuses a date at which the version would have expired already. A date
+// in the past is now.
 func (m Mint) check(now time.Time) error {
 	if m.Held || m.Activate.IsZero() || !m.Activate.After(now) || m.TTL == 0 {
 		return nil
@@ -211,30 +221,30 @@ func (r *Ring) kill(v *Version, now time.Time) Event {
 }
 
 // makeRoom ends n superseded or withdrawn versions: those that live on a
-// prolonged grace first, then those that would end next.
+// prolonged grace first, then those whose grace began first.
 func (r *Ring) makeRoom(now time.Time, n int) []Event {
 	var events []Event
 	for ; n > 0; n-- {
-		best := r.evictable(now)
-		if best < 0 {
-			return events
-		}
-		events = append(events, r.retire(best, now, Superseded))
+		events = append(events, r.retire(r.evictable(now), now, Superseded))
 	}
 	return events
 }
 
+// evictable is the index of the version to end first. There is one wherever too
+// many live: all but the current and the pending one are in some grace.
 func (r *Ring) evictable(now time.Time) int {
-	best, bestExtended := -1, false
+	best, bestExtended, bestSince := -1, false, time.Time{}
 	for i := range r.Versions {
 		st := r.status(i, now)
-		if st.State != Previous && st.State != Withdrawn {
+		since := r.Versions[i].Withdrawn
+		if st.State == Previous {
+			since = r.successor(i, now).Activate
+		} else if st.State != Withdrawn {
 			continue
 		}
 		extended := r.extended(i, now)
-		switch {
-		case best < 0, extended && !bestExtended:
-			best, bestExtended = i, extended
+		if best < 0 || extended && !bestExtended || extended == bestExtended && since.Before(bestSince) {
+			best, bestExtended, bestSince = i, extended, since
 		}
 	}
 	return best
@@ -243,7 +253,7 @@ func (r *Ring) evictable(now time.Time) int {
 // extended: the version at i lives on a prolonged grace.
 func (r *Ring) extended(i int, now time.Time) bool {
 	s := r.successor(i, now)
-	return s != nil && s.Extended > 0
+	return s != nil && s.Extended > 0 && r.status(i, now).Planned
 }
 
 // successor is the version that supersedes the one at i, or nil.
@@ -264,11 +274,17 @@ func (r *Ring) Successor(n int, now time.Time) *Version {
 	return nil
 }
 
+// nextToEnd names the version whose end will make room first.
 func (r *Ring) nextToEnd(now time.Time) string {
-	if i := r.evictable(now); i >= 0 {
-		return fmt.Sprintf("%d, at %s", r.Versions[i].N, Stamp(r.status(i, now).Until))
+	var n int
+	var at time.Time
+	for i := range r.Versions {
+		st := r.status(i, now)
+		if !st.State.Ended() && !st.Until.IsZero() && (at.IsZero() || st.Until.Before(at)) {
+			n, at = r.Versions[i].N, st.Until
+		}
 	}
-	return "unknown"
+	return fmt.Sprintf("version %d, at %s", n, Stamp(at))
 }
 
 // Promote gives the pending version its activation: now when at is not later,
