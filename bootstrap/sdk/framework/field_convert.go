@@ -11,9 +11,9 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/go-viper/mapstructure/v2"
 	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/helper/jsonutil"
-	"github.com/mitchellh/mapstructure"
 )
 
 var nameStringRe = regexp.MustCompile(`^\w(([\w-.]+)?\w)?$`)
@@ -133,7 +133,7 @@ func convertCommaIntSlice(raw interface{}) (interface{}, error) {
 	decoder, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
 		Result:           &list,
 		WeaklyTypedInput: true,
-		DecodeHook:       mapstructure.StringToSliceHookFunc(","),
+		DecodeHook:       mapstructure.StringToWeakSliceHookFunc(","),
 	})
 	if err != nil {
 		return nil, err

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -184,11 +183,13 @@ func hyphenate(parts ...string) string {
 func titleCase(hyphenated string) string {
 	var out strings.Builder
 	for word := range strings.SplitSeq(hyphenated, "-") {
-		first, size := utf8.DecodeRuneInString(word)
-		if size > 0 {
-			out.WriteRune(unicode.ToTitle(first))
+		titled := false
+		for _, r := range word {
+			if !titled && unicode.IsLetter(r) {
+				r, titled = unicode.ToTitle(r), true
+			}
+			out.WriteRune(r)
 		}
-		out.WriteString(word[size:])
 	}
 	return out.String()
 }
