@@ -1,0 +1,21 @@
+# A gateway or API that verifies the keys that it is shown. Whoever may verify
+# can test guesses, so give it to machines only. To bind a gateway to the keys
+# of one role, allow apikeys/verify/<role> in place of apikeys/verify.
+
+path "apikeys/verify" {
+  capabilities = ["update"]
+}
+
+# What changed, to drop answers from a cache before they run out.
+path "apikeys/changes" {
+  capabilities = ["read"]
+}
+
+# How often which key was used, for keys verified from a cache.
+path "apikeys/usage" {
+  capabilities = ["update"]
+}
+
+path "apikeys/key-format" {
+  capabilities = ["read"]
+}

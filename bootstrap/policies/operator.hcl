@@ -1,0 +1,90 @@
+# The platform team: everything but the keys themselves.
+
+path "apikeys/config" {
+  capabilities = ["read", "update", "patch"]
+}
+
+path "apikeys/config/rotate-digest" {
+  capabilities = ["update"]
+}
+
+path "apikeys/roles/*" {
+  capabilities = ["create", "read", "update", "patch", "delete", "list"]
+}
+
+path "apikeys/rotate/*" {
+  capabilities = ["update"]
+}
+
+path "apikeys/promote/*" {
+  capabilities = ["update"]
+}
+
+path "apikeys/rollback/*" {
+  capabilities = ["update"]
+}
+
+path "apikeys/revoke/*" {
+  capabilities = ["update"]
+}
+
+path "apikeys/restore/*" {
+  capabilities = ["update"]
+}
+
+path "apikeys/status/*" {
+  capabilities = ["read"]
+}
+
+path "apikeys/history/*" {
+  capabilities = ["read"]
+}
+
+path "apikeys/keys/*" {
+  capabilities = ["list"]
+}
+
+path "apikeys/lookup" {
+  capabilities = ["update"]
+}
+
+path "apikeys/inventory/*" {
+  capabilities = ["list"]
+}
+
+path "apikeys/calendar" {
+  capabilities = ["read"]
+}
+
+path "apikeys/report" {
+  capabilities = ["update"]
+}
+
+path "apikeys/import" {
+  capabilities = ["update"]
+}
+
+path "apikeys/bulk" {
+  capabilities = ["update"]
+}
+
+path "apikeys/bulk/*" {
+  capabilities = ["read", "delete"]
+}
+
+path "apikeys/tidy" {
+  capabilities = ["update"]
+}
+
+path "apikeys/key-format" {
+  capabilities = ["read"]
+}
+
+path "apikeys/metrics" {
+  capabilities = ["read"]
+}
+
+# Stated, because another policy of the same person may allow it.
+path "apikeys/creds/*" {
+  capabilities = ["deny"]
+}

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MPL-2.0
+
+terraform {
+  required_version = ">= 1.5"
+  required_providers {
+    vault = {
+      source  = "hashicorp/vault"
+      version = ">= 5.0"
+    }
+  }
+}
+
+# Address and token come from VAULT_ADDR and VAULT_TOKEN.
+provider "vault" {}
+
+# Destroying the mount destroys every key in it, so terraform must be told twice.
+resource "vault_mount" "apikeys" {
+  path        = var.mount
+  type        = "vault-plugin-secrets-apikeys"
+  description = "API keys: issued, rotated, verified and revoked here"
+
+  lifecycle {
+    prevent_destroy = true
+  }
+}
+
+# One role is one logical key. Reading the role shows neither a key nor anything
+# that changes by itself, so a plan stays empty while the keys rotate.
+resource "vault_generic_endpoint" "orders" {
+  path = "${vault_mount.apikeys.path}/roles/orders"
+
+  # The engine answers with every field; only those below are managed here.
+  ignore_absent_fields = true
+
+  # Durations are whole seconds, the form in which they are read back.
+  data_json = jsonencode({
+    owner           = "team-orders"
+    description     = "key of the orders service for the payment API"
+    scopes          = ["payments:read", "payments:refund"]
+    prefix          = "acme_live"
+    rotation_period = 90 * 24 * 3600
+    grace_period    = 24 * 3600
+  })
+}
+
+resource "vault_policy" "orders_reader" {
+  name   = "apikeys-orders-reader"
+  policy = <<-EOT
+    path "${vault_mount.apikeys.path}/creds/orders" {
+      capabilities = ["read"]
+    }
+  EOT
+}
+
+# A rotation by hand is a deliberate act: change var.rotation and apply. Applying
+# again does nothing, and a lost answer can be repeated, since the request_id
+# makes it the same rotation. The answer holds no key, nor does the state.
+resource "vault_generic_endpoint" "orders_rotation" {
+  count = var.rotation == "" ? 0 : 1
+
+  path           = "${vault_mount.apikeys.path}/rotate/orders"
+  disable_read   = true
+  disable_delete = true
+  write_fields   = ["version", "key_id", "previous_valid_until"]
+
+  data_json = jsonencode({
+    request_id = "terraform/orders/${var.rotation}"
+    reason     = "terraform: ${var.rotation}"
+  })
+
+  depends_on = [vault_generic_endpoint.orders]
+}

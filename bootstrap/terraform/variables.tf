@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MPL-2.0
+
+variable "mount" {
+  description = "Where the engine is mounted."
+  type        = string
+  default     = "apikeys"
+}
+
+variable "rotation" {
+  description = "Change this, to a date or a ticket number, to rotate the key of the role orders now. Empty: only the schedule rotates."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9._:-]{0,64}$", var.rotation))
+    error_message = "Letters, digits and . _ : - only, at most 64: it becomes part of the request id."
+  }
+}
