@@ -161,7 +161,7 @@ func (m Mint) check(now time.Time) error {
 		return nil
 	}
 	if end := firstVerifies(now, m.Activate).Add(m.TTL); !m.Activate.Before(end) {
-		return fmt.Errorf("%w: a version made now would expire at %s, before its activation", ErrBadActivation, Stamp(end))
+		return fmt.Errorf("%w: a version made now would expire at %s, not after its activation", ErrBadActivation, Stamp(end))
 	}
 	return nil
 }
@@ -289,7 +289,8 @@ func (r *Ring) nextToEnd(now time.Time) string {
 
 // Promote gives the pending version its activation: now when at is not later,
 // else that date, at most PendingWindow ahead. grace is what its predecessor
-// gets from then on. It never mints and never prolongs the version's life.
+// gets from then on, or less where that would prolong a reported version.
+// It never mints and never prolongs the version's life.
 func (r *Ring) Promote(now, at time.Time, grace time.Duration) (int, []Event, error) {
 	events := r.Settle(now)
 	v := r.Pending(now)
@@ -305,8 +306,23 @@ func (r *Ring) Promote(now, at time.Time, grace time.Duration) (int, []Event, er
 	expires := v.Expires
 	if v.TTL > 0 {
 		expires = earlierSet(expires, firstVerifies(v.Created, at).Add(v.TTL))
-		if !at.Before(expires) {
-			return 0, events, fmt.Errorf("%w: version %d expires at %s, before that", ErrBadActivation, v.N, Stamp(expires))
+	}
+	if end := earlierSet(expires, v.Cap); !end.IsZero() && !at.Before(end) {
+		return 0, events, fmt.Errorf("%w: version %d ends at %s and would never be handed out", ErrBadActivation, v.N, Stamp(end))
+	}
+	// Nothing prolongs a reported version. The current one can not be capped
+	// for that: the pending version may yet be revoked.
+	pending := r.index(v.N)
+	for i := range r.Versions {
+		s, st := &r.Versions[i], r.status(i, now)
+		if s.Reported.IsZero() || r.superseder(i) != pending {
+			continue
+		}
+		switch st.State {
+		case Current:
+			grace = max(0, min(grace, st.Until.Sub(at)))
+		case Withdrawn:
+			s.Cap = st.Until
 		}
 	}
 	v.Activate, v.Grace, v.Expires, v.Auto = at, grace, expires, false
@@ -336,26 +352,36 @@ func (r *Ring) Rollback(now time.Time, to int, grace time.Duration) (int, []Even
 	if err != nil {
 		return 0, events, err
 	}
+	before := make([]Status, len(r.Versions))
+	for i := range before {
+		before[i] = r.status(i, now)
+	}
 	if p := r.Pending(now); p != nil {
 		events = append(events, r.kill(p, now))
 	}
-	for i := target + 1; i <= top; i++ {
+	for i := target + 1; i < len(r.Versions); i++ {
 		v := &r.Versions[i]
-		if !v.Withdrawn.IsZero() || !v.Activated {
+		if !v.Activated {
 			continue
 		}
-		st := r.status(i, now)
-		until := now.Add(grace)
-		if !st.State.Ended() && st.State == Previous && !st.Until.IsZero() {
-			// A grace that runs already is never prolonged by the rollback.
-			until = earlierSet(until, st.Until)
+		until, again := now.Add(grace), !v.Withdrawn.IsZero()
+		if again {
+			until = v.WithdrawnUntil
 		}
-		v.Withdrawn, v.WithdrawnUntil = now, until
-		events = append(events, Event{Kind: EventWithdrawn, Version: v.N, KeyID: v.KeyID, At: now, Until: until})
-		if grace == 0 && !v.marked() {
-			events = append(events, r.retire(i, now, RolledBack))
+		// A grace that runs already is never prolonged by the rollback. One that
+		// would only have begun with the pending version's activation is gone
+		// with it, but not for a reported version.
+		if r.successor(i, now) != nil || !v.Reported.IsZero() {
+			until = earlierSet(until, before[i].Until)
 		}
+		v.WithdrawnUntil = until
+		if again {
+			continue
+		}
+		v.Withdrawn = now
+		events = append(events, Event{Kind: EventWithdrawn, Version: v.N, KeyID: v.KeyID, At: now, Until: r.status(i, now).Until})
 	}
+	events = append(events, r.Settle(now)...)
 	t := &r.Versions[target]
 	t.Reinstated = now
 	return t.N, append(events, Event{Kind: EventRestored, Version: t.N, KeyID: t.KeyID, At: now}), nil
@@ -369,7 +395,7 @@ func (r *Ring) rollbackTarget(now time.Time, top, to int) (int, error) {
 		switch {
 		case target < 0:
 			return 0, fmt.Errorf("%w: version %d is not known any more", ErrNoTarget, to)
-		case target >= top:
+		case target >= top && r.Versions[target].Withdrawn.IsZero():
 			return 0, fmt.Errorf("%w: version %d is not older than version %d, which is the newest activated one", ErrNoTarget, to, r.Versions[top].N)
 		}
 	} else {
@@ -392,8 +418,6 @@ func (r *Ring) rollbackTarget(now time.Time, top, to int) (int, error) {
 		return 0, fmt.Errorf("%w: version %d was withdrawn by the rollback at %s", ErrNoTarget, v.N, Stamp(v.Withdrawn))
 	case !v.Reported.IsZero():
 		return 0, fmt.Errorf("%w: version %d was reported as leaked at %s", ErrNoTarget, v.N, Stamp(v.Reported))
-	case !v.Cap.IsZero():
-		return 0, fmt.Errorf("%w: version %d ends for good at %s", ErrNoTarget, v.N, Stamp(v.Cap))
 	case !st.Until.IsZero() && st.Until.Sub(now) <= RollbackMargin:
 		return 0, fmt.Errorf("%w: version %d ends at %s, too soon", ErrNoTarget, v.N, Stamp(st.Until))
 	}
@@ -451,7 +475,7 @@ func (r *Ring) Extend(now time.Time, n int, step time.Duration) []Event {
 		return events
 	}
 	v, s := &r.Versions[i], r.successor(i, now)
-	if r.status(i, now).State != Previous || s == nil || !v.Reported.IsZero() || !v.Cap.IsZero() {
+	if st := r.status(i, now); st.State != Previous || !st.Planned || !v.Reported.IsZero() {
 		return events
 	}
 	s.Extended += step
@@ -461,7 +485,9 @@ func (r *Ring) Extend(now time.Time, n int, step time.Duration) []Event {
 
 // Report marks version n as found in the open and makes until its end at the
 // latest (zero: the end it has now stays, but nothing prolongs it any more).
-// The first report decides; a later one can only bring the end nearer.
+// The first report decides; a later one can only bring the end nearer. Without
+// until the current version goes on; with it there is no current one from then
+// on, unless something supersedes it before.
 func (r *Ring) Report(now time.Time, n int, until time.Time) []Event {
 	events := r.Settle(now)
 	i := r.index(n)
@@ -476,38 +502,45 @@ func (r *Ring) Report(now time.Time, n int, until time.Time) []Event {
 	if st.State.Ended() {
 		return events
 	}
-	limit := earlierSet(until, st.Until)
+	limit := until
+	if st.State != Current {
+		limit = earlierSet(until, st.Until)
+	}
 	if limit.IsZero() || (!v.Cap.IsZero() && !limit.Before(v.Cap)) {
 		return events
 	}
-	v.Cap = limit
-	return append(events, Event{Kind: EventCapped, Version: v.N, KeyID: v.KeyID, At: now, Until: limit})
+	v.Cap = later(limit, now)
+	events = append(events, Event{Kind: EventCapped, Version: v.N, KeyID: v.KeyID, At: now, Until: v.Cap})
+	return append(events, r.Settle(now)...)
 }
 
 // Trim forgets ended versions whose plaintext is gone until at most keep of
-// them are left, oldest first, and returns those it forgot. The version on top
-// is always kept: it says why there is no current one.
+// them are left, oldest first, and returns those it forgot. Kept beyond that
+// are the version on top, which says why there is no current one, and those
+// that give a version which is not marked as ended its end.
 func (r *Ring) Trim(now time.Time, keep int) []Version {
-	top := r.top(now)
-	ended := 0
+	needed := map[int]bool{r.top(now): true}
 	for i := range r.Versions {
-		if i != top && r.Versions[i].marked() && !r.Versions[i].Plain {
-			ended++
+		if !r.Versions[i].marked() {
+			needed[i], needed[r.superseder(i)] = true, true
 		}
 	}
-	if ended <= keep {
+	var ended []int // numbers
+	for i := range r.Versions {
+		if !needed[i] && !r.Versions[i].Plain {
+			ended = append(ended, r.Versions[i].N)
+		}
+	}
+	if len(ended) <= keep {
 		return nil
 	}
+	ended = ended[:len(ended)-keep]
 	var gone []Version
-	topN := 0
-	if top >= 0 {
-		topN = r.Versions[top].N
-	}
 	r.Versions = slices.DeleteFunc(r.Versions, func(v Version) bool {
-		if ended <= keep || v.N == topN || !v.marked() || v.Plain {
+		if len(ended) == 0 || v.N != ended[0] {
 			return false
 		}
-		ended--
+		ended = ended[1:]
 		gone = append(gone, v)
 		return true
 	})
