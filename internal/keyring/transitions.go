@@ -5,7 +5,6 @@ package keyring
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sort"
 	"time"
 )
@@ -211,51 +210,6 @@ func (r *Ring) retire(i int, now time.Time, why Reason) Event {
 	return Event{Kind: EventRetired, Version: v.N, KeyID: v.KeyID, At: now, Reason: why}
 }
 
-// kill revokes v. One that was not activated yet never will be.
-func (r *Ring) kill(v *Version, now time.Time) Event {
-	v.RevokedAt = now
-	if !v.Activated {
-		v.Activate = time.Time{}
-	}
-	return Event{Kind: EventRevoked, Version: v.N, KeyID: v.KeyID, At: now}
-}
-
-// makeRoom ends n superseded or withdrawn versions: those that live on a
-// prolonged grace first, then those whose grace began first.
-func (r *Ring) makeRoom(now time.Time, n int) []Event {
-	var events []Event
-	for ; n > 0; n-- {
-		events = append(events, r.retire(r.evictable(now), now, Superseded))
-	}
-	return events
-}
-
-// evictable is the index of the version to end first. There is one wherever too
-// many live: all but the current and the pending one are in some grace.
-func (r *Ring) evictable(now time.Time) int {
-	best, bestExtended, bestSince := -1, false, time.Time{}
-	for i := range r.Versions {
-		st := r.status(i, now)
-		since := r.Versions[i].Withdrawn
-		if st.State == Previous {
-			since = r.successor(i, now).Activate
-		} else if st.State != Withdrawn {
-			continue
-		}
-		extended := r.extended(i, now)
-		if best < 0 || extended && !bestExtended || extended == bestExtended && since.Before(bestSince) {
-			best, bestExtended, bestSince = i, extended, since
-		}
-	}
-	return best
-}
-
-// extended: the version at i lives on a prolonged grace.
-func (r *Ring) extended(i int, now time.Time) bool {
-	s := r.successor(i, now)
-	return s != nil && s.Extended > 0 && r.status(i, now).Planned
-}
-
 // successor is the version that supersedes the one at i, or nil.
 func (r *Ring) successor(i int, now time.Time) *Version {
 	for j := i + 1; j < len(r.Versions); j++ {
@@ -272,19 +226,6 @@ func (r *Ring) Successor(n int, now time.Time) *Version {
 		return r.successor(i, now)
 	}
 	return nil
-}
-
-// nextToEnd names the version whose end will make room first.
-func (r *Ring) nextToEnd(now time.Time) string {
-	var n int
-	var at time.Time
-	for i := range r.Versions {
-		st := r.status(i, now)
-		if !st.State.Ended() && !st.Until.IsZero() && (at.IsZero() || st.Until.Before(at)) {
-			n, at = r.Versions[i].N, st.Until
-		}
-	}
-	return fmt.Sprintf("version %d, at %s", n, Stamp(at))
 }
 
 // Promote gives the pending version its activation: now when at is not later,
@@ -334,137 +275,6 @@ func (r *Ring) Promote(now, at time.Time, grace time.Duration) (int, []Event, er
 	return v.N, append(events, r.Settle(now)...), nil
 }
 
-// Rollback withdraws the version on top, and every other activated one above
-// the target, with grace more to live, and makes the target current again: the
-// version before, or version to where that is above zero. The pending version
-// is revoked. A second rollback in a row needs to.
-func (r *Ring) Rollback(now time.Time, to int, grace time.Duration) (int, []Event, error) {
-	events := r.Settle(now)
-	top := r.top(now)
-	if top < 0 {
-		return 0, events, fmt.Errorf("%w: no version was ever activated", ErrNoTarget)
-	}
-	if to == 0 && !r.Versions[top].Reinstated.IsZero() {
-		return 0, events, fmt.Errorf("%w: version %d is current because of the rollback at %s",
-			ErrNeedTarget, r.Versions[top].N, Stamp(r.Versions[top].Reinstated))
-	}
-	target, err := r.rollbackTarget(now, top, to)
-	if err != nil {
-		return 0, events, err
-	}
-	before := make([]Status, len(r.Versions))
-	for i := range before {
-		before[i] = r.status(i, now)
-	}
-	if p := r.Pending(now); p != nil {
-		events = append(events, r.kill(p, now))
-	}
-	for i := target + 1; i < len(r.Versions); i++ {
-		v := &r.Versions[i]
-		if !v.Activated {
-			continue
-		}
-		until, again := now.Add(grace), !v.Withdrawn.IsZero()
-		if again {
-			until = v.WithdrawnUntil
-		}
-		// A grace that runs already is never prolonged by the rollback. One that
-		// would only have begun with the pending version's activation is gone
-		// with it, but not for a reported version.
-		if r.successor(i, now) != nil || !v.Reported.IsZero() {
-			until = earlierSet(until, before[i].Until)
-		}
-		v.WithdrawnUntil = until
-		if again {
-			continue
-		}
-		v.Withdrawn = now
-		events = append(events, Event{Kind: EventWithdrawn, Version: v.N, KeyID: v.KeyID, At: now, Until: r.status(i, now).Until})
-	}
-	events = append(events, r.Settle(now)...)
-	t := &r.Versions[target]
-	t.Reinstated = now
-	return t.N, append(events, Event{Kind: EventRestored, Version: t.N, KeyID: t.KeyID, At: now}), nil
-}
-
-// rollbackTarget finds the version to reinstate, or says why there is none.
-func (r *Ring) rollbackTarget(now time.Time, top, to int) (int, error) {
-	target := -1
-	if to > 0 {
-		target = r.index(to)
-		switch {
-		case target < 0:
-			return 0, fmt.Errorf("%w: version %d is not known any more", ErrNoTarget, to)
-		case target >= top && r.Versions[target].Withdrawn.IsZero():
-			return 0, fmt.Errorf("%w: version %d is not older than version %d, which is the newest activated one", ErrNoTarget, to, r.Versions[top].N)
-		}
-	} else {
-		for i := top - 1; i >= 0; i-- {
-			if r.Versions[i].Withdrawn.IsZero() && r.Versions[i].Activated {
-				target = i
-				break
-			}
-		}
-		if target < 0 {
-			return 0, fmt.Errorf("%w: there is no version before version %d", ErrNoTarget, r.Versions[top].N)
-		}
-	}
-	v := &r.Versions[target]
-	st := r.status(target, now)
-	switch {
-	case st.State.Ended():
-		return 0, fmt.Errorf("%w: version %d is %s since %s", ErrNoTarget, v.N, st.State, Stamp(st.Until))
-	case st.State == Withdrawn:
-		return 0, fmt.Errorf("%w: version %d was withdrawn by the rollback at %s", ErrNoTarget, v.N, Stamp(v.Withdrawn))
-	case !v.Reported.IsZero():
-		return 0, fmt.Errorf("%w: version %d was reported as leaked at %s", ErrNoTarget, v.N, Stamp(v.Reported))
-	case !st.Until.IsZero() && st.Until.Sub(now) <= RollbackMargin:
-		return 0, fmt.Errorf("%w: version %d ends at %s, too soon", ErrNoTarget, v.N, Stamp(st.Until))
-	}
-	return target, nil
-}
-
-// Revoke kills the versions with those numbers at once. Killing one that was
-// revoked before changes nothing and makes no event.
-func (r *Ring) Revoke(now time.Time, numbers ...int) ([]Event, error) {
-	events := r.Settle(now)
-	for _, n := range numbers {
-		if r.Get(n) == nil {
-			return events, fmt.Errorf("%w: %d", ErrUnknown, n)
-		}
-	}
-	for _, n := range numbers {
-		if v := r.Get(n); v.RevokedAt.IsZero() {
-			events = append(events, r.kill(v, now))
-		}
-	}
-	return events, nil
-}
-
-// RevokeAll kills every version that has not ended, the pending one included.
-func (r *Ring) RevokeAll(now time.Time) []Event {
-	events := r.Settle(now)
-	for i := range r.Versions {
-		if !r.status(i, now).State.Ended() {
-			events = append(events, r.kill(&r.Versions[i], now))
-		}
-	}
-	return events
-}
-
-// Replace kills version n and mints its replacement in one transition, the
-// pending version dying with it: whoever read the one may have read the other.
-// What else lives keeps its end.
-func (r *Ring) Replace(now time.Time, n int, m Mint) ([]Event, error) {
-	events, err := r.Revoke(now, n)
-	if err != nil {
-		return events, err
-	}
-	m.Activate, m.Held = time.Time{}, false
-	more, err := r.Rotate(now, m, true)
-	return append(events, more...), err
-}
-
 // Extend prolongs the life of version n, which is in its grace, by step. A
 // reported version, one in no grace and one whose end is not that grace's are
 // left alone.
@@ -481,68 +291,4 @@ func (r *Ring) Extend(now time.Time, n int, step time.Duration) []Event {
 	s.Extended += step
 	until := r.status(i, now).Until
 	return append(events, Event{Kind: EventExtended, Version: v.N, KeyID: v.KeyID, At: now, Until: until})
-}
-
-// Report marks version n as found in the open and makes until its end at the
-// latest (zero: the end it has now stays, but nothing prolongs it any more).
-// The first report decides; a later one can only bring the end nearer. Without
-// until the current version goes on; with it there is no current one from then
-// on, unless something supersedes it before.
-func (r *Ring) Report(now time.Time, n int, until time.Time) []Event {
-	events := r.Settle(now)
-	i := r.index(n)
-	if i < 0 {
-		return events
-	}
-	v := &r.Versions[i]
-	st := r.status(i, now)
-	if v.Reported.IsZero() {
-		v.Reported = now
-	}
-	if st.State.Ended() {
-		return events
-	}
-	limit := until
-	if st.State != Current {
-		limit = earlierSet(until, st.Until)
-	}
-	if limit.IsZero() || (!v.Cap.IsZero() && !limit.Before(v.Cap)) {
-		return events
-	}
-	v.Cap = later(limit, now)
-	events = append(events, Event{Kind: EventCapped, Version: v.N, KeyID: v.KeyID, At: now, Until: v.Cap})
-	return append(events, r.Settle(now)...)
-}
-
-// Trim forgets ended versions whose plaintext is gone until at most keep of
-// them are left, oldest first, and returns those it forgot. Kept beyond that
-// are the version on top, which says why there is no current one, and those
-// that give a version which is not marked as ended its end.
-func (r *Ring) Trim(now time.Time, keep int) []Version {
-	needed := map[int]bool{r.top(now): true}
-	for i := range r.Versions {
-		if !r.Versions[i].marked() {
-			needed[i], needed[r.superseder(i)] = true, true
-		}
-	}
-	var ended []int // numbers
-	for i := range r.Versions {
-		if !needed[i] && !r.Versions[i].Plain {
-			ended = append(ended, r.Versions[i].N)
-		}
-	}
-	if len(ended) <= keep {
-		return nil
-	}
-	ended = ended[:len(ended)-keep]
-	var gone []Version
-	r.Versions = slices.DeleteFunc(r.Versions, func(v Version) bool {
-		if len(ended) == 0 || v.N != ended[0] {
-			return false
-		}
-		ended = ended[1:]
-		gone = append(gone, v)
-		return true
-	})
-	return gone
 }

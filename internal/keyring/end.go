@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package keyring
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// kill revokes v. One that was not activated yet never will be.
+func (r *Ring) kill(v *Version, now time.Time) Event {
+	v.RevokedAt = now
+	if !v.Activated {
+		v.Activate = time.Time{}
+	}
+	return Event{Kind: EventRevoked, Version: v.N, KeyID: v.KeyID, At: now}
+}
+
+// Revoke kills the versions with those numbers at once. Killing one that was
+// revoked before changes nothing and makes no event.
+func (r *Ring) Revoke(now time.Time, numbers ...int) ([]Event, error) {
+	events := r.Settle(now)
+	for _, n := range numbers {
+		if r.Get(n) == nil {
+			return events, fmt.Errorf("%w: %d", ErrUnknown, n)
+		}
+	}
+	for _, n := range numbers {
+		if v := r.Get(n); v.RevokedAt.IsZero() {
+			events = append(events, r.kill(v, now))
+		}
+	}
+	return events, nil
+}
+
+// RevokeAll kills every version that has not ended, the pending one included.
+func (r *Ring) RevokeAll(now time.Time) []Event {
+	events := r.Settle(now)
+	for i := range r.Versions {
+		if !r.status(i, now).State.Ended() {
+			events = append(events, r.kill(&r.Versions[i], now))
+		}
+	}
+	return events
+}
+
+// Replace kills version n and mints its replacement in one transition, the
+// pending version dying with it: whoever read the one may have read the other.
+// What else lives keeps its end.
+func (r *Ring) Replace(now time.Time, n int, m Mint) ([]Event, error) {
+	events, err := r.Revoke(now, n)
+	if err != nil {
+		return events, err
+	}
+	m.Activate, m.Held = time.Time{}, false
+	more, err := r.Rotate(now, m, true)
+	return append(events, more...), err
+}
+
+// Report marks version n as found in the open and makes until its end at the
+// latest (zero: the end it has now stays, but nothing prolongs it any more).
+// The first report decides; a later one can only bring the end nearer. Without
+// until the current version goes on; with it there is no current one from then
+// on, unless something supersedes it before.
+func (r *Ring) Report(now time.Time, n int, until time.Time) []Event {
+	events := r.Settle(now)
+	i := r.index(n)
+	if i < 0 {
+		return events
+	}
+	v := &r.Versions[i]
+	st := r.status(i, now)
+	if v.Reported.IsZero() {
+		v.Reported = now
+	}
+	if st.State.Ended() {
+		return events
+	}
+	limit := until
+	if st.State != Current {
+		limit = earlierSet(until, st.Until)
+	}
+	if limit.IsZero() || (!v.Cap.IsZero() && !limit.Before(v.Cap)) {
+		return events
+	}
+	v.Cap = later(limit, now)
+	events = append(events, Event{Kind: EventCapped, Version: v.N, KeyID: v.KeyID, At: now, Until: v.Cap})
+	return append(events, r.Settle(now)...)
+}
+
+// Trim forgets ended versions whose plaintext is gone until at most keep of
+// them are left, oldest first, and returns those it forgot. Kept beyond that
+// are the version on top, which says why there is no current one, and those
+// that give a version which is not marked as ended its end.
+func (r *Ring) Trim(now time.Time, keep int) []Version {
+	needed := map[int]bool{r.top(now): true}
+	for i := range r.Versions {
+		if !r.Versions[i].marked() {
+			needed[i], needed[r.superseder(i)] = true, true
+		}
+	}
+	var ended []int // numbers
+	for i := range r.Versions {
+		if !needed[i] && !r.Versions[i].Plain {
+			ended = append(ended, r.Versions[i].N)
+		}
+	}
+	if len(ended) <= keep {
+		return nil
+	}
+	ended = ended[:len(ended)-keep]
+	var gone []Version
+	r.Versions = slices.DeleteFunc(r.Versions, func(v Version) bool {
+		if len(ended) == 0 || v.N != ended[0] {
+			return false
+		}
+		ended = ended[1:]
+		gone = append(gone, v)
+		return true
+	})
+	return gone
+}
