@@ -228,7 +228,10 @@ func (r *Ring) retirement(i int) (end time.Time, why Reason, planned bool) {
 		end, why = v.Created.Add(PendingWindow), Lapsed
 	} else if j := r.superseder(i); j >= 0 {
 		s := &r.Versions[j]
-		grace := s.Grace + s.Extended
+		grace := s.Grace
+		if v.Withdrawn.IsZero() {
+			grace += s.Extended // what is withdrawn is not waited for
+		}
 		end, why = s.Activate.Add(grace), Superseded
 		if grace > 0 {
 			why, planned = GraceEnded, true

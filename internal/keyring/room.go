@@ -22,25 +22,22 @@ func (r *Ring) makeRoom(now time.Time, n int) []Event {
 func (r *Ring) evictable(now time.Time) int {
 	best, bestExtended, bestSince := -1, false, time.Time{}
 	for i := range r.Versions {
-		st := r.status(i, now)
-		since := r.Versions[i].Withdrawn
-		if st.State == Previous {
-			since = r.successor(i, now).Activate
-		} else if st.State != Withdrawn {
+		var since time.Time // the beginning of its grace
+		extended := false
+		switch st := r.status(i, now); st.State {
+		case Previous:
+			s := r.successor(i, now)
+			since, extended = s.Activate, s.Extended > 0 && st.Planned
+		case Withdrawn:
+			since = r.Versions[i].Withdrawn
+		default:
 			continue
 		}
-		extended := r.extended(i, now)
 		if best < 0 || extended && !bestExtended || extended == bestExtended && since.Before(bestSince) {
 			best, bestExtended, bestSince = i, extended, since
 		}
 	}
 	return best
-}
-
-// extended: the version at i lives on a prolonged grace.
-func (r *Ring) extended(i int, now time.Time) bool {
-	s := r.successor(i, now)
-	return s != nil && s.Extended > 0 && r.status(i, now).Planned
 }
 
 // nextToEnd names the version whose end will make room first.

@@ -284,11 +284,11 @@ func (r *Ring) Extend(now time.Time, n int, step time.Duration) []Event {
 	if i < 0 || step <= 0 {
 		return events
 	}
-	v, s := &r.Versions[i], r.successor(i, now)
+	v := &r.Versions[i]
 	if st := r.status(i, now); st.State != Previous || !st.Planned || !v.Reported.IsZero() {
 		return events
 	}
-	s.Extended += step
+	r.successor(i, now).Extended += step
 	until := r.status(i, now).Until
 	return append(events, Event{Kind: EventExtended, Version: v.N, KeyID: v.KeyID, At: now, Until: until})
 }
