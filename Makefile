@@ -51,7 +51,7 @@ test: need-go ## Run all tests with the race detector
 	@scripts/test.sh $(PACKAGES)
 
 .PHONY: acceptance
-acceptance: build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao>
+acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao>
 	@scripts/acceptance.sh "$(SERVER_BIN)"
 
 .PHONY: lint
@@ -60,7 +60,7 @@ lint: need-go tools ## Check formatting, code, imports, modules and tree
 
 .PHONY: fmt
 fmt: need-go tools ## Format all Go files
-	@git ls-files -co --exclude-standard '*.go' | xargs $(TOOLS)/gofumpt -extra -w
+	@scripts/gofiles.sh | xargs $(TOOLS)/gofumpt -w
 
 .PHONY: fmtcheck
 fmtcheck: need-go tools ## Fail if a Go file is not formatted
@@ -101,6 +101,10 @@ $(TOOLS)/.built: tools/go.mod tools/go.sum
 	@echo "building the linters (once; takes a few minutes)"
 	@GOWORK=off $(GO) build -C tools -trimpath -o ../$(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt
 	@touch $@
+
+.PHONY: need-server
+need-server:
+	@[ -n "$(SERVER_BIN)" ] || { echo "which server? make acceptance SERVER_BIN=<vault, bao or a path to one of them>" >&2; exit 1; }
 
 .PHONY: need-go
 need-go:

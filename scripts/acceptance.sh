@@ -3,8 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-server=${1:-}
-[ -n "$server" ] || { echo "which server? make acceptance SERVER_BIN=<vault, bao or a path to one of them>" >&2; exit 1; }
+server=${1:?"usage: $0 <vault, bao or a path to one of them>"}
 path=$(command -v "$server") || { echo "$server: not found; SERVER_BIN names a vault or bao program" >&2; exit 1; }
 case $path in
 /*) ;;

@@ -3,6 +3,5 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-files=$(git ls-files -co --exclude-standard '*.go' | while read -r f; do [ ! -f "$f" ] || echo "$f"; done)
-bad=$(echo "$files" | xargs bin/tools/gofumpt -extra -l)
+bad=$(scripts/gofiles.sh | xargs bin/tools/gofumpt -l)
 [ -z "$bad" ] || { echo "not formatted, run make fmt:"; echo "$bad"; exit 1; } >&2

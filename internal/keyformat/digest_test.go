@@ -38,7 +38,6 @@ func TestDigestTellsKeysApart(t *testing.T) {
 	if keyformat.Equal(d, secret, 2, sum) {
 		t.Error("another version is accepted")
 	}
-
 }
 
 // TestDigestIsHMAC covers the lengths at which HMAC treats its key differently.

@@ -196,8 +196,12 @@ func TestNothingPrintsTheSecret(t *testing.T) {
 
 	var out bytes.Buffer
 	for _, v := range []any{
-		k, &k, []keyformat.Key{k}, map[string]keyformat.Key{"k": k}, map[keyformat.Key]int{k: 1},
-		holder{k, k, &k}, &holder{k, k, &k}, fmt.Errorf("about %v", k),
+		k, &k,
+		[]keyformat.Key{k},
+		map[string]keyformat.Key{"k": k},
+		map[keyformat.Key]int{k: 1},
+		holder{k, k, &k},
+		&holder{k, k, &k}, fmt.Errorf("about %v", k),
 	} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%p", "%T", "%08.3f", "% x"} {
 			fmt.Fprintf(&out, verb+"\n", v)
