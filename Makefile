@@ -67,7 +67,7 @@ fmtcheck: need-go tools ## Fail if a Go file is not formatted
 	@scripts/fmtcheck.sh
 
 .PHONY: tidy
-tidy: need-go ## Tidy go.mod of the root module without asking for the official SDK
+tidy: need-go ## Tidy the go.mod files without asking for the official SDK
 	@scripts/tidy.sh
 
 .PHONY: bench

@@ -85,6 +85,33 @@ func TestRedactTwiceIsOnce(t *testing.T) {
 	}
 }
 
+// FuzzRedact compares with the obvious way to look for keys, at every place and
+// with every length.
+func FuzzRedact(f *testing.F) {
+	for _, x := range readVectors(f).Redaction {
+		f.Add(x.Text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		holdsKey := func(s string) bool {
+			for start := range len(s) {
+				for n := 64; n <= 94 && start+n <= len(s); n++ {
+					if _, err := keyformat.Parse(s[start : start+n]); err == nil {
+						return true
+					}
+				}
+			}
+			return false
+		}
+		redacted := keyformat.Redact(text)
+		if (redacted != text) != holdsKey(text) {
+			t.Fatal("changed without a key, or not changed with one")
+		}
+		if holdsKey(redacted) || keyformat.Redact(redacted) != redacted {
+			t.Fatal("a key is left")
+		}
+	})
+}
+
 // BenchmarkRedactWorstCase shows the cost per byte of text that looks like
 // keys all over; it must not depend on the length.
 func BenchmarkRedactWorstCase(b *testing.B) {
