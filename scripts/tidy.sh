@@ -1,9 +1,9 @@
 #!/bin/sh
-# Tidies go.mod and go.sum of the root module and of bootstrap/sdk. A plain `go mod tidy` would fetch
-# the official Vault SDK, which not every registry serves; so a copy of go.mod
-# is tidied in which bootstrap/sdk stands for it, and the result is taken over
-# without the replacement. With --check it changes nothing and fails if there is
-# something to tidy.
+# Tidies go.mod and go.sum of the root module and of bootstrap/sdk. A plain
+# `go mod tidy` would fetch the official Vault SDK, which not every registry
+# serves; so a copy of go.mod is tidied in which bootstrap/sdk stands for it, and
+# the result is taken over without the replacement. With --check it changes
+# nothing and fails if there is something to tidy.
 set -eu
 cd "$(dirname "$0")/.."
 : "${GO:=go}"
