@@ -348,10 +348,15 @@ func (r *Ring) Live(now time.Time) int {
 // out: its activation, or the rollback that reinstated it.
 func (v *Version) CurrentSince() time.Time { return later(v.Activate, v.Reinstated) }
 
-// EraseAt is when the plaintext of a version with that status is to be erased;
-// zero for one that has not ended.
-func (s Status) EraseAt() time.Time {
+// EraseAt is when the stored plaintext of the version, which has that status,
+// is to be erased: at its end, PlaintextLinger after a planned one; when it was
+// handed out, if that happens once only. Zero: not yet, or there is none.
+func (v *Version) EraseAt(s Status) time.Time {
 	switch {
+	case !v.Plain:
+		return time.Time{}
+	case !v.Revealed.IsZero():
+		return v.Revealed
 	case !s.State.Ended():
 		return time.Time{}
 	case s.State == Retired && s.Planned:
@@ -376,8 +381,9 @@ func (r *Ring) NextEnd(now time.Time) time.Time {
 			at = st.Until
 		case !v.marked():
 			at = now
-		case v.Plain:
-			at = later(st.EraseAt(), now)
+		}
+		if erase := v.EraseAt(st); !erase.IsZero() {
+			at = earlierSet(at, later(erase, now))
 		}
 		next = earlierSet(next, at)
 	}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package backend is the secrets engine as Vault and OpenBao see it: paths,
+// periodic function, leases and storage records. What a version of a key may do
+// when is decided in internal/keyring.
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/helper/locksutil"
+	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/time/rate"
+)
+
+// Version is reported to the server. Releases set it when they are built.
+var Version = "v0.1.0-dev"
+
+// backend is one mount of the engine in one process.
+//
+// Locks: role locks (roleLocks) before keyLocks, never two of a kind; the
+// others are leaves. None is held across the network but for storage.
+type backend struct {
+	*framework.Backend
+
+	clock clock
+	rand  io.Reader
+
+	roleLocks []*locksutil.LockEntry // by role name: held by every writer of the role
+	keyLocks  []*locksutil.LockEntry // by key id: held by every writer of a dynamic key
+
+	roles       *recordCache[roleRecord]
+	keys        *recordCache[keyRecord]
+	secretCache *recordCache[secretRecord]
+	digestCache *recordCache[digestRecord]
+
+	configMu    sync.Mutex
+	configCache atomic.Pointer[configRecord]
+
+	mark     mark
+	problems problemSet
+
+	tickMu  sync.Mutex
+	paceMu  sync.Mutex
+	limiter *rate.Limiter
+}
+
+// Factory makes the engine. It reads and writes nothing, so that a catalog can
+// call it without storage.
+func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	b := newBackend(systemClock{}, rand.Reader)
+	if err := b.Setup(ctx, conf); err != nil {
+		return nil, fmt.Errorf("setting up the engine: %w", err)
+	}
+	return b, nil
+}
+
+func newBackend(c clock, random io.Reader) *backend {
+	b := &backend{
+		clock: c, rand: random,
+		roleLocks: locksutil.CreateLocks(), keyLocks: locksutil.CreateLocks(),
+		roles:       newRecordCache[roleRecord](defaultCacheSize),
+		keys:        newRecordCache[keyRecord](defaultCacheSize),
+		secretCache: newRecordCache[secretRecord](defaultCacheSize),
+		digestCache: newRecordCache[digestRecord](1),
+	}
+	b.Backend = &framework.Backend{
+		Help:           backendHelp,
+		BackendType:    logical.TypeLogical,
+		RunningVersion: Version,
+		PathsSpecial: &logical.Paths{
+			SealWrapStorage: []string{digestPath, secretPrefix},
+		},
+		Paths:          b.paths(),
+		Secrets:        b.secrets(),
+		InitializeFunc: b.initialize,
+		PeriodicFunc:   b.periodic,
+		Invalidate:     b.invalidate,
+		Clean:          b.clean,
+	}
+	return b
+}
+
+const backendHelp = `
+Issues, rotates, verifies and kills API keys.
+
+A role is the policy of one logical key. A static role has one current key that
+everybody who may read the role shares; rotating it makes a new version, and the
+version before stays valid for a grace period. A dynamic role gives each reader a
+key of its own, with a lease.
+
+Declare roles at roles/<role>, read the current key at creds/<role>, rotate with
+rotate/<role>, ask whether a presented key is good at verify.
+`
+
+// initialize runs after mount, unseal, reload and restart, on every node. It
+// lists nothing: what is due is found in the calendar.
+func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
+	if err := b.loadMark(ctx, req.Storage); err != nil {
+		return err
+	}
+	if _, err := b.config(ctx, req.Storage); err != nil {
+		return err
+	}
+	if !b.writeSafe() {
+		return nil
+	}
+	if _, err := b.ensureDigest(ctx, req.Storage); err != nil && !mustForward(err) {
+		return err
+	}
+	return nil
+}
+
+// invalidate forgets what another node wrote. The key is the path in storage.
+func (b *backend) invalidate(_ context.Context, key string) {
+	switch {
+	case strings.HasPrefix(key, rolePrefix):
+		b.roles.drop(key)
+	case strings.HasPrefix(key, keyPrefix):
+		b.keys.drop(key)
+	case strings.HasPrefix(key, secretPrefix):
+		b.secretCache.drop(key)
+	case key == digestPath:
+		b.digestCache.drop(key)
+	case key == configPath:
+		b.configCache.Store(nil)
+	case key == markPath:
+		b.forgetMark()
+	}
+}
+
+// clean runs before the engine is unloaded.
+func (b *backend) clean(context.Context) {}
+
+// writeSafe: this node may write to the mount's storage.
+func (b *backend) writeSafe() bool {
+	state := b.System().ReplicationState()
+	if state.HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary) {
+		return false
+	}
+	return b.System().LocalMount() || !state.HasState(consts.ReplicationPerformanceSecondary)
+}
+
+func (b *backend) lockRole(name string) (unlock func()) {
+	l := locksutil.LockForKey(b.roleLocks, name)
+	l.Lock()
+	return l.Unlock
+}
+
+func (b *backend) lockKey(id string) (unlock func()) {
+	l := locksutil.LockForKey(b.keyLocks, id)
+	l.Lock()
+	return l.Unlock
+}
+
+var errPanic = errors.New("internal error: the request was given up; the server's log has the details")
+
+// HandleRequest refuses unknown and malformed fields in this engine's words
+// before the framework sees them, and lets no panic out.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			// The value of a panic may hold anything, the request's data too.
+			b.Logger().Error("a handler panicked", "operation", req.Operation, "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			resp, err = nil, errPanic
+		}
+	}()
+	if err := b.checkFields(req); err != nil {
+		return respond(err)
+	}
+	return b.Backend.HandleRequest(ctx, req)
+}
+
+// checkFields refuses data that the path does not know or can not read.
+func (b *backend) checkFields(req *logical.Request) error {
+	switch req.Operation {
+	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation:
+	case logical.ReadOperation, logical.ListOperation, logical.DeleteOperation:
+	default:
+		return nil
+	}
+	path := b.Route(req.Path)
+	if path == nil || path.TakesArbitraryInput {
+		return nil
+	}
+	for _, name := range sortedKeys(req.Data) {
+		field, known := path.Fields[name]
+		if !known {
+			if req.Operation == logical.ReadOperation || req.Operation == logical.ListOperation || req.Operation == logical.DeleteOperation {
+				continue // query strings carry what proxies and clients add
+			}
+			return refuse(shown(name), nil, "unknown field", "see the path's help for the fields it takes")
+		}
+		d := framework.FieldData{Raw: map[string]any{name: req.Data[name]}, Schema: path.Fields}
+		if _, _, err := d.GetOkErr(name); err != nil {
+			var value any = req.Data[name]
+			if secretField(name) {
+				value = nil
+			}
+			return refuse(name, value, "not a "+field.Type.String(), "give a value of that type")
+		}
+	}
+	return nil
+}
+
+// secretField: the field carries a key, so its value is never shown.
+func secretField(name string) bool { return name == "key" || name == "batch" || name == "matches" }

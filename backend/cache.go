@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+
+	"github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// recordCache keeps decoded records by storage path, bounded. What it holds is
+// shared and never modified.
+//
+// A fill that began before a commit or an invalidation of the same path must
+// not put the old value back after it. So every path has a generation (shared
+// by paths of the same hash, which only makes a fill be discarded needlessly):
+// commits and invalidations move it on, and a fill counts only if the
+// generation it saw before its Get is still there.
+type recordCache[T any] struct {
+	entries *lru.Cache[string, *T]
+	seed    maphash.Seed
+	gens    [1024]generation
+}
+
+// generation orders fills, commits and invalidations of the paths that share
+// it.
+type generation struct {
+	mu sync.Mutex
+	n  uint64
+}
+
+func (g *generation) load() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.n
+}
+
+func newRecordCache[T any](size int) *recordCache[T] {
+	entries, err := lru.New[string, *T](max(size, 1))
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &recordCache[T]{entries: entries, seed: maphash.MakeSeed()}
+}
+
+func (c *recordCache[T]) gen(path string) *generation {
+	return &c.gens[maphash.String(c.seed, path)%uint64(len(c.gens))]
+}
+
+// peek returns what is cached, without filling.
+func (c *recordCache[T]) peek(path string) (*T, bool) { return c.entries.Get(path) }
+
+// get returns the record, from storage where it is not cached; nil if there is
+// none. Absence is not cached here.
+func (c *recordCache[T]) get(ctx context.Context, s logical.Storage, path string) (*T, error) {
+	if rec, ok := c.entries.Get(path); ok {
+		return rec, nil
+	}
+	gen := c.gen(path)
+	seen := gen.load()
+	rec, err := getRecord[T](ctx, s, path)
+	if err != nil || rec == nil {
+		return nil, err
+	}
+	gen.mu.Lock()
+	defer gen.mu.Unlock()
+	if gen.n == seen {
+		c.entries.Add(path, rec)
+	}
+	return rec, nil
+}
+
+// committed replaces the entry by what was just written; a nil record drops it.
+// It is called under the lock of the record, after the write.
+func (c *recordCache[T]) committed(path string, rec *T) {
+	gen := c.gen(path)
+	gen.mu.Lock()
+	defer gen.mu.Unlock()
+	gen.n++
+	if rec == nil {
+		c.entries.Remove(path)
+		return
+	}
+	c.entries.Add(path, rec)
+}
+
+// drop forgets the entry: it changed elsewhere, or a write of it has an unknown
+// outcome.
+func (c *recordCache[T]) drop(path string) { c.committed(path, nil) }
+
+// purge forgets everything.
+func (c *recordCache[T]) purge() {
+	for i := range c.gens {
+		g := &c.gens[i]
+		g.mu.Lock()
+		g.n++
+		g.mu.Unlock()
+	}
+	c.entries.Purge()
+}
+
+func (c *recordCache[T]) resize(size int) { c.entries.Resize(max(size, 1)) }

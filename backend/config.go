@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// Defaults of the mount's config.
+const (
+	defaultStageAhead      = 10 * time.Minute
+	defaultDeleteRecovery  = 24 * time.Hour
+	defaultMaxRotations    = 50
+	defaultMaxLeakActions  = 100
+	leakWindow             = 10 * time.Minute
+	defaultCacheSize       = 20000
+)
+
+// configRecord is the mount's config. A nil pointer was never written or was
+// reset: its default holds.
+type configRecord struct {
+	Schema                int      `json:"schema"`
+	RotationPaused        bool     `json:"rotation_paused,omitempty"`
+	MaxRotationsPerSecond *int     `json:"max_rotations_per_second,omitempty"` // 0: no limit
+	StageAhead            *seconds `json:"stage_ahead,omitempty"`
+	DeleteRecovery        *seconds `json:"delete_recovery,omitempty"` // 0: none
+	MaxLeakActions        *int     `json:"max_leak_actions,omitempty"`
+	TrustReportedUsage    bool     `json:"trust_reported_usage,omitempty"`
+	AllowWeakImports      bool     `json:"allow_weak_imports,omitempty"`
+	CacheSize             *int     `json:"cache_size,omitempty"` // records of each kind
+}
+
+func (c *configRecord) schema() int { return c.Schema }
+
+func (c *configRecord) stageAhead() time.Duration     { return orDefault(c.StageAhead, defaultStageAhead) }
+func (c *configRecord) deleteRecovery() time.Duration { return orDefault(c.DeleteRecovery, defaultDeleteRecovery) }
+func (c *configRecord) maxRotations() int             { return orNumber(c.MaxRotationsPerSecond, defaultMaxRotations) }
+func (c *configRecord) maxLeakActions() int           { return orNumber(c.MaxLeakActions, defaultMaxLeakActions) }
+func (c *configRecord) cacheSize() int                { return orNumber(c.CacheSize, defaultCacheSize) }
+
+func orNumber(n *int, def int) int {
+	if n == nil {
+		return def
+	}
+	return *n
+}
+
+// config returns the mount's config; the default one where none was written.
+func (b *backend) config(ctx context.Context, s logical.Storage) (*configRecord, error) {
+	if cfg := b.configCache.Load(); cfg != nil {
+		return cfg, nil
+	}
+	b.configMu.Lock()
+	defer b.configMu.Unlock()
+	cfg, err := getRecord[configRecord](ctx, s, configPath)
+	if err != nil {
+		return nil, err
+	}
+	if cfg == nil {
+		cfg = &configRecord{Schema: recordSchema}
+	}
+	b.applyConfig(cfg)
+	return cfg, nil
+}
+
+// applyConfig makes cfg, which is stored, the one in force on this node.
+func (b *backend) applyConfig(cfg *configRecord) {
+	b.configCache.Store(cfg)
+	b.roles.resize(cfg.cacheSize())
+	b.keys.resize(cfg.cacheSize())
+	b.secretCache.resize(cfg.cacheSize())
+}
+
+// limits is what the mount says about the roles in it.
+func (b *backend) limits(ctx context.Context, s logical.Storage) (limits, error) {
+	cfg, err := b.config(ctx, s)
+	if err != nil {
+		return limits{}, err
+	}
+	return limits{
+		stageAhead: cfg.stageAhead(),
+		leases: func() (time.Duration, time.Duration) {
+			return b.System().DefaultLeaseTTL(), b.System().MaxLeaseTTL()
+		},
+	}, nil
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+// Causes of a transition.
+const (
+	causePeriodic = "periodic" // the clock or the automatic rotation
+	causeRequest  = "request"
+	causeLease    = "lease"
+	causeLeak     = "leak"
+	causeLimit    = "limit"
+)
+
+// Kinds of history entries beyond those of versions (keyring.EventKind).
+const (
+	eventRoleCreated  = "role_created"
+	eventRoleUpdated  = "role_updated"
+	eventRoleDeleted  = "role_deleted"
+	eventRoleRestored = "role_restored"
+	eventReported     = "reported"
+	eventRevealed     = "revealed"
+)
+
+const (
+	// maxHistory is how many entries a role record holds before the older half
+	// moves to the archive.
+	maxHistory  = 64
+	historyPage = 32
+	// archiveKept is how long a page of the archive is kept after it was written.
+	archiveKept = 400 * 24 * time.Hour
+
+	maxReason = 512
+)
+
+// actor is who causes a transition and why.
+type actor struct {
+	cause     string
+	entityID  string
+	display   string
+	caller    string // identifies the caller for request ids; never shown
+	requestID string
+	reason    string
+}
+
+// requester is the actor behind a request.
+func requester(req *logical.Request) actor {
+	a := actor{cause: causeRequest, entityID: req.EntityID, display: keyformat.Redact(req.DisplayName)}
+	switch {
+	case req.EntityID != "":
+		a.caller = "entity:" + req.EntityID
+	case req.ClientTokenAccessor != "":
+		a.caller = "accessor:" + req.ClientTokenAccessor
+	default:
+		a.caller = "display:" + req.DisplayName
+	}
+	return a
+}
+
+// archivePage is older history of a role.
+type archivePage struct {
+	Schema  int            `json:"schema"`
+	RoleID  string         `json:"role_id"`
+	Role    string         `json:"role"`
+	Page    int            `json:"page"`
+	Written time.Time      `json:"written"`
+	Entries []historyEntry `json:"entries"`
+}
+
+func (p *archivePage) schema() int { return p.Schema }
+
+// note adds an entry to the role's history, as this transition's actor.
+func (tx *roleTx) note(e historyEntry) {
+	tx.rec.History = append(tx.rec.History, attributed(e, tx.by, tx.now))
+}
+
+func attributed(e historyEntry, by actor, now time.Time) historyEntry {
+	if e.Time.IsZero() {
+		e.Time = now
+	}
+	e.Cause, e.EntityID, e.Display, e.RequestID = by.cause, by.entityID, by.display, by.requestID
+	if e.Reason == "" {
+		e.Reason = by.reason
+	}
+	return e
+}
+
+// record adds what happened to versions to the role's history.
+func (tx *roleTx) record(events []keyring.Event, by actor) {
+	for _, e := range events {
+		tx.rec.History = append(tx.rec.History, attributed(eventEntry(e), by, tx.now))
+	}
+}
+
+func eventEntry(e keyring.Event) historyEntry {
+	return historyEntry{
+		Time: e.At, Kind: string(e.Kind), Version: e.Version, KeyID: e.KeyID,
+		Reason: string(e.Reason), Until: e.Until,
+	}
+}
+
+// archive moves all but the newest keep entries out of the record, oldest
+// first, a page at a time. Pages are written before the commit that drops their
+// entries; a page of a commit that failed is overwritten by the next.
+func (tx *roleTx) archive(keep int) error {
+	for len(tx.rec.History) > keep {
+		n := min(historyPage, len(tx.rec.History))
+		page := &archivePage{
+			Schema: recordSchema, RoleID: tx.rec.ID, Role: tx.rec.Name, Page: tx.rec.Archived,
+			Written: tx.now, Entries: tx.rec.History[:n],
+		}
+		if err := putRecord(tx.ctx, tx.s, archivePath(tx.rec.ID, page.Page), page); err != nil {
+			return err
+		}
+		tx.rec.Archived++
+		tx.rec.History = append([]historyEntry(nil), tx.rec.History[n:]...)
+	}
+	return nil
+}
+
+// hear counts something that may happen often.
+func (r *roleRecord) hear(kind string, n int64, first, last time.Time) {
+	if r.Noise == nil {
+		r.Noise = map[string]noise{}
+	}
+	e := r.Noise[kind]
+	if e.Count == 0 || first.Before(e.First) {
+		e.First = first
+	}
+	if last.After(e.Last) {
+		e.Last = last
+	}
+	e.Count += n
+	r.Noise[kind] = e
+}
+
+func pageNumber(name string) (int, bool) {
+	n, err := strconv.Atoi(name)
+	return n, err == nil && n >= 0
+}

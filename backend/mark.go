@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// mark is this node's copy of how far the periodic function has come.
+type mark struct {
+	mu     sync.RWMutex
+	rec    markRecord
+	loaded bool
+}
+
+func (b *backend) highWater() time.Time {
+	b.mark.mu.RLock()
+	defer b.mark.mu.RUnlock()
+	return b.mark.rec.High
+}
+
+// cursor is the last minute of the calendar that is done with.
+func (b *backend) cursor() time.Time {
+	b.mark.mu.RLock()
+	defer b.mark.mu.RUnlock()
+	// A cursor far ahead of the clock was set by a wrong clock: what is filed
+	// behind it would wait for that time to come.
+	if c := b.mark.rec.Cursor; c.Sub(b.clock.Now()) <= maxClockLead {
+		return c
+	}
+	return time.Time{}
+}
+
+// loadMark reads the mark unless this node has it.
+func (b *backend) loadMark(ctx context.Context, s logical.Storage) error {
+	b.mark.mu.RLock()
+	loaded := b.mark.loaded
+	b.mark.mu.RUnlock()
+	if loaded {
+		return nil
+	}
+	rec, err := getRecord[markRecord](ctx, s, markPath)
+	if err != nil {
+		return err
+	}
+	b.mark.mu.Lock()
+	defer b.mark.mu.Unlock()
+	if rec != nil {
+		b.mark.rec = *rec
+	}
+	b.mark.loaded = true
+	return nil
+}
+
+// forgetMark makes the next tick read the mark again.
+func (b *backend) forgetMark() {
+	b.mark.mu.Lock()
+	defer b.mark.mu.Unlock()
+	b.mark.loaded = false
+}
+
+// advance persists that everything up to cursor is done with and that now has
+// been seen. What is filed concurrently sees the new cursor only after it is
+// stored; the overlap of the ticks covers the time between.
+func (b *backend) advance(ctx context.Context, s logical.Storage, now, cursor time.Time) error {
+	b.mark.mu.RLock()
+	rec := b.mark.rec
+	b.mark.mu.RUnlock()
+	rec.Schema, rec.High, rec.Cursor = recordSchema, now, cursor
+	if err := putRecord(ctx, s, markPath, &rec); err != nil {
+		return err
+	}
+	b.mark.mu.Lock()
+	defer b.mark.mu.Unlock()
+	b.mark.rec.Schema, b.mark.rec.High, b.mark.rec.Cursor = rec.Schema, rec.High, rec.Cursor
+	return nil
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+func (b *backend) pathsStatus() []*framework.Path {
+	return []*framework.Path{{
+		Pattern: "status/" + nameRegex,
+		Fields:  map[string]*framework.FieldSchema{"name": nameField()},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback: handle(b.status), Summary: "The role's versions, plan and health.",
+				Responses: ok("The status.", map[string]*framework.FieldSchema{
+					"role":               {Type: framework.TypeString, Description: "The role.", Required: true},
+					"role_id":            {Type: framework.TypeString, Description: "Its id, which is never reused.", Required: true},
+					"type":               {Type: framework.TypeString, Description: "static or dynamic.", Required: true},
+					"now":                {Type: framework.TypeString, Description: "The instant that this answer describes (RFC 3339).", Required: true},
+					"current_version":    {Type: framework.TypeInt, Description: "The current version; 0 if there is none.", Required: true},
+					"pending_version":    {Type: framework.TypeInt, Description: "The pending version; 0 if there is none.", Required: true},
+					"versions":           {Type: framework.TypeSlice, Description: "The versions, newest first.", Required: true},
+					"next_rotation":      {Type: framework.TypeString, Description: "The next planned activation (RFC 3339); empty without one.", Required: true},
+					"rotation":           {Type: framework.TypeString, Description: "In words: when the role rotates next, or why it does not.", Required: true},
+					"last_error":         {Type: framework.TypeString, Description: "Why the last automatic attempt failed; empty if it did not.", Required: true},
+					"attempts":           {Type: framework.TypeInt, Description: "Failed attempts in a row.", Required: true},
+					"last_attempt":       {Type: framework.TypeString, Description: "The last failed attempt (RFC 3339).", Required: true},
+					"next_attempt":       {Type: framework.TypeString, Description: "When it is tried again (RFC 3339).", Required: true},
+					"disabled":           {Type: framework.TypeBool, Description: "verify answers DISABLED.", Required: true},
+					"problems":           {Type: framework.TypeStringSlice, Description: "What an operator should look at.", Required: true},
+					"noise":              {Type: framework.TypeMap, Description: "Counted rather than listed: what, how often, first and last time.", Required: true},
+				}),
+			},
+		},
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "read", OperationSuffix: "status"},
+		HelpSynopsis: "The role's versions, plan and health: everything about it that changes by itself.",
+		HelpDescription: `
+Lists the versions with their states and ends, says when the role rotates next or
+in words why it does not, and shows the last error of an automatic attempt with
+the number of attempts and the time of the next.`,
+	}}
+}
+
+func (b *backend) status(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	rec, err := b.roles.get(ctx, req.Storage, rolePath(name))
+	if err != nil || rec == nil {
+		return nil, err
+	}
+	lim, err := b.limits(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	t, err := rec.Policy.terms(rec.ID, rec.Type, lim)
+	if err != nil {
+		return nil, err
+	}
+	now := b.now(rec.Committed)
+	data := map[string]any{
+		"role": rec.Name, "role_id": rec.ID, "type": rec.Type, "now": stamp(now),
+		"current_version": numberOf(rec.Ring.Current(now)), "pending_version": numberOf(rec.Ring.Pending(now)),
+		"next_rotation": stamp(nextActivation(rec, t, b.mountPaused(), now)),
+		"rotation":      b.rotationInWords(rec, t, now),
+		"last_error":    "", "attempts": 0, "last_attempt": "", "next_attempt": "",
+		"disabled": rec.Policy.Disabled,
+	}
+	versions := make([]any, 0, len(rec.Ring.Versions))
+	for i := len(rec.Ring.Versions) - 1; i >= 0; i-- {
+		versions = append(versions, versionStatus(rec, &rec.Ring.Versions[i], now))
+	}
+	data["versions"] = versions
+	counted := map[string]any{}
+	for kind, n := range rec.Noise {
+		counted[kind] = map[string]any{"count": n.Count, "first": stamp(n.First), "last": stamp(n.Last)}
+	}
+	data["noise"] = counted
+
+	p, err := b.problemOf(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	if p != nil {
+		data["last_error"], data["attempts"] = p.Error, p.Attempts
+		data["last_attempt"], data["next_attempt"] = stamp(p.Last), stamp(p.Next)
+	}
+	data["problems"] = b.problemsOf(rec, p, now)
+	return answer(data), nil
+}
+
+// problemsOf says in words what an operator should look at.
+func (b *backend) problemsOf(rec *roleRecord, p *problem, now time.Time) []string {
+	problems := []string{}
+	if p != nil {
+		problems = append(problems, fmt.Sprintf("failing since %s, %d attempts: %s", stamp(p.First), p.Attempts, p.Error))
+	}
+	if rec.Ring.Current(now) == nil {
+		if r := (*refusal)(nil); asRefusal(noCurrent(rec, now), &r) {
+			problems = append(problems, r.rule+": "+r.todo)
+		}
+	}
+	if text := b.clockProblem(rec.Committed); text != "" {
+		problems = append(problems, "the role's record was "+text)
+	}
+	if text := b.clockProblem(b.highWater()); text != "" {
+		problems = append(problems, "the mount's mark was "+text)
+	}
+	return problems
+}
+
+func numberOf(v *keyring.Version) int {
+	if v == nil {
+		return 0
+	}
+	return v.N
+}
+
+func versionStatus(rec *roleRecord, v *keyring.Version, now time.Time) map[string]any {
+	st, _ := rec.Ring.Status(v.N, now)
+	data := map[string]any{
+		"version": v.N, "key_id": v.KeyID, "state": string(st.State), "reason": string(st.Reason),
+		"created": stamp(v.Created), "activated": stamp(v.Activate), "expires": stamp(v.Expires),
+		"ends": "", "ended": "", "reported": stamp(v.Reported), "automatic": v.Auto,
+	}
+	if st.State.Ended() {
+		data["ended"] = stamp(st.Until)
+	} else {
+		data["ends"] = stamp(st.Until)
+	}
+	return data
+}
+
+// rotationInWords says when the role rotates next, or why it does not.
+func (b *backend) rotationInWords(rec *roleRecord, t terms, now time.Time) string {
+	pending := rec.Ring.Pending(now)
+	switch {
+	case pending != nil && !pending.Activate.IsZero():
+		return fmt.Sprintf("version %d is staged and becomes current at %s", pending.N, stamp(pending.Activate))
+	case pending != nil && t.cadence != nil:
+		return fmt.Sprintf("version %d is held: automatic rotation waits until it is promoted, revoked, or lapses at %s",
+			pending.N, stamp(pending.Created.Add(keyring.PendingWindow)))
+	case pending != nil:
+		return fmt.Sprintf("version %d is held until it is promoted; it lapses at %s", pending.N, stamp(pending.Created.Add(keyring.PendingWindow)))
+	case t.cadence == nil:
+		return "only by hand: the role has neither rotation_period nor rotation_schedule"
+	case t.autoPaused:
+		return "paused: rotation_paused is set on the role"
+	case b.mountPaused():
+		return "paused: rotation_paused is set in the mount's config"
+	case !rec.Next.After(now):
+		return "overdue since " + stamp(rec.Next) + ": it comes with one of the next runs of the periodic function"
+	default:
+		return "at " + stamp(rec.Next)
+	}
+}

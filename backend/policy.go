@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+// Defaults of a role.
+const (
+	defaultPrefix          = "ak"
+	defaultRotationPeriod  = 90 * 24 * time.Hour
+	defaultGrace           = 24 * time.Hour
+	defaultRefreshInterval = 5 * time.Minute
+	defaultLeakGrace       = time.Hour
+	defaultDynamicTTL      = time.Hour
+
+	revealAlways = "always"
+	revealOnce   = "once"
+
+	onLeakRevoke = "revoke"
+	onLeakRotate = "rotate"
+	onLeakAlert  = "alert"
+)
+
+// limits is what the mount and its config say about a role.
+type limits struct {
+	// leases gives the mount's default and maximum lease TTL. It may be a call
+	// to the server, so it is made for dynamic roles only.
+	leases     func() (defaultTTL, maxTTL time.Duration)
+	stageAhead time.Duration
+}
+
+// terms are a role's policy with every default filled in.
+type terms struct {
+	ttl        time.Duration // static: 0 is for ever. dynamic: of a lease
+	maxTTL     time.Duration // dynamic
+	cadence    cadence       // nil without automatic rotation
+	longest    time.Duration // longest distance between two activations; 0 without
+	shortest   time.Duration
+	jitter     time.Duration // the role's own, fixed part of rotation_jitter
+	lead       time.Duration // of the staging
+	grace      time.Duration
+	maxGrace   time.Duration
+	refresh    time.Duration
+	leakGrace  time.Duration
+	prefix     string
+	reveal     string
+	onLeak     string
+	period     time.Duration // as answered: 0 with a schedule
+	autoPaused bool
+}
+
+// terms fills in the defaults. A policy that was validated never fails; one
+// whose schedule no longer parses does.
+func (p *policy) terms(roleID, typ string, lim limits) (terms, error) {
+	t := terms{
+		prefix: p.Prefix, reveal: p.Reveal, onLeak: p.OnLeak, jitter: keyring.Jitter(roleID, p.RotationJitter.duration()),
+		refresh: orDefault(p.RefreshInterval, defaultRefreshInterval), leakGrace: orDefault(p.LeakGracePeriod, defaultLeakGrace),
+		autoPaused: p.RotationPaused,
+	}
+	if t.prefix == "" {
+		t.prefix = defaultPrefix
+	}
+	if t.reveal == "" {
+		t.reveal = revealAlways
+	}
+	if t.onLeak == "" {
+		t.onLeak = onLeakRevoke
+	}
+	switch {
+	case p.RotationSchedule != "":
+		c, err := parseSchedule(p.RotationSchedule)
+		if err != nil {
+			return terms{}, err
+		}
+		t.cadence, t.longest, t.shortest = c, c.longest, c.shortest
+	default:
+		period := time.Duration(0)
+		if typ == typeStatic {
+			period = defaultRotationPeriod
+		}
+		if t.period = orDefault(p.RotationPeriod, period); t.period > 0 {
+			t.cadence, t.longest, t.shortest = periodCadence(t.period), t.period, t.period
+		}
+	}
+	t.lead = keyring.Lead(lim.stageAhead, t.shortest)
+	grace := defaultGrace
+	if t.shortest > 0 {
+		grace = min(grace, (t.shortest / 2).Truncate(time.Second))
+	}
+	t.grace = orDefault(p.GracePeriod, grace)
+	t.maxGrace = max(orDefault(p.MaxGracePeriod, t.grace), t.grace)
+	if typ == typeDynamic {
+		defaultTTL, maxTTL := lim.leases()
+		t.maxTTL = maxTTL
+		if p.MaxTTL != nil && *p.MaxTTL > 0 {
+			t.maxTTL = p.MaxTTL.duration()
+			if maxTTL > 0 {
+				t.maxTTL = min(t.maxTTL, maxTTL)
+			}
+		}
+		t.ttl = defaultDynamicTTL
+		if defaultTTL > 0 {
+			t.ttl = min(t.ttl, defaultTTL)
+		}
+		if p.TTL != nil && *p.TTL > 0 {
+			t.ttl = p.TTL.duration()
+		}
+		if t.maxTTL > 0 {
+			t.ttl = min(t.ttl, t.maxTTL)
+		}
+	} else {
+		t.ttl = orDefault(p.TTL, 0)
+		if t.ttl > 0 && t.cadence != nil {
+			// A stage_ahead that was raised after the ttl was checked must not let
+			// a version expire before its successor has taken over.
+			t.lead = min(t.lead, max(0, t.ttl-t.longest-p.RotationJitter.duration()-t.maxGrace))
+		}
+	}
+	return t, nil
+}
+
+func orDefault(s *seconds, d time.Duration) time.Duration {
+	if s == nil {
+		return d
+	}
+	return s.duration()
+}
+
+// bound is the longest ttl that a reader of the role may be told.
+func (t terms) bound() time.Duration {
+	if t.grace > 0 {
+		return min(t.refresh, t.grace/2)
+	}
+	return t.refresh
+}

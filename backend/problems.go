@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+)
+
+const (
+	minBackoff = 10 * time.Second
+	maxBackoff = time.Hour
+	maxProblem = 512
+)
+
+// problem is why looking at a role fails, and when it is tried again. It is
+// kept in memory, so that a storage that refuses writes does not hide it, and
+// stored as far as that works: the stored ones are the index of problems.
+type problem struct {
+	Schema   int       `json:"schema"`
+	Role     string    `json:"role"`
+	Error    string    `json:"error"`
+	First    time.Time `json:"first"`
+	Last     time.Time `json:"last"`
+	Attempts int       `json:"attempts"`
+	Next     time.Time `json:"next"`
+}
+
+func (p *problem) schema() int { return p.Schema }
+
+type problemSet struct {
+	mu    sync.Mutex
+	known map[string]*problem
+}
+
+// failed counts a failure and decides when the next attempt comes: exponential
+// from 10 s to 1 h, with a jitter of a fifth.
+func (p *problemSet) failed(role string, err error, now time.Time) problem {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known == nil {
+		p.known = map[string]*problem{}
+	}
+	e := p.known[role]
+	if e == nil {
+		e = &problem{Schema: recordSchema, Role: role, First: now}
+		p.known[role] = e
+	}
+	e.Attempts++
+	e.Last = now
+	e.Error = keyformat.Redact(err.Error())
+	if len(e.Error) > maxProblem {
+		e.Error = e.Error[:maxProblem]
+	}
+	backoff := maxBackoff
+	if shift := e.Attempts - 1; shift < 9 {
+		backoff = min(minBackoff<<shift, maxBackoff)
+	}
+	e.Next = now.Add(backoff - rand.N(backoff/5)) //nolint:gosec // spreads retries, decides nothing
+	return *e
+}
+
+// waiting: the role failed and its next attempt is not due.
+func (p *problemSet) waiting(role string, now time.Time) (time.Time, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.known[role]; e != nil && e.Next.After(now) {
+		return e.Next, true
+	}
+	return time.Time{}, false
+}
+
+func (p *problemSet) get(role string) (problem, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.known[role]; e != nil {
+		return *e, true
+	}
+	return problem{}, false
+}
+
+func (p *problemSet) clear(role string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, known := p.known[role]
+	delete(p.known, role)
+	return known
+}
+
+// storeProblem adds the role to the index of problems, as far as storage takes it.
+func (b *backend) storeProblem(ctx context.Context, s logical.Storage, role string, p problem) {
+	if err := putRecord(ctx, s, problemPath(role), &p); err != nil {
+		b.Logger().Debug("a problem is known in memory only", "role", role, "error", err)
+	}
+}
+
+// clearProblem removes a role that works again from the index of problems.
+func (b *backend) clearProblem(ctx context.Context, s logical.Storage, role string) {
+	if !b.problems.clear(role) {
+		return
+	}
+	if err := s.Delete(ctx, problemPath(role)); err != nil {
+		b.Logger().Debug("a solved problem is still listed", "role", role, "error", err)
+	}
+}
+
+// problemOf returns the role's problem, from this node's memory or as another
+// node stored it; nil if there is none.
+func (b *backend) problemOf(ctx context.Context, s logical.Storage, role string) (*problem, error) {
+	if p, ok := b.problems.get(role); ok {
+		return &p, nil
+	}
+	return getRecord[problem](ctx, s, problemPath(role))
+}

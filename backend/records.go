@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+// What is stored. A record is never a response: replies are built from
+// allow-lists (responses.go and the path files).
+
+// recordSchema is the newest layout this build writes and the newest it reads.
+// A record of a newer one is refused, never overwritten.
+const recordSchema = 1
+
+// The two types of roles.
+const (
+	typeStatic  = "static"
+	typeDynamic = "dynamic"
+)
+
+// seconds is a duration as it is written and answered.
+type seconds int64
+
+func (s seconds) duration() time.Duration { return time.Duration(s) * time.Second }
+
+// policy is what an operator wrote. A nil pointer, like an empty Prefix,
+// Reveal or OnLeak, is a field that was never written or was reset: its default
+// is looked up when it is needed, so that a default may depend on other fields
+// and on the mount.
+type policy struct {
+	Description        string            `json:"description,omitempty"`
+	Owner              string            `json:"owner,omitempty"`
+	Metadata           map[string]string `json:"metadata,omitempty"`
+	Scopes             []string          `json:"scopes,omitempty"`
+	Prefix             string            `json:"prefix,omitempty"`
+	TTL                *seconds          `json:"ttl,omitempty"`
+	MaxTTL             *seconds          `json:"max_ttl,omitempty"`
+	RotationPeriod     *seconds          `json:"rotation_period,omitempty"`
+	RotationSchedule   string            `json:"rotation_schedule,omitempty"`
+	RotationJitter     seconds           `json:"rotation_jitter,omitempty"`
+	RotationPaused     bool              `json:"rotation_paused,omitempty"`
+	GracePeriod        *seconds          `json:"grace_period,omitempty"`
+	MaxGracePeriod     *seconds          `json:"max_grace_period,omitempty"`
+	RefreshInterval    *seconds          `json:"refresh_interval,omitempty"`
+	Reveal             string            `json:"reveal,omitempty"`
+	AllowedCIDRs       []string          `json:"allowed_cidrs,omitempty"`
+	RateLimit          float64           `json:"rate_limit,omitempty"`
+	OnLeak             string            `json:"on_leak,omitempty"`
+	LeakGracePeriod    *seconds          `json:"leak_grace_period,omitempty"`
+	Disabled           bool              `json:"disabled,omitempty"`
+	DeletionProtection bool              `json:"deletion_protection,omitempty"`
+}
+
+// roleRecord is everything that decides about a role. One record is one atomic
+// commit: every transition of a role is exactly one Put of it.
+type roleRecord struct {
+	Schema  int       `json:"schema"`
+	Name    string    `json:"name"`
+	ID      string    `json:"role_id"`
+	Type    string    `json:"type"`
+	Created time.Time `json:"created"`
+	// Committed is the instant of the last commit: no later operation takes
+	// place before it.
+	Committed time.Time `json:"committed"`
+	// Seq counts the commits.
+	Seq int64 `json:"seq"`
+
+	Policy policy       `json:"policy"`
+	Ring   keyring.Ring `json:"ring"`
+	// Next is the next planned activation after the pending version's; zero
+	// without automatic rotation.
+	Next time.Time `json:"next,omitzero"`
+	// Due is the minute under which the calendar holds the role; zero if it
+	// holds it nowhere.
+	Due time.Time `json:"due,omitzero"`
+	// Promise is what readers were told before a policy change shortened it.
+	Promise promise `json:"promise,omitzero"`
+	// LeaseTTL is the longest lease ttl of a dynamic role that was in force
+	// since the rotation before.
+	LeaseTTL seconds `json:"lease_ttl,omitempty"`
+
+	History  []historyEntry      `json:"history,omitempty"`
+	Archived int                 `json:"archived,omitempty"` // pages in archive/
+	Noise    map[string]noise    `json:"noise,omitempty"`
+	Requests []replay            `json:"requests,omitempty"`
+
+	// Deleted marks the copy of a role that waits for its restoration.
+	Deleted   time.Time `json:"deleted,omitzero"`
+	DeletedBy string    `json:"deleted_by,omitempty"`
+	PurgeAt   time.Time `json:"purge_at,omitzero"`
+}
+
+// promise says that some reader may have been told to come back only after TTL
+// seconds, until the time given.
+type promise struct {
+	TTL   seconds   `json:"ttl"`
+	Until time.Time `json:"until"`
+}
+
+// historyEntry is one transition of a role: what, when, by whom, why. It never
+// holds a key.
+type historyEntry struct {
+	Time      time.Time         `json:"time"`
+	Kind      string            `json:"kind"`
+	Version   int               `json:"version,omitempty"`
+	KeyID     string            `json:"key_id,omitempty"`
+	Cause     string            `json:"cause"`
+	EntityID  string            `json:"entity_id,omitempty"`
+	Display   string            `json:"display_name,omitempty"`
+	RequestID string            `json:"request_id,omitempty"`
+	Reason    string            `json:"reason,omitempty"`
+	Until     time.Time         `json:"until,omitzero"`
+	Fields    map[string]change `json:"fields,omitempty"`
+}
+
+// change is a policy field before and after an update.
+type change struct {
+	Old any `json:"old"`
+	New any `json:"new"`
+}
+
+// noise is something that may happen often and that only its extent matters of.
+type noise struct {
+	Count int64     `json:"count"`
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+}
+
+// replay is the answer to an action that named a request id.
+type replay struct {
+	ID     string          `json:"id"`
+	Op     string          `json:"op"`
+	Caller string          `json:"caller"`
+	Params string          `json:"params"` // digest
+	Time   time.Time       `json:"time"`
+	Result json.RawMessage `json:"result"`
+}
+
+// keyRecord is where a key id points. For a key of a static role the role
+// record decides alone; for a key of a dynamic role this record is itself the
+// commit for the key, and the role record decides what holds for all of them.
+type keyRecord struct {
+	Schema  int    `json:"schema"`
+	ID      string `json:"id"`
+	Role    string `json:"role"`
+	RoleID  string `json:"role_id"`
+	Version int    `json:"version"`
+	Digest  string `json:"digest"`
+	// End is how a version ended that the role record no longer holds.
+	End *keyEnd `json:"end,omitempty"`
+
+	// Dynamic keys only.
+	Dynamic   bool      `json:"dynamic,omitempty"`
+	Issued    time.Time `json:"issued,omitzero"`
+	Expires   time.Time `json:"expires,omitzero"`
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
+	Revoked   string    `json:"revoked,omitempty"` // why
+	Scopes    []string  `json:"scopes,omitempty"`
+	Narrowed  bool      `json:"narrowed,omitempty"` // Scopes holds even if empty
+	TTL       seconds   `json:"ttl,omitempty"`      // asked for at issue; 0: the role's
+	Label     string    `json:"label,omitempty"`
+	EntityID  string    `json:"entity_id,omitempty"`
+	Display   string    `json:"display_name,omitempty"`
+	Reported  time.Time `json:"reported,omitzero"`
+	Cap       time.Time `json:"cap,omitzero"`
+	// LeakDone: the one reaction to a report of this key has happened.
+	LeakDone string `json:"leak_done,omitempty"`
+}
+
+type keyEnd struct {
+	State  keyring.State  `json:"state"`
+	Reason keyring.Reason `json:"reason,omitempty"`
+	At     time.Time      `json:"at"`
+}
+
+// secretRecord is the plaintext of one live version of a static role.
+type secretRecord struct {
+	Schema int    `json:"schema"`
+	Key    string `json:"key"`
+}
+
+// digestRecord holds the secrets under which keys are digested, by number.
+type digestRecord struct {
+	Schema  int            `json:"schema"`
+	Current int            `json:"current"`
+	Secrets map[int][]byte `json:"secrets"`
+	Rotated time.Time      `json:"rotated"`
+}
+
+// markRecord is how far the periodic function has come.
+type markRecord struct {
+	Schema int `json:"schema"`
+	// High is the latest instant that a tick has seen: time does not go back
+	// behind it, a wrong clock apart.
+	High time.Time `json:"high"`
+	// Cursor is the last minute of the calendar that is done with.
+	Cursor time.Time `json:"cursor"`
+	// Tidy is where the slow upkeep goes on.
+	Tidy string `json:"tidy,omitempty"`
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// Where records live. Names of roles and key ids are visible to who reads the
+// server's raw storage; values are not.
+const (
+	configPath    = "config"
+	digestPath    = "digest"
+	markPath      = "mark"
+	rolePrefix    = "role/"
+	secretPrefix  = "secret/"
+	keyPrefix     = "key/"
+	issuedPrefix  = "issued/"
+	duePrefix     = "due/"
+	usagePrefix   = "usage/"
+	archivePrefix = "archive/"
+	deletedPrefix = "deleted/"
+	problemPrefix = "problem/"
+	jobPrefix     = "job/"
+)
+
+func rolePath(name string) string                { return rolePrefix + name }
+func secretPath(roleID string, n int) string     { return secretPrefix + roleID + "/" + strconv.Itoa(n) }
+func keyPath(id string) string                   { return keyPrefix + id[:2] + "/" + id }
+func issuedPath(roleID, keyID string) string     { return issuedPrefix + roleID + "/" + keyID }
+func archivePath(roleID string, page int) string { return archivePrefix + roleID + "/" + strconv.Itoa(page) }
+func deletedPath(roleID string) string           { return deletedPrefix + roleID }
+func problemPath(name string) string             { return problemPrefix + name }
+
+// isSecretPath: the plaintexts and the digest secrets are seal-wrapped.
+func isSecretPath(path string) bool {
+	return path == digestPath || strings.HasPrefix(path, secretPrefix)
+}
+
+// getRecord reads and decodes one record; nil if there is none.
+func getRecord[T any](ctx context.Context, s logical.Storage, path string) (*T, error) {
+	entry, err := s.Get(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", family(path), err)
+	}
+	if entry == nil {
+		return nil, nil
+	}
+	rec := new(T)
+	if err := decodeRecord(entry.Value, rec); err != nil {
+		return nil, fmt.Errorf("%s: %w", family(path), err)
+	}
+	return rec, nil
+}
+
+// decodeRecord refuses what a newer build wrote before it looks at the rest.
+func decodeRecord(data []byte, into any) error {
+	if err := json.Unmarshal(data, into); err != nil {
+		var head struct {
+			Schema int `json:"schema"`
+		}
+		if json.Unmarshal(data, &head) == nil && head.Schema > recordSchema {
+			return fmt.Errorf("schema %d, this build knows up to %d: %w", head.Schema, recordSchema, errSchema)
+		}
+		return fmt.Errorf("decoding: %w", err)
+	}
+	if v, ok := into.(interface{ schema() int }); ok && v.schema() > recordSchema {
+		return fmt.Errorf("schema %d, this build knows up to %d: %w", v.schema(), recordSchema, errSchema)
+	}
+	return nil
+}
+
+func (r *roleRecord) schema() int   { return r.Schema }
+func (r *keyRecord) schema() int    { return r.Schema }
+func (r *secretRecord) schema() int { return r.Schema }
+func (r *digestRecord) schema() int { return r.Schema }
+func (r *markRecord) schema() int   { return r.Schema }
+
+func putRecord(ctx context.Context, s logical.Storage, path string, rec any) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", family(path), err)
+	}
+	return putBytes(ctx, s, path, data)
+}
+
+func putBytes(ctx context.Context, s logical.Storage, path string, data []byte) error {
+	entry := &logical.StorageEntry{Key: path, Value: data, SealWrap: isSecretPath(path)}
+	if err := s.Put(ctx, entry); err != nil {
+		return fmt.Errorf("writing %s: %w", family(path), err)
+	}
+	return nil
+}
+
+func deleteRecord(ctx context.Context, s logical.Storage, path string) error {
+	if err := s.Delete(ctx, path); err != nil {
+		return fmt.Errorf("deleting %s: %w", family(path), err)
+	}
+	return nil
+}
+
+func list(ctx context.Context, s logical.Storage, prefix string) ([]string, error) {
+	names, err := s.List(ctx, prefix)
+	if err != nil {
+		return nil, fmt.Errorf("listing %s: %w", family(prefix), err)
+	}
+	return names, nil
+}
+
+// family is the kind of record a path belongs to: what an error says instead of
+// the path.
+func family(path string) string {
+	kind, _, _ := strings.Cut(path, "/")
+	return "the " + kind + " record"
+}
