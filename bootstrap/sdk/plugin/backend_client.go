@@ -65,7 +65,7 @@ func (b *backendClient) Setup(ctx context.Context, config *logical.BackendConfig
 	if b.metadataMode {
 		storage, system = noopStorage{}, &logical.StaticSystemView{}
 	}
-	cb := &callbacks{storage: storage, system: system}
+	cb := &callbacks{storage: storage, system: system, grace: callbackGrace}
 	id := b.broker.NextId()
 	go b.broker.AcceptAndServe(id, cb.newServer)
 

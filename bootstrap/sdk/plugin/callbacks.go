@@ -21,6 +21,7 @@ const callbackGrace = 5 * time.Second
 type callbacks struct {
 	storage logical.Storage
 	system  logical.SystemView
+	grace   time.Duration
 
 	mu      sync.Mutex
 	server  *grpc.Server
@@ -53,7 +54,16 @@ func (c *callbacks) stop() {
 	if server == nil {
 		return
 	}
-	force := time.AfterFunc(callbackGrace, server.Stop)
-	defer force.Stop()
-	server.GracefulStop()
+	graceful := make(chan struct{})
+	go func() {
+		server.GracefulStop()
+		close(graceful)
+	}()
+	timeout := time.NewTimer(c.grace)
+	defer timeout.Stop()
+	select {
+	case <-graceful:
+	case <-timeout.C:
+		server.Stop()
+	}
 }

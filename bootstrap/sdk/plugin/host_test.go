@@ -80,7 +80,7 @@ func tryLaunch(t *testing.T, o launchOpts) (*process, error) {
 	cmd.Env = []string{
 		probeEnv + "=" + o.serve,
 		// A race in the plugin shall not go unnoticed in its log.
-		"GORACE=halt_on_error=1",
+		"GORACE=halt_on_error=1 atexit_sleep_ms=0",
 	}
 	for _, prefix := range []string{"VAULT_", "BAO_"} {
 		cmd.Env = append(

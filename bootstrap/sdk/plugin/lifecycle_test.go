@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/helper/errutil"
 	"github.com/hashicorp/vault/sdk/helper/pluginutil"
 	"github.com/hashicorp/vault/sdk/helper/wrapping"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -109,11 +110,11 @@ func TestFailedSetup(t *testing.T) {
 	b.Cleanup(context.Background())
 
 	// A host may clean up what it never set up.
-	p.dispense(t)
+	p.dispense(t).Cleanup(context.Background())
 
 	conf.Config = map[string]string{"fail_initialize": "not today", "no_paths": "yes"}
 	b = p.mount(t, conf)
-	if err := b.Initialize(context.Background(), nil); !errors.As(err, new(interface{ Error() string })) || err.Error() != "not today" {
+	if err := b.Initialize(context.Background(), nil); !errors.Is(err, errutil.UserError{Err: "not today"}) {
 		t.Errorf("got %v", err)
 	}
 	if paths := b.SpecialPaths(); paths != nil {
