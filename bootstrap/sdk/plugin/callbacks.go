@@ -64,6 +64,7 @@ func (c *callbacks) stop() {
 	select {
 	case <-graceful:
 	case <-timeout.C:
-		server.Stop()
+		// Even this waits for handlers, once GracefulStop has begun.
+		go server.Stop()
 	}
 }
