@@ -56,6 +56,7 @@ type OASComponents struct {
 	Schemas map[string]*OASSchema `json:"schemas"`
 }
 
+// OASInfo describes the API.
 type OASInfo struct {
 	Title       string     `json:"title"`
 	Description string     `json:"description"`
@@ -63,6 +64,7 @@ type OASInfo struct {
 	License     OASLicense `json:"license"`
 }
 
+// OASLicense is the licence of the API description.
 type OASLicense struct {
 	Name string `json:"name"`
 	URL  string `json:"url"`
@@ -84,6 +86,7 @@ type OASPathItem struct {
 	Delete *OASOperation `json:"delete,omitempty"`
 }
 
+// OASOperation is one HTTP method of a path.
 type OASOperation struct {
 	Summary     string               `json:"summary,omitempty"`
 	Description string               `json:"description,omitempty"`
@@ -100,6 +103,7 @@ func NewOASOperation() *OASOperation {
 	return &OASOperation{Responses: make(map[int]*OASResponse)}
 }
 
+// OASParameter is a parameter in the path or the query.
 type OASParameter struct {
 	Name        string     `json:"name"`
 	Description string     `json:"description,omitempty"`
@@ -109,6 +113,7 @@ type OASParameter struct {
 	Deprecated  bool       `json:"deprecated,omitempty"`
 }
 
+// OASRequestBody is what a request carries.
 type OASRequestBody struct {
 	Description string     `json:"description,omitempty"`
 	Required    bool       `json:"required,omitempty"`
@@ -118,10 +123,12 @@ type OASRequestBody struct {
 // OASContent is by media type.
 type OASContent map[string]*OASMediaTypeObject
 
+// OASMediaTypeObject is content of one media type.
 type OASMediaTypeObject struct {
 	Schema *OASSchema `json:"schema,omitempty"`
 }
 
+// OASSchema describes a value, or refers to a description.
 type OASSchema struct {
 	Ref         string                `json:"$ref,omitempty"`
 	Type        string                `json:"type,omitempty"`
@@ -141,6 +148,7 @@ type OASSchema struct {
 	DisplayAttrs *DisplayAttributes `json:"x-vault-displayAttrs,omitempty" mapstructure:"x-vault-displayAttrs,omitempty"`
 }
 
+// OASResponse is the answer with one status.
 type OASResponse struct {
 	Description string     `json:"description"`
 	Content     OASContent `json:"content,omitempty"`

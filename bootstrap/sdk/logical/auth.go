@@ -3,7 +3,6 @@
 package logical
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/hashicorp/go-sockaddr"
@@ -57,9 +56,4 @@ type Auth struct {
 	MFARequirement *MFARequirement `json:"mfa_requirement"`
 
 	EntityCreated bool `json:"entity_created"`
-}
-
-// GoString shows the contents for debugging.
-func (a *Auth) GoString() string {
-	return fmt.Sprintf("*%#v", *a)
 }

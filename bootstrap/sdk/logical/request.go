@@ -3,7 +3,6 @@
 package logical
 
 import (
-	"fmt"
 	"net/http"
 	"time"
 )
@@ -114,11 +113,6 @@ func (r *Request) GetString(key string) string {
 	return s
 }
 
-// GoString shows the contents for debugging.
-func (r *Request) GoString() string {
-	return fmt.Sprintf("*%#v", *r)
-}
-
 // IsSnapshotReadOrList reports whether the request reads from a snapshot, in which case caches must stay out of it.
 func (r *Request) IsSnapshotReadOrList() bool {
 	return r.RequiresSnapshotID != "" && (r.Operation == ReadOperation || r.Operation == ListOperation)
@@ -147,7 +141,7 @@ func RollbackRequest(path string) *Request {
 // Operation is what a request wants done.
 type Operation string
 
-// As in the official SDK only the first constant of each group is typed, so that code
+// The operations. As in the official SDK only the first constant of each group is typed, so that code
 // that compiles here does not depend on more.
 const (
 	// Per path.
@@ -174,8 +168,3 @@ const (
 type InitializationRequest struct {
 	Storage Storage
 }
-
-// CtxKeyInFlightRequestID is the context key of the request id.
-type CtxKeyInFlightRequestID struct{}
-
-func (c CtxKeyInFlightRequestID) String() string { return "in-flight-request-ID" }

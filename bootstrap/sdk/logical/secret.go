@@ -2,10 +2,7 @@
 
 package logical
 
-import (
-	"errors"
-	"fmt"
-)
+import "errors"
 
 // Secret makes a response a leased secret.
 type Secret struct {
@@ -24,9 +21,4 @@ func (s *Secret) Validate() error {
 		return errors.New("ttl duration must not be less than zero")
 	}
 	return nil
-}
-
-// GoString shows the contents for debugging.
-func (s *Secret) GoString() string {
-	return fmt.Sprintf("*%#v", *s)
 }

@@ -44,58 +44,77 @@ func notImplemented(method string) error {
 	return errors.New(method + " is not implemented in StaticSystemView")
 }
 
+// DefaultLeaseTTL implements SystemView.
 func (d StaticSystemView) DefaultLeaseTTL() time.Duration { return d.DefaultLeaseTTLVal }
 
+// MaxLeaseTTL implements SystemView.
 func (d StaticSystemView) MaxLeaseTTL() time.Duration { return d.MaxLeaseTTLVal }
 
+// SudoPrivilege answers SudoPrivilegeVal.
 func (d StaticSystemView) SudoPrivilege(context.Context, string, string) bool {
 	return d.SudoPrivilegeVal
 }
 
+// Tainted implements SystemView.
 func (d StaticSystemView) Tainted() bool { return d.TaintedVal }
 
+// CachingDisabled implements SystemView.
 func (d StaticSystemView) CachingDisabled() bool { return d.CachingDisabledVal }
 
+// LocalMount implements SystemView.
 func (d StaticSystemView) LocalMount() bool { return d.LocalMountVal }
 
+// ReplicationState implements SystemView.
 func (d StaticSystemView) ReplicationState() consts.ReplicationState { return d.ReplicationStateVal }
 
+// HasFeature implements SystemView.
 func (d StaticSystemView) HasFeature(feature license.Features) bool {
 	return d.Features.HasFeature(feature)
 }
 
+// ResponseWrapData implements SystemView.
 func (d StaticSystemView) ResponseWrapData(context.Context, map[string]interface{}, time.Duration, bool) (*wrapping.ResponseWrapInfo, error) {
 	return nil, notImplemented("ResponseWrapData")
 }
 
+// LookupPlugin implements SystemView.
 func (d StaticSystemView) LookupPlugin(context.Context, string, consts.PluginType) (*pluginutil.PluginRunner, error) {
 	return nil, notImplemented("LookupPlugin")
 }
 
+// LookupPluginVersion implements SystemView.
 func (d StaticSystemView) LookupPluginVersion(context.Context, string, consts.PluginType, string) (*pluginutil.PluginRunner, error) {
 	return nil, notImplemented("LookupPluginVersion")
 }
 
+// ListVersionedPlugins implements SystemView.
 func (d StaticSystemView) ListVersionedPlugins(context.Context, consts.PluginType) ([]pluginutil.VersionedPlugin, error) {
 	return nil, notImplemented("ListVersionedPlugins")
 }
 
+// NewPluginClient implements SystemView.
 func (d StaticSystemView) NewPluginClient(context.Context, pluginutil.PluginClientConfig) (pluginutil.PluginClient, error) {
 	return nil, notImplemented("NewPluginClient")
 }
 
+// MlockEnabled implements SystemView.
 func (d StaticSystemView) MlockEnabled() bool { return d.EnableMlock }
 
+// EntityInfo implements SystemView.
 func (d StaticSystemView) EntityInfo(string) (*Entity, error) { return d.EntityVal, nil }
 
+// GroupsForEntity implements SystemView.
 func (d StaticSystemView) GroupsForEntity(string) ([]*Group, error) { return d.GroupsVal, nil }
 
+// PluginEnv implements SystemView.
 func (d StaticSystemView) PluginEnv(context.Context) (*PluginEnvironment, error) {
 	return d.PluginEnvironment, nil
 }
 
+// VaultVersion implements SystemView.
 func (d StaticSystemView) VaultVersion(context.Context) (string, error) { return d.VersionString, nil }
 
+// GeneratePasswordFromPolicy implements SystemView.
 func (d StaticSystemView) GeneratePasswordFromPolicy(ctx context.Context, policyName string) (string, error) {
 	if ctx.Err() != nil {
 		return "", errors.New("context timed out")
@@ -122,20 +141,25 @@ func (d *StaticSystemView) DeletePasswordPolicy(name string) (existed bool) {
 	return existed
 }
 
+// ClusterID implements SystemView.
 func (d StaticSystemView) ClusterID(context.Context) (string, error) { return d.ClusterUUID, nil }
 
+// GenerateIdentityToken implements SystemView.
 func (d StaticSystemView) GenerateIdentityToken(context.Context, *pluginutil.IdentityTokenRequest) (*pluginutil.IdentityTokenResponse, error) {
 	return nil, notImplemented("GenerateIdentityToken")
 }
 
+// RegisterRotationJob implements SystemView.
 func (d StaticSystemView) RegisterRotationJob(context.Context, *rotation.RotationJobConfigureRequest) (string, error) {
 	return "", notImplemented("RegisterRotationJob")
 }
 
+// DeregisterRotationJob implements SystemView.
 func (d StaticSystemView) DeregisterRotationJob(context.Context, *rotation.RotationJobDeregisterRequest) error {
 	return notImplemented("DeregisterRotationJob")
 }
 
+// DownloadExtractVerifyPlugin implements SystemView.
 func (d StaticSystemView) DownloadExtractVerifyPlugin(context.Context, *pluginutil.PluginRunner) error {
 	return notImplemented("DownloadExtractVerifyPlugin")
 }
