@@ -148,7 +148,7 @@ func (m *testMount) write(path string, data map[string]any) map[string]any {
 func (m *testMount) refused(op logical.Operation, path string, data map[string]any, parts ...string) {
 	m.t.Helper()
 	resp, err := m.do(op, path, data)
-	status, text := statusOf(resp, err)
+	status, text := httpStatus(resp, err)
 	if status != 400 {
 		m.t.Fatalf("%s %s: status %d (%s), want 400", op, path, status, text)
 	}
@@ -159,8 +159,8 @@ func (m *testMount) refused(op logical.Operation, path string, data map[string]a
 	}
 }
 
-// statusOf is the HTTP status and error text that a server makes of an answer.
-func statusOf(resp *logical.Response, err error) (int, string) {
+// httpStatus is the HTTP status and error text that a server makes of an answer.
+func httpStatus(resp *logical.Response, err error) (int, string) {
 	req := &logical.Request{Operation: logical.ReadOperation}
 	if resp != nil || err != nil {
 		req.Operation = logical.UpdateOperation

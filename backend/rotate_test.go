@@ -328,7 +328,7 @@ func TestActionsOnNothing(t *testing.T) {
 			data["version"] = 1
 		}
 		resp, err := m.do(logical.UpdateOperation, path, data)
-		if status, text := statusOf(resp, err); status != 404 {
+		if status, text := httpStatus(resp, err); status != 404 {
 			t.Errorf("%s: status %d %s", path, status, text)
 		}
 	}
