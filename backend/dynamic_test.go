@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// lease asks for a key of a dynamic role, as a server does.
+func (m *testMount) lease(role string, data map[string]any) *logical.Response {
+	m.t.Helper()
+	op := logical.ReadOperation
+	if data != nil {
+		op = logical.UpdateOperation
+	}
+	resp, err := m.do(op, "creds/"+role, data)
+	if err != nil || resp.IsError() || resp.Secret == nil {
+		m.t.Fatalf("creds/%s: %v %v", role, err, resp)
+	}
+	resp.Secret.IssueTime = m.clock.Now()
+	return resp
+}
+
+// onLease sends renew or revoke for a lease, with what a host stores of it.
+func (m *testMount) onLease(op logical.Operation, resp *logical.Response, increment time.Duration) (*logical.Response, error) {
+	m.t.Helper()
+	secret := *resp.Secret
+	secret.Increment = increment
+	return m.HandleRequest(context.Background(), &logical.Request{
+		Operation: op, Path: "creds/any", Storage: m.storage, Secret: &secret, Data: resp.Data,
+	})
+}
+
+func TestDynamicLease(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "30m", "max_ttl": "2h", "scopes": "orders:*"})
+	a, b := m.lease("d", nil), m.lease("d", nil)
+	if a.Data["api_key"] == b.Data["api_key"] {
+		t.Fatal("two readers got one key")
+	}
+	want := []string{"api_key", "key_id", "role", "scopes", "version"}
+	if got := sortedKeys(a.Data); !slices.Equal(got, want) {
+		t.Fatalf("fields %v, want %v", got, want)
+	}
+	if a.Secret.TTL != 30*time.Minute || a.Secret.MaxTTL != 2*time.Hour || !a.Secret.Renewable {
+		t.Fatalf("lease %v of at most %v, renewable %v", a.Secret.TTL, a.Secret.MaxTTL, a.Secret.Renewable)
+	}
+	if resp, err := m.onLease(logical.RevokeOperation, a, 0); err != nil || resp.IsError() {
+		t.Fatal(resp, err)
+	}
+	m.expectVerdict(a.Data["api_key"], "REVOKED")
+	m.expectVerdict(b.Data["api_key"], "VALID")
+	if resp, err := m.onLease(logical.RevokeOperation, a, 0); err != nil || resp.IsError() {
+		t.Fatal("a repeated revocation:", resp, err)
+	}
+	if resp, err := m.onLease(logical.RenewOperation, a, 0); err == nil && !resp.IsError() {
+		t.Fatal("a dead key was renewed")
+	}
+
+	m.clock.advance(20 * time.Minute)
+	renewed, err := m.onLease(logical.RenewOperation, b, time.Hour)
+	if err != nil || renewed.IsError() || renewed.Secret.TTL != time.Hour {
+		t.Fatalf("renewing: %v %v", renewed, err)
+	}
+	if renewed.Secret.InternalData["key_id"] != b.Data["key_id"] {
+		t.Fatal("the renewed lease lost its internal data")
+	}
+	m.clock.advance(time.Hour - time.Second)
+	m.expectVerdict(b.Data["api_key"], "VALID")
+	m.clock.advance(time.Second)
+	m.expectVerdict(b.Data["api_key"], "EXPIRED")
+}
+
+func TestDynamicRenewalStopsAtMaxTTL(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "30m", "max_ttl": "1h"})
+	a := m.lease("d", nil)
+	m.clock.advance(25 * time.Minute)
+	r, err := m.onLease(logical.RenewOperation, a, 10*time.Hour)
+	if err != nil || r.Secret.TTL != 35*time.Minute {
+		t.Fatalf("renewed for %v, want what is left of max_ttl (%v)", r.Secret.TTL, err)
+	}
+	m.clock.advance(35 * time.Minute)
+	m.expectVerdict(a.Data["api_key"], "EXPIRED")
+	if r, err := m.onLease(logical.RenewOperation, a, 0); err == nil && !r.IsError() {
+		t.Fatal("renewed past its end")
+	}
+}
+
+func TestDynamicNarrowing(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "30m", "scopes": "orders:*,users:read"})
+	a := m.lease("d", map[string]any{"scopes": "orders:read", "ttl": "5m", "label": "batch 7"})
+	if !slices.Equal(a.Data["scopes"].([]string), []string{"orders:read"}) || a.Secret.TTL != 5*time.Minute {
+		t.Fatalf("scopes %v, ttl %v", a.Data["scopes"], a.Secret.TTL)
+	}
+	m.refused(logical.UpdateOperation, "creds/d", map[string]any{"scopes": "billing:read"}, `scopes: "billing:read"`)
+	m.refused(logical.UpdateOperation, "creds/d", map[string]any{"ttl": "31m"}, "ttl: 1860")
+	// What the role loses, the key loses.
+	m.write("roles/d", map[string]any{"scopes": "users:read"})
+	got := m.write("verify", map[string]any{"key": a.Data["api_key"], "scopes": "orders:read"})
+	if got["code"] != "INSUFFICIENT_SCOPE" {
+		t.Fatal(got["code"])
+	}
+	m.write("roles/s", nil)
+	m.refused(logical.UpdateOperation, "creds/s", map[string]any{"ttl": "1m"}, "static role")
+}
+
+func TestOneRotationSupersedesEveryIssuedKey(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "30m", "max_ttl": "2h", "grace_period": "40m"})
+	old := m.lease("d", nil)
+	resp, err := m.do(logical.UpdateOperation, "rotate/d", map[string]any{"grace_period": "10m"})
+	if err != nil || len(resp.Warnings) == 0 {
+		t.Fatalf("a grace shorter than the leases is lengthened, and said: %v %v", resp, err)
+	}
+	if got := resp.Data["previous_valid_until"]; got != stamp(m.clock.Now().Add(30*time.Minute)) {
+		t.Fatalf("previous generation until %v", got)
+	}
+	fresh := m.lease("d", nil)
+	if number(t, fresh.Data["version"]) != 2 {
+		t.Fatalf("issued in generation %v", fresh.Data["version"])
+	}
+	r, err := m.onLease(logical.RenewOperation, old, time.Hour)
+	if err != nil || r.Secret.TTL > 30*time.Minute || r.Secret.MaxTTL > 30*time.Minute {
+		t.Fatalf("a renewal goes beyond the generation: %v %v", r, err)
+	}
+	m.clock.advance(30 * time.Minute)
+	if got := m.verdict(old.Data["api_key"]); got != "RETIRED" && got != "EXPIRED" {
+		t.Fatal(got)
+	}
+	m.expectVerdict(fresh.Data["api_key"], "EXPIRED")
+	again := m.lease("d", nil)
+	m.write("rotate/d", map[string]any{"grace_period": 0, "force": true})
+	m.expectVerdict(again.Data["api_key"], "RETIRED")
+}
+
+func TestRevokingOneDynamicKey(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/d", map[string]any{"type": "dynamic"})
+	m.write("roles/e", map[string]any{"type": "dynamic"})
+	a, b := m.lease("d", nil), m.lease("d", nil)
+	resp, err := m.do(logical.UpdateOperation, "revoke/e", map[string]any{"key_id": a.Data["key_id"]})
+	if status, _ := httpStatus(resp, err); status != 404 {
+		t.Fatalf("another role's key: status %d", status)
+	}
+	m.refused(logical.UpdateOperation, "revoke/d", map[string]any{"key_id": a.Data["api_key"]}, "is a whole key")
+	m.write("revoke/d", map[string]any{"key_id": a.Data["key_id"], "reason": "lost laptop"})
+	m.write("revoke/d", map[string]any{"key_id": a.Data["key_id"]})
+	m.expectVerdict(a.Data["api_key"], "REVOKED")
+	m.expectVerdict(b.Data["api_key"], "VALID")
+	m.write("revoke/d", map[string]any{"all": true})
+	m.expectVerdict(b.Data["api_key"], "REVOKED")
+	m.expectVerdict(m.lease("d", nil).Data["api_key"], "VALID")
+}
+
+func TestRevocationOfWhatIsGone(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"delete_recovery": 0})
+	m.write("roles/d", map[string]any{"type": "dynamic"})
+	a := m.lease("d", nil)
+	m.must(logical.DeleteOperation, "roles/d", nil)
+	m.expectVerdict(a.Data["api_key"], "NOT_FOUND")
+	if resp, err := m.onLease(logical.RevokeOperation, a, 0); err != nil || resp.IsError() {
+		t.Fatal(resp, err)
+	}
+	if resp, err := m.onLease(logical.RenewOperation, a, 0); err == nil && !resp.IsError() {
+		t.Fatal("renewed the key of a role that is gone")
+	}
+	// A role of the same name does not revive it.
+	m.write("roles/d", map[string]any{"type": "dynamic"})
+	m.expectVerdict(a.Data["api_key"], "NOT_FOUND")
+}
