@@ -29,7 +29,7 @@ type request struct {
 	acl         *acl.ACL
 	// vars are the named parts of an internal route.
 	vars map[string]string
-	// innermost is set by unwrap: an answer that is passed on as it was stored.
+	// unwrapped is an answer that is passed on as it was stored.
 	unwrapped *logical.HTTPResponse
 }
 
@@ -98,6 +98,10 @@ func (s *Server) handleMount(ctx context.Context, r *request) (*logical.Response
 	resp, err := s.route(ctx, m, r.Request)
 	if resp == nil || err != nil {
 		return resp, err
+	}
+	if resp.WrapInfo != nil {
+		// An engine says for how long; the token is made here.
+		resp.WrapInfo.Token = ""
 	}
 	resp.Headers = passthrough(resp.Headers, entry.ResponseHeaders)
 	if resp.Auth != nil {
@@ -206,6 +210,9 @@ func capabilityOf(op logical.Operation) string {
 func (s *Server) wrapIfAsked(r *request, resp *logical.Response) (*logical.Response, error) {
 	var ttl time.Duration
 	if resp.WrapInfo != nil {
+		if resp.WrapInfo.Token != "" {
+			return resp, nil
+		}
 		ttl = resp.WrapInfo.TTL
 	}
 	if r.WrapInfo != nil && r.WrapInfo.TTL > 0 && (ttl == 0 || r.WrapInfo.TTL < ttl) {

@@ -104,7 +104,11 @@ func (f *File) List(prefix, after string, limit int) ([]string, error) {
 	err := f.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketName).Cursor()
 		p := []byte(prefix)
-		for k, _ := c.Seek([]byte(prefix + next(after))); k != nil && bytes.HasPrefix(k, p); {
+		from := prefix
+		if after != "" {
+			from += next(after)
+		}
+		for k, _ := c.Seek([]byte(from)); k != nil && bytes.HasPrefix(k, p); {
 			name, _, isDir := strings.Cut(string(k[len(p):]), "/")
 			if isDir {
 				name += "/"
@@ -124,9 +128,6 @@ func (f *File) List(prefix, after string, limit int) ([]string, error) {
 func next(name string) string {
 	if dir, ok := strings.CutSuffix(name, "/"); ok {
 		return dir + string(rune('/'+1))
-	}
-	if name == "" {
-		return ""
 	}
 	return name + "\x00"
 }

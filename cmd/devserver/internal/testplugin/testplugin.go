@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"sort"
+	"sync"
 	"syscall"
 	"time"
 
@@ -262,7 +263,12 @@ func counter(ctx context.Context, s logical.Storage, name string) (int, error) {
 	return n, err
 }
 
+// counting keeps the counts right when requests come at once.
+var counting sync.Mutex
+
 func count(ctx context.Context, s logical.Storage, name string) error {
+	counting.Lock()
+	defer counting.Unlock()
 	n, err := counter(ctx, s, name)
 	if err != nil {
 		return err
