@@ -11,12 +11,12 @@ import (
 
 // Defaults of the mount's config.
 const (
-	defaultStageAhead      = 10 * time.Minute
-	defaultDeleteRecovery  = 24 * time.Hour
-	defaultMaxRotations    = 50
-	defaultMaxLeakActions  = 100
-	leakWindow             = 10 * time.Minute
-	defaultCacheSize       = 20000
+	defaultStageAhead     = 10 * time.Minute
+	defaultDeleteRecovery = 24 * time.Hour
+	defaultMaxRotations   = 50
+	defaultMaxLeakActions = 100
+	leakWindow            = 10 * time.Minute
+	defaultCacheSize      = 20000
 )
 
 // configRecord is the mount's config. A nil pointer was never written or was
@@ -35,11 +35,15 @@ type configRecord struct {
 
 func (c *configRecord) schema() int { return c.Schema }
 
-func (c *configRecord) stageAhead() time.Duration     { return orDefault(c.StageAhead, defaultStageAhead) }
-func (c *configRecord) deleteRecovery() time.Duration { return orDefault(c.DeleteRecovery, defaultDeleteRecovery) }
-func (c *configRecord) maxRotations() int             { return orNumber(c.MaxRotationsPerSecond, defaultMaxRotations) }
-func (c *configRecord) maxLeakActions() int           { return orNumber(c.MaxLeakActions, defaultMaxLeakActions) }
-func (c *configRecord) cacheSize() int                { return orNumber(c.CacheSize, defaultCacheSize) }
+func (c *configRecord) stageAhead() time.Duration { return orDefault(c.StageAhead, defaultStageAhead) }
+func (c *configRecord) deleteRecovery() time.Duration {
+	return orDefault(c.DeleteRecovery, defaultDeleteRecovery)
+}
+func (c *configRecord) maxRotations() int {
+	return orNumber(c.MaxRotationsPerSecond, defaultMaxRotations)
+}
+func (c *configRecord) maxLeakActions() int { return orNumber(c.MaxLeakActions, defaultMaxLeakActions) }
+func (c *configRecord) cacheSize() int      { return orNumber(c.CacheSize, defaultCacheSize) }
 
 func orNumber(n *int, def int) int {
 	if n == nil {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/time/rate"
-
 )
 
 const (

@@ -83,10 +83,10 @@ type roleRecord struct {
 	// since the rotation before.
 	LeaseTTL seconds `json:"lease_ttl,omitempty"`
 
-	History  []historyEntry      `json:"history,omitempty"`
-	Archived int                 `json:"archived,omitempty"` // pages in archive/
-	Noise    map[string]noise    `json:"noise,omitempty"`
-	Requests []replay            `json:"requests,omitempty"`
+	History  []historyEntry   `json:"history,omitempty"`
+	Archived int              `json:"archived,omitempty"` // pages in archive/
+	Noise    map[string]noise `json:"noise,omitempty"`
+	Requests []replay         `json:"requests,omitempty"`
 
 	// Deleted marks the copy of a role that waits for its restoration.
 	Deleted   time.Time `json:"deleted,omitzero"`
@@ -150,6 +150,9 @@ type keyRecord struct {
 	RoleID  string `json:"role_id"`
 	Version int    `json:"version"`
 	Digest  string `json:"digest"`
+	// Created is when the record of a static role's key was first written: what
+	// no commit points at is removed only when it is older than any call.
+	Created time.Time `json:"created,omitzero"`
 	// End is how a version ended that the role record no longer holds.
 	End *keyEnd `json:"end,omitempty"`
 

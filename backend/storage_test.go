@@ -14,12 +14,12 @@ import (
 type fault int
 
 const (
-	faultNone    fault = iota
-	faultFail          // the call fails and does nothing
-	faultApplied       // the call does its work and reports an error
-	faultCrash         // the call and all later ones fail
-	faultApplyCrash    // the call does its work, then it and all later ones fail
-	faultReadOnly      // from this call on, writes are refused as on a standby
+	faultNone       fault = iota
+	faultFail             // the call fails and does nothing
+	faultApplied          // the call does its work and reports an error
+	faultCrash            // the call and all later ones fail
+	faultApplyCrash       // the call does its work, then it and all later ones fail
+	faultReadOnly         // from this call on, writes are refused as on a standby
 )
 
 var errStorage = errors.New("the storage failed")

@@ -30,13 +30,15 @@ const (
 	jobPrefix     = "job/"
 )
 
-func rolePath(name string) string                { return rolePrefix + name }
-func secretPath(roleID string, n int) string     { return secretPrefix + roleID + "/" + strconv.Itoa(n) }
-func keyPath(id string) string                   { return keyPrefix + id[:2] + "/" + id }
-func issuedPath(roleID, keyID string) string     { return issuedPrefix + roleID + "/" + keyID }
-func archivePath(roleID string, page int) string { return archivePrefix + roleID + "/" + strconv.Itoa(page) }
-func deletedPath(roleID string) string           { return deletedPrefix + roleID }
-func problemPath(name string) string             { return problemPrefix + name }
+func rolePath(name string) string            { return rolePrefix + name }
+func secretPath(roleID string, n int) string { return secretPrefix + roleID + "/" + strconv.Itoa(n) }
+func keyPath(id string) string               { return keyPrefix + id[:2] + "/" + id }
+func issuedPath(roleID, keyID string) string { return issuedPrefix + roleID + "/" + keyID }
+func archivePath(roleID string, page int) string {
+	return archivePrefix + roleID + "/" + strconv.Itoa(page)
+}
+func deletedPath(roleID string) string { return deletedPrefix + roleID }
+func problemPath(name string) string   { return problemPrefix + name }
 
 // isSecretPath: the plaintexts and the digest secrets are seal-wrapped.
 func isSecretPath(path string) bool {
