@@ -49,11 +49,12 @@ func (r *Ring) RevokeAll(now time.Time) []Event {
 // pending version dying with it: whoever read the one may have read the other.
 // What else lives keeps its end.
 func (r *Ring) Replace(now time.Time, n int, m Mint) ([]Event, error) {
+	m.Activate, m.Held = time.Time{}, false
+	m.Grace = r.cutGrace(now, m) // before n, which may be the pending one, is gone
 	events, err := r.Revoke(now, n)
 	if err != nil {
 		return events, err
 	}
-	m.Activate, m.Held = time.Time{}, false
 	more, err := r.Rotate(now, m, true)
 	return append(events, more...), err
 }

@@ -124,12 +124,8 @@ func (r *Ring) Rotate(now time.Time, m Mint, force bool) ([]Event, error) {
 	if err := m.check(now); err != nil {
 		return events, err
 	}
+	m.Grace = r.cutGrace(now, m)
 	pending := r.Pending(now)
-	if pending != nil && pending.planned() {
-		// Whoever was to end with the pending version's grace ends no later for
-		// its being replaced.
-		m.Grace = max(0, min(m.Grace, pending.Activate.Add(pending.Grace).Sub(later(m.Activate, now))))
-	}
 	over := r.liveAfter(now, pending, m) - MaxLive
 	if over > 0 && !force {
 		return events, fmt.Errorf("%w: %d of %d; the next one to end is %s", ErrTooManyLive, r.Live(now), MaxLive, r.nextToEnd(now))
@@ -140,6 +136,17 @@ func (r *Ring) Rotate(now time.Time, m Mint, force bool) ([]Event, error) {
 	events = append(events, r.makeRoom(now, over)...)
 	events = append(events, r.mint(now, m)...)
 	return events, nil
+}
+
+// cutGrace is the grace of m, at most what the pending version would have left
+// its predecessor: whoever was to end with it ends no later for its being
+// replaced.
+func (r *Ring) cutGrace(now time.Time, m Mint) time.Duration {
+	p := r.Pending(now)
+	if p == nil || !p.planned() {
+		return m.Grace
+	}
+	return max(0, min(m.Grace, p.Activate.Add(p.Grace).Sub(later(m.Activate, now))))
 }
 
 // liveAfter is how many versions would live once m is minted and the pending
