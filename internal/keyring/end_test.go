@@ -84,6 +84,13 @@ func TestReplace(t *testing.T) {
 		r.is(day, "1+previous@5d~, 2-revoked@1d, 3-revoked@1d, 4+current")
 		r.is(0, "1+previous@5d~, 2-revoked@1d, 3-revoked@1d, 4+current")
 	})
+	t.Run("pending: its predecessor ends no later for it", func(t *testing.T) {
+		r := newRole(t)
+		r.rotate(0, 0)
+		r.stage(0, day, on(3*day))
+		same(t, "told", replace(r, day, 2, r.mint(9*day)), "revoked 2@1d, created 3@1d")
+		r.is(day, "1+previous@4d~, 2-revoked@1d, 3+current")
+	})
 	t.Run("the replacement is always at once", func(t *testing.T) {
 		r := newRole(t)
 		r.rotate(0, 0)
