@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -11,70 +12,81 @@ import (
 )
 
 const (
-	defaultPage = 1000
-	maxPage     = 10000
+	// pageSize is how many entries a page holds at most, and does unless asked
+	// for less, where each of them costs reads.
+	pageSize = 1000
+	// pageWaste is how many records a page reads at most beyond those that it
+	// shows.
+	pageWaste = 1000
 )
 
-// page is which part of a list a request asks for: the names behind after, at
+// window is which part of a list a request asks for: the names behind after, at
 // most limit of them. Servers page no lists for plugins, so a page costs one
 // whole List, but no more than its own records.
-type page struct {
+type window struct {
 	after string
-	limit int // 0: all
+	limit int
 }
 
-// pageFields are what every paged list takes.
+// pageFields are what every paged list with key info takes.
 func pageFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"after": {Type: framework.TypeString, Query: true, Description: "List what comes behind this name, which need not exist."},
-		"limit": {Type: framework.TypeInt, Query: true, Description: "List so many at most; 0 or less: as many as one answer holds."},
+		"limit": {Type: framework.TypeInt, Query: true, Default: pageSize, Description: "List so many at most; from 1 to 1000."},
 	}
 }
 
-// pageAsked reads the page that a request asks for. Without a limit it is unbounded,
-// as for a plain list.
-func pageAsked(d *framework.FieldData) (page, error) {
-	p := page{after: d.Get("after").(string), limit: max(d.Get("limit").(int), 0)}
-	if p.limit > maxPage {
-		return page{}, refuse("limit", p.limit, "more than 10000", "read page by page: give after the last name that you got")
+// windowAsked reads the page that a request asks for.
+func windowAsked(d *framework.FieldData) (window, error) {
+	w := window{after: d.Get("after").(string), limit: d.Get("limit").(int)}
+	if w.limit < 1 || w.limit > pageSize {
+		return window{}, refuse("limit", w.limit, fmt.Sprintf("must be from 1 to %d", pageSize),
+			"read page by page: give after the last name that you got")
 	}
-	return p, nil
+	return w, nil
 }
 
-// bounded is the page of a list whose every entry costs reads.
-func (p page) bounded() page {
-	if p.limit == 0 {
-		p.limit = defaultPage
-	}
-	return p
-}
-
-// of returns the names of the page, and whether others come behind it. The
-// names are sorted and cleared of folders' marks in place.
-func (p page) of(names []string) (part []string, more bool) {
-	rest := p.behind(names)
-	if p.limit > 0 && len(rest) > p.limit {
-		return rest[:p.limit], true
-	}
-	return rest, false
-}
-
-// behind returns the names, sorted, that come behind after.
-func (p page) behind(names []string) []string {
+// behind returns the names that come behind after, sorted and cleared of
+// folders' marks. It changes what it is given.
+func (w window) behind(names []string) []string {
 	for i := range names {
 		names[i] = strings.TrimSuffix(names[i], "/")
 	}
 	if !slices.IsSorted(names) {
 		slices.Sort(names)
 	}
-	if p.after == "" {
+	if w.after == "" {
 		return names
 	}
-	i, found := slices.BinarySearch(names, p.after)
+	i, found := slices.BinarySearch(names, w.after)
 	if found {
 		i++
 	}
 	return names[i:]
+}
+
+// collect describes the names of the page one by one. show returns nil for what
+// does not belong in the list; of those it is asked only a bounded number of
+// times.
+func (w window) collect(names []string, show func(name string) (map[string]any, error)) (*logical.Response, error) {
+	var keys []string
+	info := map[string]any{}
+	rest := w.behind(names)
+	for i, name := range rest {
+		if len(keys) == w.limit || i-len(keys) == pageWaste {
+			resp := logical.ListResponseWithInfo(keys, info)
+			resp.Data["next_after"] = rest[i-1]
+			return resp, nil
+		}
+		data, err := show(name)
+		if err != nil {
+			return nil, err
+		}
+		if data != nil {
+			keys, info[name] = append(keys, name), data
+		}
+	}
+	return logical.ListResponseWithInfo(keys, info), nil
 }
 
 // listFields is the declared answer of a list with key info.
@@ -82,17 +94,7 @@ func listFields(info string) map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"keys":     {Type: framework.TypeStringSlice, Description: "The names of this page, in order."},
 		"key_info": {Type: framework.TypeMap, Description: info},
-		"next_after": {Type: framework.TypeString, Description: "Given if there may be more: " +
-			"the value of after that the next page begins behind. A page may hold fewer names than asked for, even none, and not be the last."},
+		"next_after": {Type: framework.TypeString, Description: "Given where there may be more: the value of after for the next page. " +
+			"A page that is not the last may hold less than asked for, even nothing."},
 	}
-}
-
-// listAnswer is a page with what is known of its names. next is where the page
-// behind it begins; empty if there is none.
-func listAnswer(names []string, info map[string]any, next string) *logical.Response {
-	resp := logical.ListResponseWithInfo(names, info)
-	if next != "" {
-		resp.Data["next_after"] = next
-	}
-	return resp
 }
