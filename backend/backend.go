@@ -46,9 +46,19 @@ type backend struct {
 
 	configMu    sync.Mutex
 	configCache atomic.Pointer[configRecord]
+	configGen   atomic.Uint64 // counts what may have changed it elsewhere
 
 	mark     mark
 	problems problemSet
+
+	// Verification.
+	views    *keyViews
+	rates    *rateLimits
+	imported importedState
+	node     atomic.Pointer[nodeState]
+	verdicts [codeCount]atomic.Int64 // how often each was given
+	hmacs    atomic.Int64            // computed for comparisons
+	stamps   lastStamp               // of the present second
 
 	tickMu  sync.Mutex
 	paceMu  sync.Mutex
@@ -73,6 +83,7 @@ func newBackend(c clock, random io.Reader) *backend {
 		keys:        newRecordCache[keyRecord](defaultCacheSize),
 		secretCache: newRecordCache[secretRecord](defaultCacheSize),
 		digestCache: newRecordCache[digestRecord](1),
+		views:       newKeyViews(), rates: newRateLimits(c),
 	}
 	b.Backend = &framework.Backend{
 		Help:           backendHelp,
@@ -133,9 +144,11 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	case key == digestPath:
 		b.digestCache.drop(key)
 	case key == configPath:
-		b.configCache.Store(nil)
+		b.forgetConfig()
 	case key == markPath:
 		b.forgetMark()
+	case key == importedPath:
+		b.imported.forget()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"hash/maphash"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/golang-lru/v2"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -21,8 +22,11 @@ import (
 // generation it saw before its Get is still there.
 type recordCache[T any] struct {
 	entries *lru.Cache[string, *T]
-	seed    maphash.Seed
-	gens    [1024]generation
+	// absent remembers, for a moment and apart from what exists, what was
+	// looked for in vain: a flood of that costs no known record its place.
+	absent *lru.Cache[string, time.Time]
+	seed   maphash.Seed
+	gens   [1024]generation
 }
 
 // generation orders fills, commits and invalidations of the paths that share
@@ -38,12 +42,22 @@ func (g *generation) load() uint64 {
 	return g.n
 }
 
+// What is remembered of what does not exist: for how long, and how much.
+const (
+	absentFor = 5 * time.Second
+	maxAbsent = 10000
+)
+
 func newRecordCache[T any](size int) *recordCache[T] {
 	entries, err := lru.New[string, *T](max(size, 1))
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &recordCache[T]{entries: entries, seed: maphash.MakeSeed()}
+	absent, err := lru.New[string, time.Time](maxAbsent)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &recordCache[T]{entries: entries, absent: absent, seed: maphash.MakeSeed()}
 }
 
 func (c *recordCache[T]) gen(path string) *generation {
@@ -73,6 +87,32 @@ func (c *recordCache[T]) get(ctx context.Context, s logical.Storage, path string
 	return rec, nil
 }
 
+// getOrAbsent is get for verification, which is asked for what does not exist
+// as often as somebody likes: for a moment the cache answers for that too.
+func (c *recordCache[T]) getOrAbsent(ctx context.Context, s logical.Storage, path string, now time.Time) (*T, error) {
+	if rec, ok := c.entries.Get(path); ok {
+		return rec, nil
+	}
+	if until, ok := c.absent.Get(path); ok {
+		if left := until.Sub(now); left > 0 && left <= absentFor {
+			return nil, nil
+		}
+		c.absent.Remove(path)
+	}
+	gen := c.gen(path)
+	seen := gen.load()
+	rec, err := c.get(ctx, s, path)
+	if err != nil || rec != nil {
+		return rec, err
+	}
+	gen.mu.Lock()
+	defer gen.mu.Unlock()
+	if gen.n == seen {
+		c.absent.Add(path, now.Add(absentFor))
+	}
+	return nil, nil
+}
+
 // committed replaces the entry by what was just written; a nil record drops it.
 // It is called under the lock of the record, after the write.
 func (c *recordCache[T]) committed(path string, rec *T) {
@@ -80,6 +120,7 @@ func (c *recordCache[T]) committed(path string, rec *T) {
 	gen.mu.Lock()
 	defer gen.mu.Unlock()
 	gen.n++
+	c.absent.Remove(path)
 	if rec == nil {
 		c.entries.Remove(path)
 		return
@@ -100,6 +141,7 @@ func (c *recordCache[T]) purge() {
 		g.mu.Unlock()
 	}
 	c.entries.Purge()
+	c.absent.Purge()
 }
 
 func (c *recordCache[T]) resize(size int) { c.entries.Resize(max(size, 1)) }

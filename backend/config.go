@@ -59,6 +59,7 @@ func (b *backend) config(ctx context.Context, s logical.Storage) (*configRecord,
 	}
 	b.configMu.Lock()
 	defer b.configMu.Unlock()
+	seen := b.configGen.Load()
 	cfg, err := getRecord[configRecord](ctx, s, configPath)
 	if err != nil {
 		return nil, err
@@ -67,7 +68,17 @@ func (b *backend) config(ctx context.Context, s logical.Storage) (*configRecord,
 		cfg = &configRecord{Schema: recordSchema}
 	}
 	b.applyConfig(cfg)
+	if b.configGen.Load() != seen {
+		// It changed while it was read: the next one to ask reads it again.
+		b.configCache.Store(nil)
+	}
 	return cfg, nil
+}
+
+// forgetConfig makes the next one to ask read the config again.
+func (b *backend) forgetConfig() {
+	b.configGen.Add(1)
+	b.configCache.Store(nil)
 }
 
 // applyConfig makes cfg, which is stored, the one in force on this node.
@@ -76,6 +87,7 @@ func (b *backend) applyConfig(cfg *configRecord) {
 	b.roles.resize(cfg.cacheSize())
 	b.keys.resize(cfg.cacheSize())
 	b.secretCache.resize(cfg.cacheSize())
+	b.views.resize(cfg.cacheSize())
 }
 
 // limits is what the mount says about the roles in it.

@@ -16,6 +16,7 @@ import (
 // through, so the more specific one of a family comes first.
 func (b *backend) paths() []*framework.Path {
 	return framework.PathAppend(
+		b.pathsVerify(), // first: it is asked most, and the table is searched in order
 		b.pathsCreds(),
 		b.pathsRotate(),
 		b.pathsRevoke(),

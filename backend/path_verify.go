@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+)
+
+const maxClient = 64
+
+func (b *backend) pathsVerify() []*framework.Path {
+	path := func(pattern, suffix, synopsis string, extra map[string]*framework.FieldSchema) *framework.Path {
+		return &framework.Path{
+			Pattern: pattern,
+			Fields:  fields(verifyFields(), extra),
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.UpdateOperation: &framework.PathOperation{
+					Callback: handle(b.verify), Summary: synopsis, Responses: ok("The verdict; HTTP 200 whatever it is.", verifyAnswer()),
+				},
+			},
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "verify", OperationSuffix: suffix},
+			HelpSynopsis:    synopsis,
+			HelpDescription: verifyHelp,
+		}
+	}
+	return []*framework.Path{
+		path("verify", "key", "Is this key good?", nil),
+		path("verify/"+nameRegex, "key-of-role", "Is this a good key of that role?",
+			map[string]*framework.FieldSchema{"name": {Type: framework.TypeString, Description: "The role whose keys are known; any other key is NOT_FOUND."}}),
+	}
+}
+
+const verifyHelp = `
+Says whether a presented key is good, with HTTP 200 whatever the verdict: look at
+valid and code. VALID; MALFORMED (no key has this form); NOT_FOUND; EXPIRED,
+RETIRED (reason says how) and REVOKED, which are for good; DISABLED,
+INSUFFICIENT_SCOPE, FORBIDDEN_IP and RATE_LIMITED. Everything else in the answer
+is there only if the secret matched.
+
+state says whether the key is the current one or, for example, the previous one
+after a rotation, and expires_at when it ends as far as is known: planned is the
+grace of a rotation, so a client can be told to fetch its new key; hard is
+anything else.
+
+cache_ttl is for how many seconds the answer may be used without asking again.
+It is 30 at most, and 10 for a refusal: so late does a cache that follows no
+changes notice a revocation. It is never past expires_at, and 5 at most on nodes
+that may not write.
+
+key_id and role_id in place of key ask for state and end only: the code is then
+STATE and valid is false. batch asks about many keys at once.
+
+verify/<role> knows the keys of that role only, so that a policy can bind a
+gateway to it.`
+
+func verifyFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"key": {
+			Type: framework.TypeString, Description: "The presented key.",
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+		},
+		"scopes":      {Type: framework.TypeCommaStringSlice, Description: "Scopes that the key must have, all of them."},
+		"remote_addr": {Type: framework.TypeString, Description: "Address of the client that presented the key, for the role's allowed_cidrs. A port and brackets are left aside."},
+		"client":      {Type: framework.TypeString, Description: "Label for usage counts, such as the name of the gateway; at most 64 bytes."},
+		"key_id":      {Type: framework.TypeString, Description: "With role_id, in place of key: tell the state of that key only."},
+		"role_id":     {Type: framework.TypeString, Description: "The id of the role that key_id belongs to."},
+		"batch":       batchField("Many keys, each an object with the fields of this path."),
+	}
+}
+
+func verifyAnswer() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"valid":      {Type: framework.TypeBool, Description: "The key is good for what was asked. Missing in the answer to a batch, like all but results."},
+		"code":       {Type: framework.TypeString, Description: "VALID, or why not."},
+		"now":        {Type: framework.TypeString, Description: "The instant of the verdict (RFC 3339)."},
+		"role":       {Type: framework.TypeString, Description: "The role. This and what follows only once the secret matched."},
+		"role_id":    {Type: framework.TypeString, Description: "Its id, which is never reused."},
+		"key_id":     {Type: framework.TypeString, Description: "The key's public id."},
+		"version":    {Type: framework.TypeInt, Description: "The version of the role that the key is, or was issued in."},
+		"state":      {Type: framework.TypeString, Description: "pending, current, previous, withdrawn, retired, expired or revoked."},
+		"reason":     {Type: framework.TypeString, Description: "Of a retired key: grace_ended, rolled_back, superseded or lapsed; else empty."},
+		"scopes":     {Type: framework.TypeStringSlice, Description: "What the key may do."},
+		"metadata":   {Type: framework.TypeKVPairs, Description: "What the role says about the key's owner."},
+		"expires_at": {Type: framework.TypeString, Description: "The earliest known end, or the end of a key that has ended (RFC 3339); empty if none is known."},
+		"end":        {Type: framework.TypeString, Description: "What kind of end that is: planned (the grace of a rotation) or hard; empty without one."},
+		"cache_ttl":  {Type: framework.TypeInt, Description: "Seconds for which the answer may be used without asking again; 0: not at all."},
+		"rate_limit": {Type: framework.TypeFloat, Description: "Requests per second that the role allows, all its keys together; 0: any number."},
+		"error":      {Type: framework.TypeString, Description: "In results: what is wrong with that item of the batch."},
+		"results":    {Type: framework.TypeSlice, Description: "The answers to a batch, in order."},
+	}
+}
+
+func (b *backend) verify(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	role, _ := d.Raw["name"].(string)
+	if text, given := d.GetOk("batch"); given {
+		for _, f := range []string{"key", "key_id", "role_id", "scopes", "remote_addr", "client"} {
+			if _, also := d.GetOk(f); also {
+				return nil, refuse(f, nil, "stands beside batch", "give it in the items")
+			}
+		}
+		return b.verifyBatch(ctx, req, text.(string), role)
+	}
+	q, err := questionOf(d, role)
+	if err != nil {
+		return nil, err
+	}
+	v, err := b.verifyOne(ctx, req.Storage, &q)
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{Data: b.rendered(&v)}, nil
+}
+
+func questionOf(d *framework.FieldData, role string) (question, error) {
+	q := question{role: role}
+	_, q.byID = d.GetOk("key_id")
+	if !q.byID {
+		_, q.byID = d.GetOk("role_id")
+	}
+	_, byKey := d.GetOk("key")
+	q.key, _ = textOf(d, "key")
+	q.keyID, _ = textOf(d, "key_id")
+	q.roleID, _ = textOf(d, "role_id")
+	q.remoteAddr, _ = textOf(d, "remote_addr")
+	q.client, _ = textOf(d, "client")
+	if v, ok := d.GetOk("scopes"); ok {
+		q.scopes = v.([]string)
+	}
+	return q, q.check(byKey)
+}
+
+func textOf(d *framework.FieldData, name string) (string, bool) {
+	if s, ok := d.Raw[name].(string); ok {
+		return s, true
+	}
+	if v, ok := d.GetOk(name); ok {
+		return v.(string), true
+	}
+	return "", false
+}
+
+// check refuses a question that is none, and makes its label fit to be kept.
+func (q *question) check(byKey bool) error {
+	switch {
+	case byKey && q.byID:
+		return refuse("key_id", nil, "stands beside key", "give the key, or key_id and role_id")
+	case !byKey && !q.byID:
+		return refuse("key", nil, "is missing", "give the presented key")
+	case q.byID && (q.keyID == "" || q.roleID == ""):
+		return refuse("key_id", nil, "key_id and role_id go together", "give both")
+	case q.byID && !keyformat.ValidID(q.keyID):
+		return refuse("key_id", nil, "is not a key id", "give the id only, never the key")
+	case len(q.scopes) > maxScopes:
+		return refuse("scopes", len(q.scopes), fmt.Sprintf("more than %d", maxScopes), "ask for fewer")
+	case len(q.client) > maxClient:
+		return refuse("client", len(q.client), fmt.Sprintf("has more than %d bytes", maxClient), "shorten it")
+	}
+	return nil
+}
+
+// batchQuestion is an item of a batch.
+type batchQuestion struct {
+	Key        *string  `json:"key"`
+	Scopes     []string `json:"scopes"`
+	RemoteAddr string   `json:"remote_addr"`
+	Client     string   `json:"client"`
+	KeyID      *string  `json:"key_id"`
+	RoleID     *string  `json:"role_id"`
+}
+
+func (i *batchQuestion) question(role string) (question, error) {
+	q := question{role: role, scopes: i.Scopes, remoteAddr: i.RemoteAddr, client: i.Client, byID: i.KeyID != nil || i.RoleID != nil}
+	for from, to := range map[*string]*string{i.Key: &q.key, i.KeyID: &q.keyID, i.RoleID: &q.roleID} {
+		if from != nil {
+			*to = *from
+		}
+	}
+	return q, q.check(i.Key != nil)
+}
+
+// verifyBatch answers each item by itself. An item that can not be read is
+// MALFORMED, with the reason.
+func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, role string) (*logical.Response, error) {
+	items, err := batchItems(text)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]any, len(items))
+	for i, item := range items {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		q, err := readQuestion(item, role)
+		if err != nil {
+			v := verdict{code: codeMalformed, now: b.now()}
+			data := b.rendered(&v)
+			data["error"] = err.Error()
+			results[i] = data
+			continue
+		}
+		v, err := b.verifyOne(ctx, req.Storage, &q)
+		if err != nil {
+			return nil, err
+		}
+		results[i] = b.rendered(&v)
+	}
+	return answer(map[string]any{"results": results}), nil
+}
+
+func readQuestion(item json.RawMessage, role string) (question, error) {
+	var in batchQuestion
+	if err := decodeItem(item, &in); err != nil {
+		return question{}, err
+	}
+	return in.question(role)
+}

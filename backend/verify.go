@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+// code is the verdict about a presented key. It is a total function of the
+// state of key and role, of the request and of the instant.
+type code uint8
+
+const (
+	codeValid code = iota
+	codeNotFound
+	codeMalformed
+	codeExpired
+	codeRetired
+	codeRevoked
+	codeDisabled
+	codeScope
+	codeIP
+	codeRate
+	codeState
+	codeCount // not a code
+)
+
+var codeNames = [codeCount]string{
+	codeValid: "VALID", codeNotFound: "NOT_FOUND", codeMalformed: "MALFORMED", codeExpired: "EXPIRED", codeRetired: "RETIRED",
+	codeRevoked: "REVOKED", codeDisabled: "DISABLED", codeScope: "INSUFFICIENT_SCOPE", codeIP: "FORBIDDEN_IP",
+	codeRate: "RATE_LIMITED", codeState: "STATE",
+}
+
+func (c code) String() string { return codeNames[c] }
+
+// question is what one verification asks.
+type question struct {
+	key string
+	// keyID and roleID in place of a key ask for the state only.
+	keyID, roleID string
+	byID          bool
+	scopes        []string // all required
+	remoteAddr    string
+	client        string // label for usage
+	// role, if set, is the only role whose keys are known.
+	role string
+}
+
+// verdict is the answer to a question.
+type verdict struct {
+	code   code
+	now    time.Time
+	status keyring.Status
+	// known is the key and its role, once the secret has matched; nil before.
+	known *knownKey
+	// cache is for how many seconds the answer may be used without asking.
+	cache int64
+}
+
+// How long an answer may be cached where nothing known ends it before. This is
+// also how late a cache that follows no changes notices a revocation.
+const (
+	cacheValid    = 30
+	cacheRefused  = 10
+	cacheLimited  = 1
+	cacheUnsafely = 5 // at most, where the node may not write and may be behind
+)
+
+// judge is the decision about a key whose secret has matched. It takes no
+// tokens of a rate limit: whoever calls it does, if the answer is VALID.
+func judge(key *keyRecord, role *roleRecord, scopes []string, cidrs []netip.Prefix, q *question, now time.Time) (code, keyring.Status) {
+	st, exists := statusOf(key, role, now)
+	if !exists {
+		return codeNotFound, st
+	}
+	switch st.State {
+	case keyring.Revoked:
+		return codeRevoked, st
+	case keyring.Expired:
+		return codeExpired, st
+	case keyring.Retired:
+		return codeRetired, st
+	case keyring.Pending, keyring.Current, keyring.Previous, keyring.Withdrawn:
+	}
+	switch {
+	case !st.Verifies:
+		// Too long before its activation: not there yet.
+		return codeNotFound, st
+	case role.Policy.Disabled:
+		return codeDisabled, st
+	case !scopesCover(scopes, q.scopes):
+		return codeScope, st
+	case !admits(role, cidrs, q.remoteAddr):
+		return codeIP, st
+	}
+	return codeValid, st
+}
+
+// statusOf is the key's state at now; false if the role knows no such key.
+func statusOf(key *keyRecord, role *roleRecord, now time.Time) (keyring.Status, bool) {
+	if role == nil || role.ID != key.RoleID || !role.Deleted.IsZero() {
+		return keyring.Status{}, false
+	}
+	if !key.Dynamic && key.End == nil {
+		// A key whose commit never happened may carry the number of a version
+		// that was made after it.
+		if v := role.Ring.Get(key.Version); v == nil || v.KeyID != key.ID {
+			return keyring.Status{}, false
+		}
+	}
+	return keyStatus(key, role, now), true
+}
+
+// cacheSeconds is for how long the answer holds unless somebody decides
+// otherwise: never past the key's end, nor past an activation, which changes
+// states.
+func cacheSeconds(c code, st keyring.Status, role *roleRecord, now time.Time, mayWrite bool) int64 {
+	left := int64(cacheRefused)
+	switch c {
+	case codeValid, codeState:
+		left = cacheValid
+	case codeRate:
+		left = cacheLimited
+	default:
+	}
+	if !mayWrite {
+		left = min(left, cacheUnsafely)
+	}
+	if st.State.Ended() {
+		return left
+	}
+	until := func(t time.Time) {
+		// Answers show whole seconds; what is cached ends by what they show.
+		left = max(0, min(left, int64(t.Truncate(time.Second).Sub(now)/time.Second)))
+	}
+	if !st.Until.IsZero() {
+		until(st.Until)
+	}
+	for i := len(role.Ring.Versions) - 1; i >= 0; i-- {
+		if v := &role.Ring.Versions[i]; v.Activate.After(now) {
+			until(v.Activate)
+		}
+	}
+	return left
+}

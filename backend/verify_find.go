@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+)
+
+// knownKey is a key whose secret has matched, or that was asked for by its ids,
+// and its role.
+type knownKey struct {
+	key  *keyRecord
+	role *roleRecord
+	view *keyView
+}
+
+// verifyOne answers one question. It never writes.
+func (b *backend) verifyOne(ctx context.Context, s logical.Storage, q *question) (verdict, error) {
+	v, err := b.verdictOf(ctx, s, q)
+	if err != nil {
+		return verdict{}, err
+	}
+	b.verdicts[v.code].Add(1)
+	if v.code == codeNotFound && !b.writeSafe() {
+		// Whoever issued the key may be ahead of this node: the server asks there.
+		return verdict{}, logical.ErrReadOnly
+	}
+	return v, nil
+}
+
+func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question) (verdict, error) {
+	refused := func(c code) (verdict, error) { return verdict{code: c, now: b.now()}, nil }
+	key, c, err := b.presented(ctx, s, q)
+	if err != nil {
+		return verdict{}, err
+	}
+	if key == nil {
+		return refused(c)
+	}
+	role, err := b.roles.getOrAbsent(ctx, s, rolePath(key.Role), b.clock.Now())
+	if err != nil {
+		return verdict{}, err
+	}
+	if role == nil {
+		return refused(codeNotFound)
+	}
+	view := b.views.of(key, role)
+	v := verdict{now: b.now(role.Committed)}
+	v.code, v.status = judge(key, role, view.scopes, view.role.cidrs, q, v.now)
+	switch {
+	case v.code == codeNotFound:
+		return v, nil
+	case q.byID:
+		v.code = codeState
+	case v.code == codeValid && !b.rates.take(role):
+		v.code = codeRate
+	}
+	v.known = &knownKey{key: key, role: role, view: view}
+	mayWrite := b.mayWrite()
+	v.cache = cacheSeconds(v.code, v.status, role, v.now, mayWrite)
+	return v, nil
+}
+
+// presented finds the key record that the question is about: nil, and the code,
+// unless the secret matches and the key belongs to the role asked for. An
+// unknown id, a wrong secret and a wrong role cost the same storage calls and
+// the same HMAC computations.
+func (b *backend) presented(ctx context.Context, s logical.Storage, q *question) (*keyRecord, code, error) {
+	if q.byID {
+		key, err := b.keys.getOrAbsent(ctx, s, keyPath(q.keyID), b.clock.Now())
+		if err != nil || key == nil || key.RoleID != q.roleID || !ofRole(key, q.role) {
+			return nil, codeNotFound, err
+		}
+		return key, codeValid, nil
+	}
+	parsed, err := keyformat.Parse(q.key)
+	if err != nil {
+		return b.presentedForeign(ctx, s, q)
+	}
+	d, err := b.digests(ctx, s)
+	if errors.Is(err, errNoDigest) {
+		return nil, codeNotFound, nil // and so there are no keys
+	}
+	if err != nil {
+		return nil, codeNotFound, err
+	}
+	id := parsed.ID()
+	key, err := b.keys.getOrAbsent(ctx, s, keyPath(id), b.clock.Now())
+	if err != nil {
+		return nil, codeNotFound, err
+	}
+	if !b.matches(key, d, keyformat.Sum(q.key)) || !ofRole(key, q.role) {
+		return nil, codeNotFound, nil
+	}
+	return key, codeValid, nil
+}
+
+// matches reports whether the record is that of the key with that sum. It
+// computes one HMAC, also where there is no record.
+func (b *backend) matches(key *keyRecord, d *digestRecord, sum [32]byte) bool {
+	stored, n := "", d.Current
+	if key != nil {
+		stored = key.Digest
+		if k, err := keyformat.DigestVersion(stored); err == nil && d.Secrets[k] != nil {
+			n = k
+		}
+	}
+	b.hmacs.Add(1)
+	return keyformat.Equal(stored, d.Secrets[n], n, sum) && key != nil
+}
+
+func ofRole(key *keyRecord, name string) bool { return name == "" || key.Role == name }
+
+// presentedForeign looks for an imported key that has not this engine's form.
+// Without any in the mount it costs nothing.
+func (b *backend) presentedForeign(ctx context.Context, s logical.Storage, q *question) (*keyRecord, code, error) {
+	if keyformat.Classify(q.key) != keyformat.Foreign {
+		return nil, codeMalformed, nil
+	}
+	imported, err := b.importedNumbers(ctx, s)
+	if err != nil || len(imported) == 0 {
+		return nil, codeMalformed, err
+	}
+	d, err := b.digests(ctx, s)
+	if errors.Is(err, errNoDigest) {
+		return nil, codeMalformed, nil
+	}
+	if err != nil {
+		return nil, codeMalformed, err
+	}
+	sum := keyformat.Sum(q.key)
+	var found *keyRecord
+	for _, n := range imported {
+		secret := d.Secrets[n]
+		if secret == nil {
+			continue
+		}
+		b.hmacs.Add(1)
+		key, err := b.keys.getOrAbsent(ctx, s, keyPath(keyformat.ImportedID(secret, sum)), b.clock.Now())
+		if err != nil {
+			return nil, codeNotFound, err
+		}
+		if key == nil || found != nil {
+			continue
+		}
+		found = key
+		if q.role == "" {
+			break // where the role matters, the others cost what an unknown key does
+		}
+	}
+	if !b.matches(found, d, sum) || !ofRole(found, q.role) {
+		return nil, codeNotFound, nil
+	}
+	return found, codeValid, nil
+}
+
+// nodeChecked is how long this node's word about whether it may write is taken
+// for answers that do not depend on it: asking is a call to the server.
+const nodeChecked = time.Second
+
+// mayWrite is writeSafe, a second old at most.
+func (b *backend) mayWrite() bool {
+	now := b.clock.Now()
+	if last := b.node.Load(); last != nil {
+		if age := now.Sub(last.at); age >= 0 && age < nodeChecked {
+			return last.safe
+		}
+	}
+	safe := b.writeSafe()
+	b.node.Store(&nodeState{at: now, safe: safe})
+	return safe
+}
+
+type nodeState struct {
+	at   time.Time
+	safe bool
+}

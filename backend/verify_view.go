@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"net/netip"
+
+	"github.com/hashicorp/golang-lru/v2"
+)
+
+// keyView is what verification needs of a key and its role, made ready once
+// instead of at each request. Parts of answers are kept as interface values,
+// which spares an allocation for each.
+type keyView struct {
+	key     *keyRecord
+	role    *roleView
+	scopes  []string
+	id      any
+	version any
+	answer  any       // scopes as answered
+	stamps  lastStamp // of its end
+}
+
+// roleView is the part that all keys of a role share.
+type roleView struct {
+	rec       *roleRecord
+	cidrs     []netip.Prefix
+	name, id  any
+	metadata  any
+	rateLimit any
+	scopes    any
+}
+
+// keyViews are views by key id and role id, bounded. A view belongs to one pair
+// of records: others, newer ones, make it useless, so nothing needs to be
+// invalidated.
+type keyViews struct {
+	keys  *lru.Cache[string, *keyView]
+	roles *lru.Cache[string, *roleView]
+}
+
+func newKeyViews() *keyViews {
+	keys, err := lru.New[string, *keyView](defaultCacheSize)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	roles, err := lru.New[string, *roleView](defaultCacheSize)
+	if err != nil {
+		panic(err)
+	}
+	return &keyViews{keys: keys, roles: roles}
+}
+
+func (v *keyViews) resize(size int) {
+	v.keys.Resize(max(size, 1))
+	v.roles.Resize(max(size, 1))
+}
+
+// of returns the view of the key under the role.
+func (v *keyViews) of(key *keyRecord, role *roleRecord) *keyView {
+	if view, ok := v.keys.Get(key.ID); ok && view.key == key && view.role.rec == role {
+		return view
+	}
+	rv, ok := v.roles.Get(role.ID)
+	if !ok || rv.rec != role {
+		rv = newRoleView(role)
+		v.roles.Add(role.ID, rv)
+	}
+	view := &keyView{key: key, role: rv, id: key.ID, version: key.Version}
+	if key.Narrowed {
+		view.scopes = keyScopes(role, key)
+		view.answer = view.scopes
+	} else {
+		view.scopes, view.answer = role.Policy.Scopes, rv.scopes
+	}
+	v.keys.Add(key.ID, view)
+	return view
+}
+
+func newRoleView(role *roleRecord) *roleView {
+	metadata := role.Policy.Metadata
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
+	return &roleView{
+		rec: role, cidrs: parseCIDRs(role.Policy.AllowedCIDRs), name: role.Name, id: role.ID,
+		metadata: metadata, rateLimit: role.Policy.RateLimit, scopes: orEmpty(role.Policy.Scopes),
+	}
+}
