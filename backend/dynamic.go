@@ -72,17 +72,17 @@ func (b *backend) issue(ctx context.Context, req *logical.Request, d *framework.
 		return nil, err
 	}
 	rec.Expires = lease.ends
-	// The index first: a key that it lacks could not be listed or purged; an
-	// index entry without a key is found by tidy.
-	if err := putBytes(ctx, req.Storage, issuedPath(role.ID, rec.ID), issuedValue); err != nil {
-		return nil, err
-	}
+	// The key's record first: whatever hangs on a key is found through it. One
+	// that the index lacks, because the second write failed, was handed to nobody.
 	path := keyPath(rec.ID)
 	if err := putRecord(ctx, req.Storage, path, rec); err != nil {
 		b.keys.drop(path)
 		return nil, err
 	}
 	b.keys.committed(path, rec)
+	if err := putBytes(ctx, req.Storage, issuedPath(role.ID, rec.ID), issuedValue); err != nil {
+		return nil, err
+	}
 
 	resp := b.Secret(secretType).Response(map[string]any{
 		"api_key": key.Reveal(), "key_id": rec.ID, "version": rec.Version, "scopes": keyScopes(role, rec), "role": role.Name,
@@ -236,7 +236,15 @@ func (b *backend) revokeLease(ctx context.Context, req *logical.Request, _ *fram
 		}
 		return nil
 	}, causeLease, "")
-	return respond(err)
+	if err != nil {
+		return respond(err)
+	}
+	// The index lists live keys: dead ones would make each page of it dearer.
+	// Where this fails the entry goes together with the key's record.
+	if err := deleteRecord(ctx, req.Storage, issuedPath(roleID, id)); err != nil {
+		b.Logger().Debug("a dead key is still in the index of its role", "key_id", id, "error", err)
+	}
+	return nil, nil
 }
 
 // leaseData is what issue stored with the lease.

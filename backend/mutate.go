@@ -336,14 +336,20 @@ func endOf(v *keyring.Version) keyEnd {
 	}
 }
 
+// writeKey writes the records of a minted key. The one that points comes first:
+// wherever a plaintext was left behind, tidy finds it through a key record.
 func (tx *roleTx) writeKey(m *mintedKey) error {
-	if m.plain != "" {
-		secret := &secretRecord{Schema: recordSchema, Key: m.plain}
-		if err := putRecord(tx.ctx, tx.s, secretPath(tx.rec.ID, m.version), secret); err != nil {
-			return err
-		}
+	if m.record.Created.IsZero() {
+		m.record.Created = tx.now
 	}
-	return putRecord(tx.ctx, tx.s, keyPath(m.record.ID), m.record)
+	if err := putRecord(tx.ctx, tx.s, keyPath(m.record.ID), m.record); err != nil {
+		return err
+	}
+	if m.plain == "" {
+		return nil
+	}
+	secret := &secretRecord{Schema: recordSchema, Key: m.plain}
+	return putRecord(tx.ctx, tx.s, secretPath(tx.rec.ID, m.version), secret)
 }
 
 // encode makes the bytes of the record and keeps them within bounds: history
