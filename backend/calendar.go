@@ -89,6 +89,11 @@ func (b *backend) nextLook(rec *roleRecord, t terms, now time.Time) time.Time {
 			next = at
 		}
 	}
+	if p := rec.Ring.Pending(now); p != nil {
+		// The clock alone activates; the look records that it did, so that no
+		// other clock can undo it.
+		consider(p.Activate)
+	}
 	consider(stageAt(rec, t, now))
 	if at, ok := extensionLook(rec, t, now); ok {
 		consider(at)
