@@ -17,6 +17,9 @@ import (
 func (b *backend) paths() []*framework.Path {
 	return framework.PathAppend(
 		b.pathsVerify(), // first: it is asked most, and the table is searched in order
+		b.pathsRoles(),
+		b.pathsConfig(),
+		b.pathsRestore(),
 		b.pathsCreds(),
 		b.pathsRotate(),
 		b.pathsRevoke(),

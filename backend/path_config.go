@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// configField is one field of the mount's config.
+type configField struct {
+	name   string
+	schema framework.FieldSchema
+	set    func(c *configRecord, v any) error
+	reset  func(c *configRecord)
+	show   func(c *configRecord) any
+}
+
+var configFields = []configField{
+	configSwitch("rotation_paused", "Freezes the automatic rotation of the whole mount; manual rotation still works. Default: false.",
+		func(c *configRecord) *bool { return &c.RotationPaused }),
+	configNumber("max_rotations_per_second", 0, 100000, "How many automatic rotations start per second at most; 0: no limit. Default: 50.",
+		func(c *configRecord) **int { return &c.MaxRotationsPerSecond }, (*configRecord).maxRotations),
+	configDuration("stage_ahead", 3*time.Minute, 24*time.Hour, "How long before its activation the automatic rotation makes the next version, at most half the distance between activations: 3m to 24h. Default: 10m.",
+		func(c *configRecord) **seconds { return &c.StageAhead }, (*configRecord).stageAhead),
+	configDuration("delete_recovery", 0, 2160*time.Hour, "How long a deleted role can be restored: at most 2160h; 0: not at all. Default: 24h.",
+		func(c *configRecord) **seconds { return &c.DeleteRecovery }, (*configRecord).deleteRecovery),
+	configNumber("max_leak_actions", 0, 100000, "How many reports of leaked keys act by themselves within 10 minutes; those beyond are recorded and wait for an operator. Default: 100.",
+		func(c *configRecord) **int { return &c.MaxLeakActions }, (*configRecord).maxLeakActions),
+	configSwitch("trust_reported_usage", "What caches report as used also prolongs graces (max_grace_period), not only what verify saw itself. Default: false.",
+		func(c *configRecord) *bool { return &c.TrustReportedUsage }),
+	configSwitch("allow_weak_imports", "Keys that can be guessed may be imported. Default: false.",
+		func(c *configRecord) *bool { return &c.AllowWeakImports }),
+	configNumber("cache_size", 100, 10000000, "How many records of each kind a node keeps in memory at most: 100 to 10000000. Default: 20000.",
+		func(c *configRecord) **int { return &c.CacheSize }, (*configRecord).cacheSize),
+}
+
+func configSwitch(name, text string, at func(*configRecord) *bool) configField {
+	return configField{
+		name: name, schema: framework.FieldSchema{Type: framework.TypeBool, Description: text},
+		set:   func(c *configRecord, v any) error { *at(c) = v.(bool); return nil },
+		reset: func(c *configRecord) { *at(c) = false },
+		show:  func(c *configRecord) any { return *at(c) },
+	}
+}
+
+func configNumber(name string, least, most int, text string, at func(*configRecord) **int, show func(*configRecord) int) configField {
+	return configField{
+		name: name, schema: framework.FieldSchema{Type: framework.TypeInt, Description: text, Default: show(&configRecord{})},
+		set: func(c *configRecord, v any) error {
+			n := v.(int)
+			if n < least || n > most {
+				return refuse(name, n, fmt.Sprintf("must be from %d to %d", least, most), "give another number, or null in a patch for the default")
+			}
+			*at(c) = &n
+			return nil
+		},
+		reset: func(c *configRecord) { *at(c) = nil },
+		show:  func(c *configRecord) any { return show(c) },
+	}
+}
+
+func configDuration(name string, least, most time.Duration, text string, at func(*configRecord) **seconds, show func(*configRecord) time.Duration) configField {
+	return configField{
+		name: name, schema: framework.FieldSchema{Type: framework.TypeDurationSecond, Description: text, Default: int(inSeconds(show(&configRecord{})))},
+		set: func(c *configRecord, v any) error {
+			n := seconds(v.(int))
+			if int64(n) < inSeconds(least) || int64(n) > inSeconds(most) {
+				return refuse(name, n, fmt.Sprintf("must be from %d to %d seconds", inSeconds(least), inSeconds(most)), "give another duration, or null in a patch for the default")
+			}
+			*at(c) = &n
+			return nil
+		},
+		reset: func(c *configRecord) { *at(c) = nil },
+		show:  func(c *configRecord) any { return inSeconds(show(c)) },
+	}
+}
+
+func configSchemas() map[string]*framework.FieldSchema {
+	all := make(map[string]*framework.FieldSchema, len(configFields))
+	for i := range configFields {
+		s := configFields[i].schema
+		all[configFields[i].name] = &s
+	}
+	return all
+}
+
+func (b *backend) pathsConfig() []*framework.Path {
+	written := map[int][]framework.Response{http.StatusNoContent: {{Description: "Written."}}}
+	return []*framework.Path{
+		{
+			Pattern:      "config",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationSuffix: "configuration"},
+			Fields:       configSchemas(),
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback: handle(b.readConfig), Summary: "Read the mount's config.",
+					Responses: ok("The config, every default filled in.", configSchemas()),
+				},
+				logical.UpdateOperation: writes(&framework.PathOperation{
+					Callback: handle(b.writeConfig), Summary: "Change the fields that are named.", Responses: written,
+				}),
+				logical.PatchOperation: writes(&framework.PathOperation{
+					Callback: handle(b.writeConfig), Summary: "Change the fields that are named; null resets one to its default.", Responses: written,
+				}),
+			},
+			HelpSynopsis: "Defaults and limits of the mount.",
+			HelpDescription: strings.TrimSpace(`
+A write changes only the fields it names; in a patch, null resets a field to its
+default. Every field has a default, so a mount works without any config.`),
+		},
+		{
+			Pattern:      "config/rotate-digest",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "rotate", OperationSuffix: "digest"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.UpdateOperation: writes(&framework.PathOperation{
+					Callback: handle(b.rotateDigestSecret), Summary: "Make a new secret for the digests of keys minted from now on.",
+					Responses: ok("The new secret is in force.", map[string]*framework.FieldSchema{
+						"digest_version": {Type: framework.TypeInt, Description: "Number of the secret. The secret itself never leaves the engine."},
+						"rotated":        {Type: framework.TypeString, Description: "Since when it is in force (RFC 3339)."},
+					}),
+				}),
+			},
+			HelpSynopsis: "Make a new secret for the digests of keys.",
+			HelpDescription: strings.TrimSpace(`
+Keys are stored as digests under a secret of the mount. Keys minted from now on
+are digested under a new one; those minted before stay under the secret they
+were digested with, which is kept for them.`),
+		},
+	}
+}
+
+func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	cfg, err := b.config(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	view := make(map[string]any, len(configFields))
+	for i := range configFields {
+		view[configFields[i].name] = configFields[i].show(cfg)
+	}
+	return answer(view), nil
+}
+
+func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	b.configMu.Lock()
+	defer b.configMu.Unlock()
+	stored, err := getRecord[configRecord](ctx, req.Storage, configPath)
+	if err != nil {
+		return nil, err
+	}
+	if stored == nil {
+		stored = &configRecord{Schema: recordSchema}
+	}
+	next := *stored
+	for i := range configFields {
+		f := &configFields[i]
+		raw, named := d.Raw[f.name]
+		if !named || (raw == nil && req.Operation != logical.PatchOperation) {
+			continue
+		}
+		if raw == nil {
+			f.reset(&next)
+			continue
+		}
+		if err := wholeSeconds(f.name, f.schema.Type, raw); err != nil {
+			return nil, err
+		}
+		if err := f.set(&next, d.Get(f.name)); err != nil {
+			return nil, err
+		}
+	}
+	if reflect.DeepEqual(stored, &next) {
+		return nil, nil
+	}
+	if err := putRecord(ctx, req.Storage, configPath, &next); err != nil {
+		b.forgetConfig()
+		return nil, err
+	}
+	b.applyConfig(&next)
+	return nil, nil
+}
+
+func (b *backend) rotateDigestSecret(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	rec, err := b.rotateDigest(ctx, req.Storage, func(*digestRecord) bool { return true })
+	if err != nil {
+		return nil, err
+	}
+	return answer(map[string]any{"digest_version": rec.Current, "rotated": stamp(rec.Rotated)}), nil
+}

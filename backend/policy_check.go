@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+const (
+	minPeriod   = time.Minute
+	maxRefresh  = 720 * time.Hour
+	maxLeak     = 168 * time.Hour
+	graceFactor = 9
+	// maxPolicySize leaves room in a role record for the versions and the plan.
+	maxPolicySize = 120 << 10
+)
+
+// policyCheck judges what a policy would become against what it is.
+type policyCheck struct {
+	old, new *policy // old is nil for a role that is being created
+	typ      string
+	lim      limits
+	terms    terms // of new
+}
+
+// policyRule is a rule between fields, or between a field and the mount. It is
+// judged only when one of its fields changes: what the mount or the time zone
+// database changed since must not keep somebody from disabling a role.
+type policyRule struct {
+	fields []string
+	check  func(c *policyCheck, field string) error
+}
+
+var policyRules = []policyRule{
+	{[]string{"max_ttl"}, checkStaticOnly},
+	{[]string{"refresh_interval"}, checkRefresh},
+	{[]string{"reveal"}, checkReveal},
+	{[]string{"leak_grace_period"}, checkLeakGrace},
+	{[]string{"ttl"}, checkLeaseTTL},
+	{[]string{"max_ttl", "ttl"}, checkMaxTTL},
+	{[]string{"rotation_period"}, checkPeriod},
+	{[]string{"rotation_period", "rotation_schedule"}, checkExclusive},
+	{[]string{"rotation_jitter", "rotation_period", "rotation_schedule"}, checkJitter},
+	{[]string{"grace_period", "rotation_period", "rotation_schedule"}, checkGrace},
+	{[]string{"max_grace_period", "grace_period", "rotation_period", "rotation_schedule"}, checkMaxGrace},
+	{[]string{"ttl", "grace_period", "max_grace_period", "rotation_period", "rotation_schedule", "rotation_jitter"}, checkStaticTTL},
+}
+
+// checkPolicy refuses a policy that breaks a rule between its fields. old is nil
+// for a role that is being created.
+func checkPolicy(old, p *policy, roleID, typ string, lim limits) error {
+	t, err := p.terms(roleID, typ, lim)
+	if err != nil {
+		return fmt.Errorf("reading the policy: %w", err)
+	}
+	c := &policyCheck{old: old, new: p, typ: typ, lim: lim, terms: t}
+	for _, rule := range policyRules {
+		for _, field := range rule.fields {
+			if !c.changed(field) {
+				continue
+			}
+			if err := rule.check(c, field); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	data, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encoding the policy: %w", err)
+	}
+	if len(data) > maxPolicySize {
+		return refuse("metadata", len(data), fmt.Sprintf("the role's policy would need more than %d bytes", maxPolicySize), "shorten metadata, scopes or descriptions")
+	}
+	return nil
+}
+
+// changed: the field is stored differently in the new policy.
+func (c *policyCheck) changed(name string) bool {
+	return c.old == nil || !sameField(name, c.old, c.new)
+}
+
+// policyIndex finds a field of a policy by the name it is stored and answered
+// under.
+var policyIndex = func() map[string]int {
+	index := map[string]int{}
+	t := reflect.TypeFor[policy]()
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		index[name] = i
+	}
+	return index
+}()
+
+func sameField(name string, a, b *policy) bool {
+	i := policyIndex[name]
+	return reflect.DeepEqual(reflect.ValueOf(a).Elem().Field(i).Interface(), reflect.ValueOf(b).Elem().Field(i).Interface())
+}
+
+func checkStaticOnly(c *policyCheck, field string) error {
+	if c.typ == typeStatic && c.new.MaxTTL != nil && *c.new.MaxTTL != 0 {
+		return refuse(field, *c.new.MaxTTL, "a static role's key has no lease to renew", "leave it out, or use ttl")
+	}
+	return nil
+}
+
+func checkRefresh(c *policyCheck, field string) error {
+	switch {
+	case c.typ == typeDynamic && c.terms.refresh != defaultRefreshInterval:
+		return refuse(field, *c.new.RefreshInterval, "a dynamic role's readers renew a lease instead", "leave it out")
+	case c.terms.refresh > maxRefresh:
+		return refuse(field, *c.new.RefreshInterval, fmt.Sprintf("must be from 1 to %d seconds", inSeconds(maxRefresh)), "give a shorter one")
+	}
+	return nil
+}
+
+func checkReveal(c *policyCheck, field string) error {
+	if c.typ == typeDynamic && c.terms.reveal != revealAlways {
+		return refuse(field, c.terms.reveal, "a dynamic role's key is handed out once anyway", "leave it out")
+	}
+	return nil
+}
+
+func checkLeakGrace(c *policyCheck, field string) error {
+	if c.terms.leakGrace > maxLeak {
+		return refuse(field, inSeconds(c.terms.leakGrace), fmt.Sprintf("must be at most %d seconds", inSeconds(maxLeak)), "give a shorter one")
+	}
+	return nil
+}
+
+func checkLeaseTTL(c *policyCheck, field string) error {
+	if c.typ != typeDynamic || c.new.TTL == nil {
+		return nil
+	}
+	_, most := c.lim.leases()
+	switch ttl := *c.new.TTL; {
+	case ttl == 0:
+		return refuse(field, ttl, "a lease has a lifetime", "give at least 1 second, or leave it out for the default")
+	case most > 0 && ttl.duration() > most:
+		return refuse(field, ttl, fmt.Sprintf("must be at most %d seconds, the mount's maximum", inSeconds(most)), "give a shorter one, or tune the mount's max_lease_ttl")
+	}
+	return nil
+}
+
+func checkMaxTTL(c *policyCheck, field string) error {
+	if c.typ != typeDynamic || c.new.MaxTTL == nil {
+		return nil
+	}
+	_, most := c.lim.leases()
+	longest := *c.new.MaxTTL
+	switch {
+	case longest == 0:
+		return refuse(field, longest, "a lease has an end", "give at least 1 second, or leave it out for the mount's maximum")
+	case field == "max_ttl" && most > 0 && longest.duration() > most:
+		return refuse(field, longest, fmt.Sprintf("must be at most %d seconds, the mount's maximum", inSeconds(most)), "give a shorter one, or tune the mount's max_lease_ttl")
+	case c.new.TTL != nil && *c.new.TTL > longest && field == "ttl":
+		return refuse(field, *c.new.TTL, fmt.Sprintf("must be at most max_ttl, which is %d", longest), "lower it or raise max_ttl")
+	case c.new.TTL != nil && *c.new.TTL > longest:
+		return refuse(field, longest, fmt.Sprintf("must be at least ttl, which is %d", *c.new.TTL), "raise it or lower ttl")
+	}
+	return nil
+}
+
+func checkPeriod(c *policyCheck, field string) error {
+	if p := c.new.RotationPeriod; p != nil && *p != 0 && p.duration() < minPeriod {
+		return refuse(field, *p, "must be 0 (only by hand) or at least 60 seconds", "give a longer one")
+	}
+	return nil
+}
+
+func checkExclusive(c *policyCheck, field string) error {
+	if c.new.RotationSchedule == "" || c.new.RotationPeriod == nil || *c.new.RotationPeriod == 0 {
+		return nil
+	}
+	if field == "rotation_period" {
+		return refuse(field, *c.new.RotationPeriod, "is exclusive with rotation_schedule, which is "+shown(c.new.RotationSchedule),
+			`write rotation_schedule="" with it, or leave it out`)
+	}
+	return refuse(field, c.new.RotationSchedule, fmt.Sprintf("is exclusive with rotation_period, which is %d", *c.new.RotationPeriod),
+		"write rotation_period=0 with it, or leave it out")
+}
+
+func checkJitter(c *policyCheck, _ string) error {
+	jitter := c.new.RotationJitter.duration()
+	if jitter == 0 || c.terms.cadence == nil || jitter < c.terms.shortest/4 || 4*jitter < c.terms.shortest {
+		return nil
+	}
+	return refuse("rotation_jitter", c.new.RotationJitter,
+		fmt.Sprintf("must be less than a quarter of the distance between activations, which is %d seconds", inSeconds(c.terms.shortest)), "give a shorter one")
+}
+
+func checkGrace(c *policyCheck, _ string) error {
+	return c.nineDistances("grace_period", c.terms.grace)
+}
+
+func checkMaxGrace(c *policyCheck, _ string) error {
+	if p := c.new.MaxGracePeriod; p != nil && p.duration() < c.terms.grace {
+		return refuse("max_grace_period", *p, fmt.Sprintf("must be at least grace_period, which is %d", inSeconds(c.terms.grace)), "raise it or lower grace_period")
+	}
+	return c.nineDistances("max_grace_period", c.terms.maxGrace)
+}
+
+// nineDistances keeps at most ten versions alive at a time.
+func (c *policyCheck) nineDistances(field string, grace time.Duration) error {
+	if c.terms.cadence == nil || grace <= graceFactor*c.terms.shortest {
+		return nil
+	}
+	return refuse(field, inSeconds(grace), fmt.Sprintf("must be at most nine distances between activations, %d seconds", inSeconds(graceFactor*c.terms.shortest)),
+		"give a shorter one, or rotate less often")
+}
+
+// checkStaticTTL makes sure that no version expires before its successor has
+// taken over and its readers have had their grace.
+func checkStaticTTL(c *policyCheck, field string) error {
+	if c.typ != typeStatic || c.terms.ttl == 0 || c.terms.cadence == nil {
+		return nil
+	}
+	t := c.terms
+	lead := keyring.Lead(c.lim.stageAhead, t.shortest)
+	need := t.longest + c.new.RotationJitter.duration() + lead + t.maxGrace
+	if t.ttl >= need {
+		return nil
+	}
+	least := (need + time.Second - 1) / time.Second
+	todo := "raise ttl, or rotate by hand only (rotation_period=0)"
+	if field != "ttl" {
+		todo = "raise ttl with it, or give a shorter " + field
+	}
+	return refuse("ttl", inSeconds(t.ttl), fmt.Sprintf("must be 0 (for ever) or at least %d seconds: "+
+		"the longest distance between activations, the jitter, the staging lead and the grace together", least), todo)
+}

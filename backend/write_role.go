@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// writeRole creates, updates or patches a role.
+func (b *backend) writeRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	if !validName(name) {
+		return nil, refuse("name", name, "must be 1 to 128 of a-z 0-9 . _ - with a letter or digit first", "choose another name")
+	}
+	if v, named := req.Data["name"]; named && v != nil && fmt.Sprint(v) != name {
+		return nil, refuse("name", v, "is not the role that the path names", "leave it out; a role can not be renamed")
+	}
+	if req.Operation == logical.CreateOperation {
+		return b.createRole(ctx, req, d, name)
+	}
+	var warnings []string
+	_, err := b.mutate(ctx, req.Storage, name, requester(req), func(tx *roleTx) error {
+		if err := tx.checkIdentity(req, d); err != nil {
+			return err
+		}
+		p, resets, err := tx.rec.Policy.with(d, req.Operation == logical.PatchOperation)
+		if err != nil {
+			return err
+		}
+		if err := checkPolicy(&tx.old.Policy, p, tx.rec.ID, tx.rec.Type, tx.lim); err != nil {
+			return err
+		}
+		before, err := tx.old.view(tx.lim)
+		if err != nil {
+			return err
+		}
+		if err := tx.setPolicy(*p); err != nil {
+			return err
+		}
+		after, err := tx.rec.view(tx.lim)
+		if err != nil {
+			return err
+		}
+		warnings = policyWarnings(p, tx.rec.Type, tx.terms)
+		changes := changesOf(before, after)
+		if len(changes) == 0 && !resets {
+			// What was read and is written back leaves the defaults what they are.
+			return errUnchanged
+		}
+		if len(changes) > 0 {
+			tx.note(historyEntry{Kind: eventRoleUpdated, Fields: changes})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return warned(warnings), nil
+}
+
+// createRole makes a role and its first version in one commit.
+func (b *backend) createRole(ctx context.Context, req *logical.Request, d *framework.FieldData, name string) (*logical.Response, error) {
+	typ := typeStatic
+	if v, named := d.GetOk("type"); named && d.Raw["type"] != nil {
+		if typ = v.(string); typ != typeStatic && typ != typeDynamic {
+			return nil, refuse("type", typ, "must be one of static, dynamic", "choose one")
+		}
+	}
+	for _, field := range []string{"role_id", "created"} {
+		if v := d.Raw[field]; v != nil {
+			return nil, refuse(field, v, "is given by the engine", "leave it out; to bring back a deleted role use restore/<role_id>")
+		}
+	}
+	p, _, err := new(policy).with(d, false)
+	if err != nil {
+		return nil, err
+	}
+	lim, err := b.limits(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	id, err := newUUID(b.rand)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPolicy(nil, p, id, typ, lim); err != nil {
+		return nil, err
+	}
+	if _, err := b.ensureDigest(ctx, req.Storage); err != nil {
+		return nil, err
+	}
+	unlock := b.lockRole(name)
+	defer unlock()
+	switch stored, err := getRecord[roleRecord](ctx, req.Storage, rolePath(name)); {
+	case err != nil:
+		return nil, err
+	case stored != nil:
+		return nil, refuse("name", name, "was created by somebody else this moment", "repeat the request to update the role")
+	}
+	now := b.now()
+	tx := &roleTx{
+		b: b, ctx: ctx, s: req.Storage, now: now, by: requester(req), lim: lim,
+		rec: &roleRecord{Schema: recordSchema, Name: name, ID: id, Type: typ, Created: now.Truncate(time.Second)},
+	}
+	if err := tx.found(*p); err != nil {
+		return nil, err
+	}
+	if err := tx.commit(); err != nil {
+		return nil, err
+	}
+	return warned(policyWarnings(p, typ, tx.terms)), nil
+}
+
+// found gives a role that is being created its policy and first version.
+func (tx *roleTx) found(p policy) error {
+	if err := tx.setPolicy(p); err != nil {
+		return err
+	}
+	tx.note(historyEntry{Kind: eventRoleCreated})
+	m, err := tx.newVersion(tx.defaultGrace())
+	if err != nil {
+		return err
+	}
+	events, err := tx.rec.Ring.Rotate(tx.now, m, true)
+	if err != nil {
+		return fmt.Errorf("making the first version: %w", err)
+	}
+	tx.record(events, tx.by)
+	tx.rotated()
+	return nil
+}
+
+// checkIdentity refuses to change what identifies a role. Writing it as it is
+// is no change.
+func (tx *roleTx) checkIdentity(req *logical.Request, d *framework.FieldData) error {
+	for field, have := range map[string]string{"type": tx.rec.Type, "role_id": tx.rec.ID, "created": stamp(tx.rec.Created)} {
+		raw, named := d.Raw[field]
+		if !named || (raw == nil && req.Operation != logical.PatchOperation) {
+			continue
+		}
+		want := d.Get(field).(string)
+		if raw == nil && field == "type" {
+			want = typeStatic
+		}
+		if want == have {
+			continue
+		}
+		if field == "type" {
+			return refuse(field, raw, "is fixed at creation; this role is "+have, "delete the role and create it anew, or use another name")
+		}
+		return refuse(field, raw, "is given by the engine; this role's is "+have, "leave it out")
+	}
+	return nil
+}
+
+// with is the policy after the request, as far as each field's own rule goes,
+// and whether a field that was written before went back to its default.
+func (p *policy) with(d *framework.FieldData, patch bool) (*policy, bool, error) {
+	next, resets := *p, false
+	for i := range policyFields {
+		f := &policyFields[i]
+		raw, named := d.Raw[f.name]
+		if !named {
+			continue
+		}
+		if raw == nil {
+			if patch { // elsewhere null is a field that is not named
+				f.reset(&next)
+				resets = resets || !sameField(f.name, p, &next)
+			}
+			continue
+		}
+		if err := wholeSeconds(f.name, f.schema.Type, raw); err != nil {
+			return nil, false, err
+		}
+		value, _, err := d.GetOkErr(f.name)
+		if err != nil {
+			return nil, false, refuse(f.name, nil, "not a "+f.schema.Type.String(), "give a value of that type")
+		}
+		if m, isMap := raw.(map[string]any); patch && isMap && f.name == "metadata" {
+			value = merged(p.Metadata, m, value.(map[string]string))
+		}
+		if err := f.set(&next, value); err != nil {
+			return nil, false, err
+		}
+	}
+	if next.RotationSchedule != "" && next.RotationPeriod != nil && *next.RotationPeriod == 0 {
+		// How a scheduled role is shown; it says nothing about a later policy
+		// without schedule.
+		next.RotationPeriod = nil
+	}
+	return &next, resets, nil
+}
+
+// merged is the map after a patch: null removes a name.
+func merged(old map[string]string, raw map[string]any, values map[string]string) map[string]string {
+	m := shownMap(old)
+	for name, v := range raw {
+		if v == nil {
+			delete(m, name)
+		} else {
+			m[name] = values[name]
+		}
+	}
+	return m
+}
+
+// wholeSeconds refuses fractions of a second, which the conversion would drop:
+// 500ms must not become 0, which means something else.
+func wholeSeconds(field string, typ framework.FieldType, raw any) error {
+	if typ != framework.TypeDurationSecond {
+		return nil
+	}
+	fraction := false
+	switch v := raw.(type) {
+	case string:
+		dur, err := time.ParseDuration(v)
+		fraction = err == nil && dur%time.Second != 0
+	case float64:
+		fraction = v != float64(int64(v))
+	case float32:
+		fraction = v != float32(int64(v))
+	}
+	if fraction {
+		return refuse(field, raw, "is not a whole number of seconds", "round it")
+	}
+	return nil
+}
+
+const maxChangeText = 256
+
+// changesOf is what differs between two views of a role, as history keeps it.
+func changesOf(before, after map[string]any) map[string]change {
+	changes := map[string]change{}
+	for name, v := range after {
+		if !reflect.DeepEqual(before[name], v) {
+			changes[name] = change{Old: brief(before[name]), New: brief(v)}
+		}
+	}
+	return changes
+}
+
+// brief shortens what would fill the history.
+func brief(v any) any {
+	text, isText := v.(string)
+	if !isText {
+		if text = fmt.Sprint(v); len(text) <= maxChangeText {
+			return v
+		}
+	}
+	return shorten(text, maxChangeText)
+}
+
+func policyWarnings(p *policy, typ string, t terms) []string {
+	var warnings []string
+	if typ == typeStatic && t.ttl > 0 && (t.cadence == nil || t.autoPaused) {
+		warnings = append(warnings, fmt.Sprintf("ttl: each key ends %d seconds after it was made, and nothing replaces it by itself: rotate/%s does", inSeconds(t.ttl), "<role>"))
+	}
+	if p.RotationJitter > 0 && t.cadence == nil {
+		warnings = append(warnings, "rotation_jitter: has no effect without rotation_period or rotation_schedule")
+	}
+	return warnings
+}
+
+func warned(warnings []string) *logical.Response {
+	if len(warnings) == 0 {
+		return nil
+	}
+	return &logical.Response{Warnings: warnings}
+}
+
+// newUUID is a random UUID (RFC 9562, version 4).
+func newUUID(random io.Reader) (string, error) {
+	var u [16]byte
+	if _, err := io.ReadFull(random, u[:]); err != nil {
+		return "", fmt.Errorf("reading randomness: %w", err)
+	}
+	u[6] = u[6]&0x0f | 0x40
+	u[8] = u[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:]), nil
+}
+
+func shorten(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + "…"
+}
