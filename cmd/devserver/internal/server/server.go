@@ -322,18 +322,8 @@ func (l *locks) lock(name string) *sync.Mutex {
 
 // coded is an error with an HTTP status.
 func coded(status int, format string, args ...any) error {
-	return &codedError{status: status, text: fmt.Sprintf(format, args...)}
+	return logical.CodedError(status, fmt.Sprintf(format, args...))
 }
-
-type codedError struct {
-	status int
-	text   string
-}
-
-var _ logical.HTTPCodedError = (*codedError)(nil)
-
-func (e *codedError) Error() string { return e.text }
-func (e *codedError) Code() int     { return e.status }
 
 func badRequest(format string, args ...any) error {
 	return coded(http.StatusBadRequest, format, args...)
