@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	_ "time/tzdata" // schedules name time zones; the machine may know none
 
 	"github.com/robfig/cron/v3"
 
@@ -39,7 +40,7 @@ func (p periodCadence) distance(time.Time, time.Duration) time.Duration { return
 
 // scheduleCadence is a cron expression of five fields.
 type scheduleCadence struct {
-	spec              cron.Schedule
+	spec              *cron.SpecSchedule
 	longest, shortest time.Duration
 }
 
@@ -59,10 +60,78 @@ func (s *scheduleCadence) distance(at time.Time, jitter time.Duration) time.Dura
 	return s.first(next, jitter).Sub(next)
 }
 
+// next is the first activation after from; zero if none comes in five years.
+//
+// A schedule that names hours means times of the day. One that falls into the
+// hour that clocks skip in spring comes up at the end of that hour rather than
+// not at all, and one in the hour that they repeat in autumn comes up in the
+// first pass only. A schedule of every hour just goes on.
 func (s *scheduleCadence) next(from time.Time) time.Time {
 	// The library looks in the zone of what it is given unless the expression
 	// names one; ours are UTC unless they do.
-	return s.spec.Next(from.UTC()).UTC()
+	from = from.UTC()
+	for {
+		n := s.spec.Next(from).UTC()
+		if n.IsZero() || s.everyHour() {
+			return n
+		}
+		if at := s.skipped(from, n); !at.IsZero() {
+			return at
+		}
+		end := s.repeatedUntil(n)
+		if end.IsZero() {
+			return n
+		}
+		from = end.Add(-time.Nanosecond)
+	}
+}
+
+const allHours = 1<<24 - 1
+
+func (s *scheduleCadence) everyHour() bool { return s.spec.Hour&allHours == allHours }
+
+func (s *scheduleCadence) zone() *time.Location {
+	if s.spec.Location == time.Local { // how the library says that none was named
+		return time.UTC
+	}
+	return s.spec.Location
+}
+
+// skipped is the first end of an hour that the clocks skip, after from and
+// before n, in which the schedule would have come up; zero if there is none.
+func (s *scheduleCadence) skipped(from, n time.Time) time.Time {
+	for at := from.In(s.zone()); ; {
+		_, change := at.ZoneBounds()
+		if change.IsZero() || !change.Before(n) {
+			return time.Time{}
+		}
+		_, before := at.Zone()
+		_, after := change.Zone()
+		if gap := time.Duration(after-before) * time.Second; gap > 0 {
+			as := *s.spec
+			as.Location = time.FixedZone("", before)
+			if as.Next(change.Add(-time.Second)).Before(change.Add(gap)) {
+				return change.UTC()
+			}
+		}
+		at = change
+	}
+}
+
+// repeatedUntil is the end of the hour that the clocks repeat, if at is in its
+// second pass; else zero.
+func (s *scheduleCadence) repeatedUntil(at time.Time) time.Time {
+	at = at.In(s.zone())
+	change, _ := at.ZoneBounds()
+	if change.IsZero() {
+		return time.Time{}
+	}
+	_, before := change.Add(-time.Second).Zone()
+	_, after := at.Zone()
+	if end := change.Add(time.Duration(before-after) * time.Second); at.Before(end) {
+		return end.UTC()
+	}
+	return time.Time{}
 }
 
 var (
@@ -95,28 +164,32 @@ func parseSchedule(expr string) (*scheduleCadence, error) {
 	if c, ok := schedules[expr]; ok {
 		return c, nil
 	}
-	fields := strings.Fields(expr)
-	if len(fields) > 0 && strings.HasPrefix(fields[0], "TZ=") {
-		return nil, errScheduleFields
-	}
+	words := strings.Fields(expr)
+	fields := words
 	if len(fields) > 0 && strings.HasPrefix(fields[0], "CRON_TZ=") {
 		fields = fields[1:]
 	}
-	if len(fields) != 5 {
+	if len(fields) != 5 || words[0] == "CRON_TZ=Local" {
 		return nil, errScheduleFields
 	}
-	spec, err := cronParser.Parse(expr)
+	parsed, err := cronParser.Parse(strings.Join(words, " "))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", errScheduleFields, err) //nolint:errorlint // the cause is a text for the reader
+		return nil, fmt.Errorf("%w (%v)", errScheduleFields, err) //nolint:errorlint // the cause is a text for the reader
+	}
+	spec, ok := parsed.(*cron.SpecSchedule)
+	if !ok {
+		return nil, errScheduleFields
 	}
 	c := &scheduleCadence{spec: spec}
 	prev := c.next(scheduleEpoch)
 	if prev.IsZero() {
 		return nil, errScheduleNever
 	}
+	seen := false // all of them up to the horizon
 	for range scheduleSamples {
 		next := c.next(prev)
 		if next.IsZero() || next.Sub(scheduleEpoch) > scheduleHorizon {
+			seen = true
 			break
 		}
 		d := next.Sub(prev)
@@ -126,7 +199,9 @@ func parseSchedule(expr string) (*scheduleCadence, error) {
 		}
 		prev = next
 	}
-	c.longest = max(c.longest, c.longestGap(prev))
+	if !seen {
+		c.longest = max(c.longest, c.longestGap(prev))
+	}
 	if c.shortest == 0 {
 		return nil, errScheduleNever
 	}
