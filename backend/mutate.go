@@ -204,6 +204,9 @@ func (tx *roleTx) commit() error {
 	if err := tx.optional(tx.file()); err != nil {
 		return err
 	}
+	if err := tx.optional(tx.attend()); err != nil {
+		return err
+	}
 	data, err := tx.encode()
 	if err != nil {
 		return err
@@ -225,6 +228,7 @@ func (tx *roleTx) commit() error {
 	if !oldDue.IsZero() && !oldDue.Equal(rec.Due) {
 		tx.b.unfile(tx.ctx, tx.s, oldDue, rec.Name)
 	}
+	tx.unattend()
 	tx.eraseKilled()
 	return nil
 }

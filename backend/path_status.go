@@ -91,20 +91,19 @@ func (b *backend) status(ctx context.Context, req *logical.Request, d *framework
 		data["last_error"], data["attempts"] = p.Error, p.Attempts
 		data["last_attempt"], data["next_attempt"] = stamp(p.Last), stamp(p.Next)
 	}
-	data["problems"] = b.problemsOf(rec, p, now)
+	data["problems"] = b.problemsOf(rec, t, p, now)
 	return answer(data), nil
 }
 
 // problemsOf says in words what an operator should look at.
-func (b *backend) problemsOf(rec *roleRecord, p *problem, now time.Time) []string {
+func (b *backend) problemsOf(rec *roleRecord, t terms, p *problem, now time.Time) []string {
 	problems := []string{}
 	if p != nil {
 		problems = append(problems, fmt.Sprintf("failing since %s, %d attempts: %s", stamp(p.First), p.Attempts, p.Error))
 	}
-	if rec.Ring.Current(now) == nil {
-		if r := (*refusal)(nil); asRefusal(noCurrent(rec, now), &r) {
-			problems = append(problems, r.rule+": "+r.todo)
-		}
+	problems = append(problems, troubles(rec, now)...)
+	if text := b.overdue(rec, t, now); text != "" {
+		problems = append(problems, text)
 	}
 	if text := b.clockProblem(rec.Committed); text != "" {
 		problems = append(problems, "the role's record was "+text)

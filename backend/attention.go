@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+// The index of problems has two parts, so that what feeds the one does not
+// clear the other: problem/ names the roles at which a look failed, attention/
+// those whose own record shows that somebody should look at them. An entry
+// decides nothing: who reads the index judges the role's record again.
+
+const attentionPrefix = "attention/"
+
+func attentionPath(name string) string { return attentionPrefix + name }
+
+// troubles says in words what in the role's record an operator should look at,
+// as far as it follows from the record and the time of a commit alone.
+func troubles(rec *roleRecord, now time.Time) []string {
+	var texts []string
+	if rec.Ring.Current(now) == nil {
+		if r := (*refusal)(nil); asRefusal(noCurrent(rec, now), &r) {
+			texts = append(texts, r.rule+": "+r.todo)
+		}
+	}
+	for i := range rec.Ring.Versions {
+		v := &rec.Ring.Versions[i]
+		if v.Reported.IsZero() {
+			continue
+		}
+		st, _ := rec.Ring.Status(v.N, now)
+		switch {
+		case st.State.Ended():
+		case st.Until.IsZero():
+			texts = append(texts, fmt.Sprintf("version %d was reported as found in the open at %s and is accepted without end: "+
+				"revoke/%s kills it", v.N, keyring.Stamp(v.Reported), rec.Name))
+		default:
+			texts = append(texts, fmt.Sprintf("version %d was reported as found in the open at %s and is accepted until %s",
+				v.N, keyring.Stamp(v.Reported), keyring.Stamp(st.Until)))
+		}
+	}
+	return texts
+}
+
+// overdueAfter is how late an automatic rotation may be: a few runs of the
+// periodic function.
+const overdueAfter = 5 * time.Minute
+
+// overdue says that the automatic rotation is late, which is no problem of the
+// role where the mount's is paused; empty if it is not.
+func (b *backend) overdue(rec *roleRecord, t terms, now time.Time) string {
+	if at := stageAt(rec, t, now); at.IsZero() || b.mountPaused() || now.Sub(rec.Next) < overdueAfter {
+		return ""
+	}
+	return "the rotation of " + keyring.Stamp(rec.Next) + " is overdue"
+}
+
+// attend keeps the index in step with the transition: it adds the entry before
+// the commit that needs it. The two records say on their own whether there is
+// one already, so the usual transition writes nothing here.
+func (tx *roleTx) attend() error {
+	if len(troubles(tx.rec, tx.now)) == 0 || (tx.old != nil && attended(tx.old)) {
+		return nil
+	}
+	return putBytes(tx.ctx, tx.s, attentionPath(tx.rec.Name), dueValue)
+}
+
+// attended: the index has the role, as of the record's commit.
+func attended(rec *roleRecord) bool {
+	return rec.Deleted.IsZero() && len(troubles(rec, rec.Committed)) > 0
+}
+
+// unattend removes, after the commit, the entry that it made unnecessary. Where
+// that fails tidy does it.
+func (tx *roleTx) unattend() {
+	if tx.old == nil || !attended(tx.old) || attended(tx.rec) {
+		return
+	}
+	if err := tx.s.Delete(tx.ctx, attentionPath(tx.rec.Name)); err != nil {
+		tx.b.Logger().Debug("a solved problem is still listed", "role", tx.rec.Name, "error", err)
+	}
+}
+
+// problemNames lists the roles in the index of problems, and says which of them
+// are failing.
+func problemNames(ctx context.Context, s logical.Storage) (failing map[string]bool, names []string, err error) {
+	names, err = list(ctx, s, problemPrefix)
+	if err != nil {
+		return nil, nil, err
+	}
+	failing = make(map[string]bool, len(names))
+	for _, name := range names {
+		failing[name] = true
+	}
+	attention, err := list(ctx, s, attentionPrefix)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range attention {
+		if !failing[name] {
+			names = append(names, name)
+		}
+	}
+	return failing, names, nil
+}

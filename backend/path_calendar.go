@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+const (
+	maxCalendarAhead = 90 * 24 * time.Hour
+	// maxCalendarBehind is how far back the calendar looks for what is overdue.
+	maxCalendarBehind = 30 * 24 * time.Hour
+	maxCalendarRoles  = 1000
+	// calendarWaste is how many entries that no longer lead to a role are passed.
+	calendarWaste = 4 * maxCalendarRoles
+)
+
+// What the calendar announces.
+const (
+	comesStaging    = "staging"    // the next version is made, to be activated later
+	comesRotation   = "rotation"   // the next version is made and activated
+	comesActivation = "activation" // a version that exists becomes current
+	comesRetirement = "retirement"
+	comesExpiry     = "expiry"
+	comesLapse      = "lapse" // a held version was not promoted
+	comesPurge      = "purge" // a deleted role can not be restored any more
+)
+
+func (b *backend) pathsCalendar() []*framework.Path {
+	return []*framework.Path{{
+		Pattern: "calendar",
+		Fields: map[string]*framework.FieldSchema{
+			"within": {Type: framework.TypeDurationSecond, Query: true, Default: 24 * 60 * 60, Description: "How far to look ahead: up to 90 days."},
+			"limit":  {Type: framework.TypeInt, Query: true, Default: maxCalendarRoles, Description: "Read so many roles at most; from 1 to 1000."},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback: handle(b.calendar), Summary: "What rotates or retires next, in all roles.",
+				Responses: ok("What comes.", map[string]*framework.FieldSchema{
+					"now":   {Type: framework.TypeString, Description: "The instant that this answer describes (RFC 3339).", Required: true},
+					"until": {Type: framework.TypeString, Description: "The end of what was asked for (RFC 3339).", Required: true},
+					"events": {Type: framework.TypeSlice, Required: true, Description: "By time: time, what (staging, rotation, activation, retirement, expiry, lapse, or purge of a deleted role), " +
+						"role, role_id, owner, version, key_id, and overdue if it should have happened."},
+					"complete_until": {Type: framework.TypeString, Required: true, Description: "Everything before this instant is listed; earlier than until if limit cut the list short."},
+				}),
+			},
+		},
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "read", OperationSuffix: "calendar"},
+		HelpSynopsis: "What rotates or retires next, in all roles.",
+		HelpDescription: `
+Lists what is known to come within the time asked for: the staging and the
+activation of each role's next version, the ends of versions (retirement after
+a grace, expiry, lapse of a version that is held), and when deleted roles are
+gone for good. Only the next rotation of a role is listed, not those behind it.
+
+It is read from the calendar that the engine itself works by, so it costs what
+is due, not what there is.`,
+	}}
+}
+
+// coming is one line of the calendar.
+type coming struct {
+	at    time.Time
+	what  string
+	rec   *roleRecord
+	n     int
+	keyID string
+}
+
+func (b *backend) calendar(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	within := time.Duration(d.Get("within").(int)) * time.Second
+	if within < time.Second || within > maxCalendarAhead {
+		return nil, refuse("within", int64(within/time.Second), "must be from 1 second to 90 days", "ask for less")
+	}
+	limit := d.Get("limit").(int)
+	if limit < 1 || limit > maxCalendarRoles {
+		return nil, refuse("limit", limit, "must be from 1 to 1000", "ask for a shorter time")
+	}
+	lim, err := b.limits(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.loadMark(ctx, req.Storage); err != nil {
+		return nil, err
+	}
+	now := b.now()
+	until := now.Add(within)
+	roles, complete, err := b.dueRoles(ctx, req.Storage, now, until, limit)
+	if err != nil {
+		return nil, err
+	}
+	var (
+		events []coming
+		broken []string
+	)
+	for _, rec := range roles {
+		es, err := b.comingOf(rec, lim)
+		if err != nil {
+			broken = append(broken, rec.Name)
+			continue
+		}
+		events = append(events, es...)
+	}
+	events = slices.DeleteFunc(events, func(e coming) bool { return e.at.After(until) })
+	slices.SortStableFunc(events, func(a, b coming) int {
+		return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.rec.Name, b.rec.Name), cmp.Compare(a.n, b.n))
+	})
+	view := make([]any, len(events))
+	for i, e := range events {
+		view[i] = map[string]any{
+			"time": stamp(e.at), "what": e.what, "role": e.rec.Name, "role_id": e.rec.ID, "owner": e.rec.Policy.Owner,
+			"version": e.n, "key_id": e.keyID, "overdue": e.at.Before(now),
+		}
+	}
+	resp := answer(map[string]any{"now": stamp(now), "until": stamp(until), "events": view, "complete_until": stamp(complete)})
+	if complete.Before(until) {
+		resp.AddWarning(fmt.Sprintf("more than %d roles are due until then: the list is complete only until %s", limit, stamp(complete)))
+	}
+	if len(broken) > 0 {
+		resp.AddWarning("the plan of these roles can not be read, see their status: " + strings.Join(broken, ", "))
+	}
+	return resp, nil
+}
+
+// errEnough ends a walk that has found what was asked for.
+var errEnough = errors.New("enough")
+
+// dueRoles reads the roles that the calendar names up to until, at most limit
+// of them, and says up to when that is complete. A role is filed under the first
+// instant at which something is to happen to it, so these are all that have
+// something in that time.
+func (b *backend) dueRoles(ctx context.Context, s logical.Storage, now, until time.Time, limit int) ([]*roleRecord, time.Time, error) {
+	// What is overdue may be filed where the ticks are now, which is behind the
+	// clock after a pause.
+	from := now
+	if c := b.cursor(); !c.IsZero() && c.Before(from) {
+		from = c
+	}
+	from = from.Add(-tickOverlap * time.Minute)
+	if oldest := now.Add(-maxCalendarBehind); from.Before(oldest) {
+		from = oldest
+	}
+	var roles []*roleRecord
+	seen := map[string]bool{}
+	complete := until
+	entries := 0
+	err := dueBetween(ctx, s, from, until, func(e dueEntry) error {
+		if seen[e.name] {
+			return nil
+		}
+		if entries++; len(roles) == limit || entries > calendarWaste {
+			complete = e.minute
+			return errEnough
+		}
+		seen[e.name] = true
+		path := rolePath(e.name)
+		if id, ok := strings.CutPrefix(e.name, deletedMark); ok {
+			path = deletedPath(id)
+		}
+		rec, err := getRecord[roleRecord](ctx, s, path)
+		if err != nil && !errors.Is(err, errSchema) {
+			return err
+		}
+		if rec != nil {
+			roles = append(roles, rec)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, time.Time{}, err
+	}
+	return roles, complete, nil
+}
+
+// dueBetween calls fn for the entries of the calendar of those minutes, in
+// order, reading it day by day.
+func dueBetween(ctx context.Context, s logical.Storage, from, until time.Time, fn func(dueEntry) error) error {
+	from, until = from.UTC().Truncate(time.Minute), until.UTC()
+	for day := from.Truncate(24 * time.Hour); !day.After(until); day = day.Add(24 * time.Hour) {
+		minutes, err := list(ctx, s, dayPrefix(day))
+		if err != nil {
+			return err
+		}
+		slices.Sort(minutes)
+		for _, name := range minutes {
+			minute, err := time.Parse(dayFormat+"1504", day.Format(dayFormat)+strings.TrimSuffix(name, "/"))
+			if err != nil || minute.Before(from) || minute.After(until) {
+				continue
+			}
+			shards, err := list(ctx, s, minutePrefix(minute))
+			if err != nil {
+				return err
+			}
+			for _, shard := range shards {
+				names, err := list(ctx, s, minutePrefix(minute)+shard)
+				if err != nil {
+					return err
+				}
+				for _, name := range names {
+					if err := fn(dueEntry{minute: minute, name: name}); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// comingOf is what is known to come for one role.
+func (b *backend) comingOf(rec *roleRecord, lim limits) ([]coming, error) {
+	if !rec.Deleted.IsZero() {
+		return []coming{{at: rec.PurgeAt, what: comesPurge, rec: rec}}, nil
+	}
+	t, err := rec.Policy.terms(rec.ID, rec.Type, lim)
+	if err != nil {
+		return nil, err
+	}
+	now := b.now(rec.Committed)
+	var events []coming
+	for i := range rec.Ring.Versions {
+		v := &rec.Ring.Versions[i]
+		st, _ := rec.Ring.Status(v.N, now)
+		if st.State.Ended() {
+			continue
+		}
+		if st.State == keyring.Pending && !v.Activate.IsZero() {
+			events = append(events, coming{at: v.Activate, what: comesActivation, rec: rec, n: v.N, keyID: v.KeyID})
+		}
+		if st.Until.IsZero() {
+			continue
+		}
+		what := comesRetirement
+		switch {
+		case st.Until.Equal(v.Expires):
+			what = comesExpiry
+		case st.State == keyring.Pending:
+			what = comesLapse
+		}
+		events = append(events, coming{at: st.Until, what: what, rec: rec, n: v.N, keyID: v.KeyID})
+	}
+	if stage := stageAt(rec, t, now); !stage.IsZero() && !b.mountPaused() {
+		next := rec.Ring.Last + 1
+		if stage.Before(rec.Next) && rec.Next.After(now) {
+			events = append(events, coming{at: stage, what: comesStaging, rec: rec, n: next})
+		}
+		events = append(events, coming{at: rec.Next, what: comesRotation, rec: rec, n: next})
+	}
+	return events, nil
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func (b *backend) pathsInventory() []*framework.Path {
+	return []*framework.Path{{
+		Pattern: "inventory/?",
+		Fields: fields(pageFields(), map[string]*framework.FieldSchema{
+			"problems": {
+				Type: framework.TypeBool, Query: true,
+				Description: "List only roles that somebody should look at. They are kept in an index, so this costs little however many roles there are.",
+			},
+		}),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: &framework.PathOperation{
+				Callback: handle(b.inventory), Summary: "The fleet: all roles, or those with problems.",
+				Responses: ok("The roles.", listFields("By role: role_id, type, owner, disabled, current_version, key_id, current_since, current_age (seconds), expires, strength "+
+					"of an imported key, next_rotation, rotation in words, previous_version, previous_until, previous_last_used, previous_in_use, problems.")),
+			},
+		},
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "list", OperationSuffix: "inventory"},
+		HelpSynopsis: "The fleet: owner, current version and its age, next rotation, previous still in use, problems.",
+		HelpDescription: `
+Lists roles with what an operator asks about a fleet of them. previous_in_use says
+that a key of the version before was accepted after its successor had taken over,
+as far as this server was asked to verify or caches have reported.
+
+problems=true lists only roles that somebody should look at: those that fail, are
+overdue, have no current key, or whose key was reported as found in the open. The
+texts say what is wrong; status/<role> tells more. Use after and limit to read
+page by page.`,
+	}}
+}
+
+func (b *backend) inventory(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	asked, err := windowAsked(d)
+	if err != nil {
+		return nil, err
+	}
+	lim, err := b.limits(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	onlyProblems := d.Get("problems").(bool)
+	failing, names, err := problemNames(ctx, req.Storage)
+	if err == nil && !onlyProblems {
+		names, err = list(ctx, req.Storage, rolePrefix)
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp, err := asked.collect(names, func(name string) (map[string]any, error) {
+		// Not through the cache, which is for the roles in use: a long list
+		// would push those out.
+		rec, err := getRecord[roleRecord](ctx, req.Storage, rolePath(name))
+		if errors.Is(err, errSchema) {
+			return map[string]any{"problems": []string{err.Error()}}, nil
+		}
+		if err != nil || rec == nil {
+			return nil, err
+		}
+		var p *problem
+		if failing[name] {
+			if p, err = b.problemOf(ctx, req.Storage, name); err != nil {
+				return nil, err
+			}
+		}
+		data, err := b.inventoryEntry(ctx, req.Storage, rec, p, lim)
+		if err != nil {
+			return nil, err
+		}
+		if onlyProblems && len(data["problems"].([]string)) == 0 {
+			return nil, nil // solved since
+		}
+		return data, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if text := b.clockProblem(b.highWater()); text != "" {
+		resp.AddWarning("the mount's mark was " + text)
+	}
+	return resp, nil
+}
+
+// inventoryEntry is what the inventory tells of one role.
+func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *roleRecord, p *problem, lim limits) (map[string]any, error) {
+	t, err := rec.Policy.terms(rec.ID, rec.Type, lim)
+	if err != nil {
+		return nil, err
+	}
+	now := b.now(rec.Committed)
+	data := map[string]any{
+		"role_id": rec.ID, "type": rec.Type, "owner": rec.Policy.Owner, "disabled": rec.Policy.Disabled,
+		"current_version": 0, "key_id": "", "current_since": "", "current_age": int64(0), "expires": "", "strength": "",
+		"next_rotation": stamp(nextActivation(rec, t, b.mountPaused(), now)), "rotation": b.rotationInWords(rec, t, now),
+		"previous_version": 0, "previous_until": "", "previous_last_used": "", "previous_in_use": false,
+		"problems": b.problemsOf(rec, t, p, now),
+	}
+	if cur := rec.Ring.Current(now); cur != nil {
+		since := cur.CurrentSince()
+		data["current_version"], data["key_id"], data["strength"] = cur.N, cur.KeyID, cur.Strength
+		data["current_since"], data["current_age"] = stamp(since), int64(now.Sub(since)/time.Second)
+		data["expires"] = stamp(hardEnd(cur))
+	}
+	if prev := rec.Ring.PreviousOf(now); prev != nil {
+		used, err := b.lastUse(ctx, s, rec, prev.N)
+		if err != nil {
+			return nil, err
+		}
+		st, _ := rec.Ring.Status(prev.N, now)
+		succ := rec.Ring.Successor(prev.N, now)
+		data["previous_version"], data["previous_until"], data["previous_last_used"] = prev.N, stamp(st.Until), stamp(used)
+		data["previous_in_use"] = succ != nil && used.After(succ.CurrentSince())
+	}
+	return data, nil
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+)
+
+func (b *backend) pathsKeys() []*framework.Path {
+	return []*framework.Path{{
+		Pattern: "keys/" + nameRegex + "/?",
+		Fields:  fields(pageFields(), map[string]*framework.FieldSchema{"name": nameField()}),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: &framework.PathOperation{
+				Callback: handle(b.listKeys), Summary: "The live keys of a dynamic role.",
+				Responses: ok("The key ids.", listFields("By key id: entity_id, display_name and label of whom it was issued to, issued, valid_until, version, "+
+					"state, scopes, and reported if it was found in the open.")),
+			},
+		},
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "list", OperationSuffix: "keys"},
+		HelpSynopsis: "The live keys of a dynamic role: issued to whom, when, until when.",
+		HelpDescription: `
+Lists the ids of the keys of a dynamic role that are accepted now, with whom each
+was issued to, when, and until when it is valid. Keys that have ended are not
+listed; lookup tells how one ended. Use after and limit to read page by page.`,
+	}}
+}
+
+func (b *backend) listKeys(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	asked, err := windowAsked(d)
+	if err != nil {
+		return nil, err
+	}
+	role, err := b.roles.get(ctx, req.Storage, rolePath(d.Get("name").(string)))
+	if err != nil || role == nil {
+		return nil, err
+	}
+	if role.Type != typeDynamic {
+		return nil, refuse("role", role.Name, "is static: all its readers share one key", "read status/"+role.Name+", which lists its versions")
+	}
+	names, err := list(ctx, req.Storage, issuedPrefix+role.ID+"/")
+	if err != nil {
+		return nil, err
+	}
+	now := b.now(role.Committed)
+	return asked.collect(names, func(id string) (map[string]any, error) {
+		if !keyformat.ValidID(id) {
+			return nil, nil
+		}
+		// Not through the cache, which is for the keys in use: a long list would
+		// push those out.
+		rec, err := getRecord[keyRecord](ctx, req.Storage, keyPath(id))
+		if err != nil || rec == nil || rec.RoleID != role.ID || !rec.Dynamic {
+			return nil, err
+		}
+		st := keyStatus(rec, role, now)
+		if st.State.Ended() {
+			return nil, nil
+		}
+		return map[string]any{
+			"entity_id": rec.EntityID, "display_name": rec.Display, "label": rec.Label,
+			"issued": stamp(rec.Issued), "valid_until": stamp(st.Until), "version": rec.Version, "state": string(st.State),
+			"scopes": keyScopes(role, rec), "reported": stamp(rec.Reported),
+		}, nil
+	})
+}
