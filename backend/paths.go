@@ -24,6 +24,11 @@ func (b *backend) paths() []*framework.Path {
 		b.pathsRotate(),
 		b.pathsRevoke(),
 		b.pathsStatus(),
+		b.pathsHistory(),
+		b.pathsKeys(),
+		b.pathsInventory(),
+		b.pathsCalendar(),
+		b.pathsReport(),
 	)
 }
 
