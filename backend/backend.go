@@ -50,6 +50,7 @@ type backend struct {
 
 	mark     mark
 	problems problemSet
+	leaks    leakBudget
 
 	// Verification.
 	views    *keyViews
@@ -125,6 +126,9 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	}
 	if !b.writeSafe() {
 		return nil
+	}
+	if err := b.firstMark(ctx, req.Storage); err != nil && !mustForward(err) {
+		return err
 	}
 	if _, err := b.ensureDigest(ctx, req.Storage); err != nil && !mustForward(err) {
 		return err

@@ -98,8 +98,11 @@ func (b *backend) limits(ctx context.Context, s logical.Storage) (limits, error)
 	}
 	return limits{
 		stageAhead: cfg.stageAhead(),
-		leases: func() (time.Duration, time.Duration) {
-			return b.System().DefaultLeaseTTL(), b.System().MaxLeaseTTL()
-		},
+		leases:     b.leaseTTLs,
 	}, nil
+}
+
+// leaseTTLs are the mount's default and maximum TTL of leases.
+func (b *backend) leaseTTLs() (defaultTTL, maxTTL time.Duration) {
+	return b.System().DefaultLeaseTTL(), b.System().MaxLeaseTTL()
 }

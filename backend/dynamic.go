@@ -150,13 +150,29 @@ func (b *backend) lease(rec *keyRecord, t terms, gen keyring.Status, increment, 
 	if l.maxTTL < time.Second || reach.Sub(now) < time.Second {
 		return leaseTerms{}, refuse("role", rec.Role, "keys of this generation end at "+keyring.Stamp(reach), "ask for a new key")
 	}
-	granted, _, err := framework.CalculateTTL(b.System(), increment, ttl, 0, l.maxTTL, 0, rec.Issued)
-	if err != nil {
-		return leaseTerms{}, refuse("role", rec.Role, "the lease can not be extended: "+err.Error(), "ask for a new key")
+	if increment > 0 {
+		ttl = increment
 	}
-	l.ttl = granted
-	l.ends = now.Add(granted)
+	_, mountMax := b.leaseTTLs()
+	l.ttl = hostTTL(ttl, l.maxTTL, mountMax, rec.Issued, now)
+	if l.ttl <= 0 {
+		return leaseTerms{}, refuse("role", rec.Role, "the lease is as long as the mount allows", "ask for a new key")
+	}
+	l.ends = now.Add(l.ttl)
 	return l, nil
+}
+
+// hostTTL is what a server makes of a lease: what is asked for, in whole
+// seconds, but no further than the lesser of the lease's and the mount's maximum
+// after the issue. Servers compute it after the answer, from their own clock;
+// the key ends by this.
+func hostTTL(asked, leaseMax, mountMax time.Duration, issued, now time.Time) time.Duration {
+	limit := leaseMax
+	if mountMax > 0 {
+		limit = min(limit, mountMax)
+	}
+	left := issued.Add(limit.Truncate(time.Second)).Sub(now)
+	return min(asked, left).Truncate(time.Second)
 }
 
 // renew extends the lease of a live key, and the key with it.

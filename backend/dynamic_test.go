@@ -14,7 +14,7 @@ import (
 // lease asks for a key of a dynamic role, as a server does.
 func (m *testMount) lease(role string, data map[string]any) *logical.Response {
 	m.t.Helper()
-	op := logical.ReadOperation
+	op := logical.Operation(logical.ReadOperation)
 	if data != nil {
 		op = logical.UpdateOperation
 	}

@@ -56,6 +56,19 @@ func (b *backend) loadMark(ctx context.Context, s logical.Storage) error {
 	return nil
 }
 
+// firstMark starts the calendar of a new mount: what is filed before the first
+// tick must be found, however late that comes.
+func (b *backend) firstMark(ctx context.Context, s logical.Storage) error {
+	b.mark.mu.RLock()
+	fresh := b.mark.rec.Cursor.IsZero()
+	b.mark.mu.RUnlock()
+	if !fresh {
+		return nil
+	}
+	now := b.now()
+	return b.advance(ctx, s, now, now.Truncate(time.Minute).Add(-time.Minute))
+}
+
 // forgetMark makes the next tick read the mark again.
 func (b *backend) forgetMark() {
 	b.mark.mu.Lock()

@@ -170,8 +170,8 @@ type keyRecord struct {
 	Display   string    `json:"display_name,omitempty"`
 	Reported  time.Time `json:"reported,omitzero"`
 	Cap       time.Time `json:"cap,omitzero"`
-	// LeakDone: the one reaction to a report of this key has happened.
-	LeakDone string `json:"leak_done,omitempty"`
+	// LeakRotated: the one replacement that a report may cause has happened.
+	LeakRotated bool `json:"leak_rotated,omitempty"`
 }
 
 type keyEnd struct {

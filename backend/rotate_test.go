@@ -156,7 +156,7 @@ func TestAutomaticRotationIsExact(t *testing.T) {
 	m.expectVerdict(first, "VALID")
 	m.clock.advance(10 * time.Minute)
 	m.expectVerdict(first, "RETIRED")
-	m.run(time.Hour)
+	m.run(55 * time.Minute)
 	m.expectStates("r", "retired previous current")
 }
 

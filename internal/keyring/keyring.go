@@ -101,6 +101,8 @@ type Version struct {
 	// reported version any more: Cap is its end at the latest.
 	Reported time.Time `json:"reported,omitzero"`
 	Cap      time.Time `json:"cap,omitzero"`
+	// LeakRotated: the one replacement that a report may cause has happened.
+	LeakRotated bool `json:"leak_rotated,omitempty"`
 
 	RevokedAt   time.Time `json:"revoked_at,omitzero"`
 	ExpiredSeen bool      `json:"expired_seen,omitempty"`
