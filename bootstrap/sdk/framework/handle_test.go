@@ -213,6 +213,24 @@ func TestHandleRequestData(t *testing.T) {
 	}
 }
 
+func TestWarningsAreSorted(t *testing.T) {
+	pattern, data := "p", map[string]interface{}{}
+	for _, letter := range "abcdefgh" {
+		pattern += "/" + GenericNameRegex(string(letter))
+		data[string(letter)] = "x"
+		data["un"+string(letter)] = "x"
+	}
+	b := &Backend{Paths: []*Path{{Pattern: pattern, Operations: reads("")}}}
+	resp, err := handle(t, b, logical.ReadOperation, "p/1/2/3/4/5/6/7/8", data)
+	want := []string{
+		"Endpoint ignored these unrecognized parameters: [a b c d e f g h una unb unc und une unf ung unh]",
+		"Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [a b c d e f g h]",
+	}
+	if err != nil || !slices.Equal(resp.Warnings, want) {
+		t.Errorf("warnings are %q, %v, want %q", resp.Warnings, err, want)
+	}
+}
+
 func TestHandleRequestResults(t *testing.T) {
 	failure := errors.New("failed")
 	b := &Backend{Paths: []*Path{{Pattern: "a", Operations: handlers(map[logical.Operation]OperationFunc{
@@ -306,14 +324,15 @@ func TestExistenceCheck(t *testing.T) {
 		}
 	}
 
-	_, _, err := b.HandleExistenceCheck(context.Background(), &logical.Request{
+	found, exists, err := b.HandleExistenceCheck(context.Background(), &logical.Request{
 		Operation: logical.UpdateOperation, Path: "a/x", Data: map[string]interface{}{"n": "many"},
 	})
-	if !errors.As(err, &errutil.UserError{}) {
-		t.Errorf("error is %#v", err)
+	if found || exists || !errors.As(err, &errutil.UserError{}) {
+		t.Errorf("got %v, %v, %#v", found, exists, err)
 	}
-	if _, _, err := b.HandleExistenceCheck(context.Background(), &logical.Request{Operation: logical.ReadOperation, Path: "a/x"}); err == nil {
-		t.Error("a read has an existence check")
+	found, exists, err = b.HandleExistenceCheck(context.Background(), &logical.Request{Operation: logical.ReadOperation, Path: "a/there"})
+	if found || exists || err == nil {
+		t.Errorf("a read has an existence check: %v, %v, %v", found, exists, err)
 	}
 }
 

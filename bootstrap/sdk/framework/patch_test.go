@@ -26,6 +26,7 @@ func TestHandlePatchOperation(t *testing.T) {
 		want string
 	}{
 		"nothing":           {m{}, nil, `{"big":9007199254740993,"d":60,"m":{"x":1,"y":{"z":"q"}},"n":1,"s":"old"}`},
+		"many unknown":      {m{"o1": 1, "o2": 2, "o3": 3, "o4": 4, "o5": 5, "o6": 6, "o7": 7, "s": "old", "n": 7, "d": 8}, nil, `{"big":9007199254740993,"d":8,"m":{"x":1,"y":{"z":"q"}},"n":7,"s":"old"}`},
 		"unknown":           {m{"other": 1}, nil, `{"big":9007199254740993,"d":60,"m":{"x":1,"y":{"z":"q"}},"n":1,"s":"old"}`},
 		"converted":         {m{"s": 5, "n": "2", "d": "1h", "l": "p, q"}, nil, `{"big":9007199254740993,"d":3600,"l":["p","q"],"m":{"x":1,"y":{"z":"q"}},"n":2,"s":"5"}`},
 		"null of scalars":   {m{"s": nil, "n": nil, "d": nil}, nil, `{"big":9007199254740993,"d":60,"m":{"x":1,"y":{"z":"q"}},"n":0,"s":""}`},
@@ -55,8 +56,12 @@ func TestHandlePatchOperation(t *testing.T) {
 	if _, err := HandlePatchOperation(&FieldData{}, m{}, func(m) (m, error) { return nil, failure }); !errors.Is(err, failure) {
 		t.Errorf("error is %v", err)
 	}
+	notJSON := func(m) (m, error) { return m{"f": func() {}}, nil }
 	if _, err := HandlePatchOperation(&FieldData{}, m{"f": func() {}}, nil); err == nil {
 		t.Error("patched what is not JSON")
+	}
+	if _, err := HandlePatchOperation(&FieldData{}, m{}, notJSON); err == nil {
+		t.Error("patched with what is not JSON")
 	}
 }
 

@@ -150,6 +150,47 @@ func TestRollback(t *testing.T) {
 	}
 }
 
+func TestOneEntryDoesNotHoldUpTheOthers(t *testing.T) {
+	ctx := context.Background()
+	s := &logical.InmemStorage{}
+	old := time.Now().Add(-time.Hour).Unix()
+	for id, entry := range map[string]interface{}{
+		"1": "not an entry",
+		"2": &WALEntry{Kind: "young", Data: "2", CreatedAt: time.Now().Unix()},
+		"3": &WALEntry{Kind: "stuck", Data: "3", CreatedAt: old},
+		"4": &WALEntry{Kind: "fine", Data: "4", CreatedAt: old},
+		"5": &WALEntry{Kind: "fine", Data: "5", CreatedAt: old},
+	} {
+		stored, err := logical.StorageEntryJSON(WALPrefix+id, entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Put(ctx, stored); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var undone []string
+	b := &Backend{WALRollback: func(_ context.Context, _ *logical.Request, kind string, data interface{}) error {
+		if kind == "stuck" {
+			return errors.New(kind)
+		}
+		undone = append(undone, data.(string))
+		return nil
+	}}
+	req := logical.RollbackRequest("")
+	req.Storage = s
+	resp, err := b.HandleRequest(ctx, req)
+	if err != nil || !resp.IsError() || !strings.HasPrefix(resp.Error().Error(), "2 errors occurred:") {
+		t.Errorf("got %v, %v", resp, err)
+	}
+	if want := []string{"4", "5"}; !slices.Equal(undone, want) {
+		t.Errorf("undone are %q, want %q", undone, want)
+	}
+	if left, err := ListWAL(ctx, s); err != nil || !slices.Equal(left, []string{"1", "2", "3"}) {
+		t.Errorf("left are %q, %v", left, err)
+	}
+}
+
 func TestRollbackWithoutFunctions(t *testing.T) {
 	req := logical.RollbackRequest("")
 	req.Data = nil

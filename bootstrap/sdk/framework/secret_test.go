@@ -133,6 +133,7 @@ func TestCalculateTTL(t *testing.T) {
 		"period":                               {increment: 3 * time.Hour, period: 2 * time.Hour, want: 2 * time.Hour},
 		"period goes on":                       {period: 2 * time.Hour, age: 100 * time.Hour, want: 2 * time.Hour},
 		"period over max":                      {period: 40 * time.Hour, want: 30 * time.Hour, warnings: 1},
+		"period of exactly max":                {period: 30 * time.Hour, want: 30 * time.Hour},
 		"period with explicit max":             {period: 2 * time.Hour, explicitMax: 10 * time.Hour, age: 9 * time.Hour, want: time.Hour, warnings: 1},
 		"period past explicit max":             {period: 2 * time.Hour, explicitMax: 10 * time.Hour, age: 11 * time.Hour, err: "past the max TTL, cannot renew"},
 		"period over mount with explicit over": {period: 40 * time.Hour, explicitMax: 50 * time.Hour, want: 30 * time.Hour, warnings: 1},
@@ -153,8 +154,9 @@ func TestCalculateTTL(t *testing.T) {
 		}
 	}
 
-	if _, _, err := CalculateTTL(logical.StaticSystemView{}, time.Hour, 0, 0, time.Hour, 0, time.Time{}); err == nil {
-		t.Error("a mount without maximum gives a TTL")
+	_, _, err := CalculateTTL(logical.StaticSystemView{}, time.Hour, 0, 0, time.Hour, 0, time.Time{})
+	if err == nil || err.Error() != "max TTL must be greater than zero" {
+		t.Errorf("a mount without maximum: %v", err)
 	}
 	_, warnings, err := CalculateTTL(view, 40*time.Hour, 0, 0, 0, 0, time.Time{})
 	if want := `TTL of "40h" exceeded the effective max_ttl of "30h"; TTL value is capped accordingly`; err != nil || len(warnings) != 1 || warnings[0] != want {
