@@ -282,8 +282,7 @@ func (s *Server) pluginReload(ctx context.Context, r *request) (*logical.Respons
 }
 
 func (s *Server) seal(context.Context, *request) (*logical.Response, error) {
-	// Sealing waits for calls under way, and this is one: it must not wait for itself.
-	go s.Seal()
+	s.Seal()
 	return nil, nil
 }
 

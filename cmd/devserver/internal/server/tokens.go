@@ -301,7 +301,7 @@ func (s *Server) renewToken(t *token, increment time.Duration) (*token, []string
 // authOf is the answer to a creation or a renewal.
 func (s *Server) authOf(t *token, id string) *logical.Auth {
 	return &logical.Auth{
-		LeaseOptions:  logical.LeaseOptions{TTL: t.remaining(s.now()), Renewable: t.renewable()},
+		LeaseOptions:  logical.LeaseOptions{TTL: t.remaining(s.now()).Round(time.Second), Renewable: t.renewable()},
 		ClientToken:   id,
 		Accessor:      t.Accessor,
 		DisplayName:   t.DisplayName,
