@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command vault-plugin-secrets-apikeys is the API-key secrets engine. Vault or
-// OpenBao launches it; it is of no use by hand.
+// Command vault-plugin-secrets-apikeys is the API-key secrets engine. Vault or OpenBao launches it.
 package main
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/hashicorp/go-hclog"
@@ -16,7 +16,6 @@ import (
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
-		// Servers pass a plugin's JSON log on to their own.
 		hclog.New(&hclog.LoggerOptions{JSONFormat: true}).Error("plugin shutting down", "error", err)
 		os.Exit(1)
 	}
@@ -24,12 +23,16 @@ func main() {
 
 func run(args []string) error {
 	meta := &api.PluginAPIClientMeta{}
-	if err := meta.FlagSet().Parse(args); err != nil {
+	flags := meta.FlagSet()
+	version := flags.Bool("version", false, "print the version and exit")
+	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	return plugin.ServeMultiplex(&plugin.ServeOpts{
-		BackendFactoryFunc: backend.Factory,
-		// Yields nothing under AutoMTLS, which then secures the connection.
-		TLSProviderFunc: api.VaultPluginTLSProvider(meta.GetTLSConfig()),
-	})
+	if *version {
+		_, err := fmt.Println(backend.Version)
+		return err
+	}
+	// Under AutoMTLS the provider is nil, which go-plugin needs it to be.
+	tls := api.VaultPluginTLSProvider(meta.GetTLSConfig())
+	return plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: backend.Factory, TLSProviderFunc: tls})
 }
