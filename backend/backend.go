@@ -51,6 +51,7 @@ type backend struct {
 	mark     mark
 	problems problemSet
 	leaks    leakBudget
+	importMu sync.Mutex // one import at a time; taken before a role's lock
 
 	// Verification.
 	views    *keyViews
@@ -59,7 +60,8 @@ type backend struct {
 	node     atomic.Pointer[nodeState]
 	verdicts [codeCount]atomic.Int64 // how often each was given
 	hmacs    atomic.Int64            // computed for comparisons
-	stamps   lastStamp               // of the present second
+	usage    *usage
+	stamps   lastStamp // of the present second
 
 	tickMu  sync.Mutex
 	paceMu  sync.Mutex
@@ -84,7 +86,7 @@ func newBackend(c clock, random io.Reader) *backend {
 		keys:        newRecordCache[keyRecord](defaultCacheSize),
 		secretCache: newRecordCache[secretRecord](defaultCacheSize),
 		digestCache: newRecordCache[digestRecord](1),
-		views:       newKeyViews(), rates: newRateLimits(c),
+		views:       newKeyViews(), rates: newRateLimits(c), usage: newUsage(),
 	}
 	b.Backend = &framework.Backend{
 		Help:           backendHelp,
@@ -118,6 +120,7 @@ rotate/<role>, ask whether a presented key is good at verify.
 // initialize runs after mount, unseal, reload and restart, on every node. It
 // lists nothing: what is due is found in the calendar.
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
+	b.usage.storage.Store(&req.Storage)
 	if err := b.loadMark(ctx, req.Storage); err != nil {
 		return err
 	}
@@ -157,7 +160,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 }
 
 // clean runs before the engine is unloaded.
-func (b *backend) clean(context.Context) {}
+func (b *backend) clean(ctx context.Context) { b.flushRest(ctx) }
 
 // writeSafe: this node may write to the mount's storage.
 func (b *backend) writeSafe() bool {

@@ -29,6 +29,7 @@ const (
 	eventRoleRestored = "role_restored"
 	eventReported     = "reported"
 	eventRevealed     = "revealed"
+	eventImported     = "imported"
 )
 
 const (

@@ -21,6 +21,8 @@ type importedRecord struct {
 	Schema int `json:"schema"`
 	// Numbers of digest secrets, newest first.
 	Numbers []int `json:"numbers"`
+	// Weak: among them are keys too short for what is otherwise looked up.
+	Weak bool `json:"weak,omitempty"`
 }
 
 func (r *importedRecord) schema() int { return r.Schema }
@@ -31,10 +33,11 @@ type importedState struct {
 	cache atomic.Pointer[importedRecord]
 }
 
-// importedNumbers are the digest secrets under which imported keys may be found.
-func (b *backend) importedNumbers(ctx context.Context, s logical.Storage) ([]int, error) {
+// importedForms says under which digest secrets imported keys may be found, and
+// of what form.
+func (b *backend) importedForms(ctx context.Context, s logical.Storage) (*importedRecord, error) {
 	if rec := b.imported.cache.Load(); rec != nil {
-		return rec.Numbers, nil
+		return rec, nil
 	}
 	b.imported.mu.Lock()
 	defer b.imported.mu.Unlock()
@@ -46,19 +49,24 @@ func (b *backend) importedNumbers(ctx context.Context, s logical.Storage) ([]int
 		rec = &importedRecord{Schema: recordSchema}
 	}
 	b.imported.cache.Store(rec)
-	return rec.Numbers, nil
+	return rec, nil
 }
 
-// importedKeys reports whether the mount holds imported keys that have not this
-// engine's form.
-func (b *backend) importedKeys(ctx context.Context, s logical.Storage) (bool, error) {
-	numbers, err := b.importedNumbers(ctx, s)
-	return len(numbers) > 0, err
+// mayBe: a string of that form may be an imported key.
+func (r *importedRecord) mayBe(text string) bool {
+	switch keyformat.Classify(text) {
+	case keyformat.Foreign:
+		return len(r.Numbers) > 0
+	case keyformat.Invalid:
+		return r.Weak && len(text) > 0 && len(text) < keyformat.MinForeignLen
+	default:
+		return false
+	}
 }
 
 // markImported makes verification look for foreign keys under digest secret n.
 // It is to be called before the first record of such a key is written.
-func (b *backend) markImported(ctx context.Context, s logical.Storage, n int) error {
+func (b *backend) markImported(ctx context.Context, s logical.Storage, n int, weak bool) error {
 	b.imported.mu.Lock()
 	defer b.imported.mu.Unlock()
 	rec, err := getRecord[importedRecord](ctx, s, importedPath)
@@ -68,9 +76,11 @@ func (b *backend) markImported(ctx context.Context, s logical.Storage, n int) er
 	if rec == nil {
 		rec = &importedRecord{}
 	}
-	if !slices.Contains(rec.Numbers, n) {
-		rec.Schema = recordSchema
-		rec.Numbers = append(rec.Numbers, n)
+	if !slices.Contains(rec.Numbers, n) || weak && !rec.Weak {
+		rec.Schema, rec.Weak = recordSchema, rec.Weak || weak
+		if !slices.Contains(rec.Numbers, n) {
+			rec.Numbers = append(rec.Numbers, n)
+		}
 		slices.SortFunc(rec.Numbers, func(a, b int) int { return b - a })
 		b.imported.cache.Store(nil)
 		if err := putRecord(ctx, s, importedPath, rec); err != nil {

@@ -17,6 +17,8 @@ import (
 func (b *backend) paths() []*framework.Path {
 	return framework.PathAppend(
 		b.pathsVerify(), // first: it is asked most, and the table is searched in order
+		b.pathsUsage(),
+		b.pathsLookup(),
 		b.pathsRoles(),
 		b.pathsConfig(),
 		b.pathsRestore(),
@@ -29,13 +31,14 @@ func (b *backend) paths() []*framework.Path {
 		b.pathsInventory(),
 		b.pathsCalendar(),
 		b.pathsReport(),
+		b.pathsImport(),
 	)
 }
 
 // upkeep is the rest of a tick: what is not filed in the calendar.
 func (b *backend) upkeep(ctx context.Context, t *tick) error {
 	var errs []error
-	for _, fn := range []func(context.Context, *tick) error{} {
+	for _, fn := range []func(context.Context, *tick) error{b.flushUsage} {
 		errs = append(errs, fn(ctx, t))
 	}
 	return errors.Join(errs...)

@@ -64,6 +64,9 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 	v.known = &knownKey{key: key, role: role, view: view}
 	mayWrite := b.mayWrite()
 	v.cache = cacheSeconds(v.code, v.status, role, v.now, mayWrite)
+	if mayWrite && v.code != codeState {
+		b.usage.saw(&v, q.client)
+	}
 	return v, nil
 }
 
@@ -120,11 +123,8 @@ func ofRole(key *keyRecord, name string) bool { return name == "" || key.Role ==
 // presentedForeign looks for an imported key that has not this engine's form.
 // Without any in the mount it costs nothing.
 func (b *backend) presentedForeign(ctx context.Context, s logical.Storage, q *question) (*keyRecord, code, error) {
-	if keyformat.Classify(q.key) != keyformat.Foreign {
-		return nil, codeMalformed, nil
-	}
-	imported, err := b.importedNumbers(ctx, s)
-	if err != nil || len(imported) == 0 {
+	imported, err := b.importedForms(ctx, s)
+	if err != nil || !imported.mayBe(q.key) {
 		return nil, codeMalformed, err
 	}
 	d, err := b.digests(ctx, s)
@@ -136,7 +136,7 @@ func (b *backend) presentedForeign(ctx context.Context, s logical.Storage, q *qu
 	}
 	sum := keyformat.Sum(q.key)
 	var found *keyRecord
-	for _, n := range imported {
+	for _, n := range imported.Numbers {
 		secret := d.Secrets[n]
 		if secret == nil {
 			continue

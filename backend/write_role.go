@@ -83,33 +83,11 @@ func (b *backend) createRole(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, err
 	}
-	lim, err := b.limits(ctx, req.Storage)
+	tx, unlock, err := b.newRole(ctx, req.Storage, name, typ, p, requester(req))
 	if err != nil {
 		return nil, err
 	}
-	id, err := newUUID(b.rand)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkPolicy(nil, p, id, typ, lim); err != nil {
-		return nil, err
-	}
-	if _, err := b.ensureDigest(ctx, req.Storage); err != nil {
-		return nil, err
-	}
-	unlock := b.lockRole(name)
 	defer unlock()
-	switch stored, err := getRecord[roleRecord](ctx, req.Storage, rolePath(name)); {
-	case err != nil:
-		return nil, err
-	case stored != nil:
-		return nil, refuse("name", name, "was created by somebody else this moment", "repeat the request to update the role")
-	}
-	now := b.now()
-	tx := &roleTx{
-		b: b, ctx: ctx, s: req.Storage, now: now, by: requester(req), lim: lim,
-		rec: &roleRecord{Schema: recordSchema, Name: name, ID: id, Type: typ, Created: now.Truncate(time.Second)},
-	}
 	if err := tx.found(*p); err != nil {
 		return nil, err
 	}
@@ -117,6 +95,38 @@ func (b *backend) createRole(ctx context.Context, req *logical.Request, d *frame
 		return nil, err
 	}
 	return warned(policyWarnings(p, typ, tx.terms)), nil
+}
+
+// newRole begins the creation of a role, whose lock it holds until unlock.
+func (b *backend) newRole(ctx context.Context, s logical.Storage, name, typ string, p *policy, by actor) (tx *roleTx, unlock func(), err error) {
+	lim, err := b.limits(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := newUUID(b.rand)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := checkPolicy(nil, p, id, typ, lim); err != nil {
+		return nil, nil, err
+	}
+	if _, err := b.ensureDigest(ctx, s); err != nil {
+		return nil, nil, err
+	}
+	unlock = b.lockRole(name)
+	stored, err := getRecord[roleRecord](ctx, s, rolePath(name))
+	if err == nil && stored != nil {
+		err = refuse("name", name, "was created by somebody else this moment", "repeat the request to update the role")
+	}
+	if err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	now := b.now()
+	return &roleTx{
+		b: b, ctx: ctx, s: s, now: now, by: by, lim: lim,
+		rec: &roleRecord{Schema: recordSchema, Name: name, ID: id, Type: typ, Created: now.Truncate(time.Second)},
+	}, unlock, nil
 }
 
 // found gives a role that is being created its policy and first version.

@@ -62,6 +62,12 @@ type Mint struct {
 	Held     bool // activated by a promotion only
 	Auto     bool
 	Plain    bool
+	// Number is the version's number, above every one given out before; zero is
+	// the next. Imported versions keep theirs.
+	Number int
+	// Strength and Foreign describe an imported key.
+	Strength string
+	Foreign  bool
 }
 
 // Settle records what the clock alone has done up to now, so that no later
@@ -188,8 +194,8 @@ func (r *Ring) Stage(now time.Time, m Mint, force bool) ([]Event, error) {
 // therefore marked.
 func (r *Ring) mint(now time.Time, m Mint) []Event {
 	v := Version{
-		N: r.Last + 1, KeyID: m.KeyID, Prefix: m.Prefix, Created: now, TTL: m.TTL,
-		Grace: m.Grace, Auto: m.Auto, Plain: m.Plain,
+		N: max(r.Last+1, m.Number), KeyID: m.KeyID, Prefix: m.Prefix, Created: now, TTL: m.TTL,
+		Grace: m.Grace, Auto: m.Auto, Plain: m.Plain, Strength: m.Strength, Foreign: m.Foreign,
 	}
 	immediate := !m.Held && !m.Activate.After(now)
 	switch {

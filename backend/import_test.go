@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+)
+
+// foreignKey is a random key of another system's form.
+func foreignKey(t testing.TB, n int) string {
+	t.Helper()
+	raw := make([]byte, n)
+	if _, err := rand.Read(raw); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(raw)[:n]
+}
+
+// importItems sends items and returns their results.
+func (m *testMount) importItems(items ...map[string]any) []map[string]any {
+	m.t.Helper()
+	data, err := json.Marshal(items)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var out []map[string]any
+	for _, r := range m.write("import", map[string]any{"batch": string(data)})["results"].([]any) {
+		out = append(out, r.(map[string]any))
+	}
+	return out
+}
+
+func sha(key string) string {
+	sum := keyformat.Sum(key)
+	return hex.EncodeToString(sum[:])
+}
+
+func TestImportByValue(t *testing.T) {
+	m := newMount(t)
+	key := foreignKey(t, 40)
+	m.expectVerdict(key, "MALFORMED")
+	item := map[string]any{"role": "customer", "key": key, "scopes": []string{"orders:read"}, "owner": "team-a", "metadata": map[string]any{"plan": "gold"}}
+	got := m.importItems(item)[0]
+	if got["result"] != "imported" || number(t, got["version"]) != 1 {
+		t.Fatal(got)
+	}
+	verdict := m.write("verify", map[string]any{"key": key})
+	if verdict["code"] != "VALID" || verdict["role"] != "customer" || verdict["metadata"].(map[string]string)["plan"] != "gold" {
+		t.Fatal(verdict)
+	}
+	if m.read("creds/customer")["api_key"] != key {
+		t.Fatal("creds hands out something else")
+	}
+	if got := m.importItems(item)[0]["result"]; got != "already_imported" {
+		t.Fatal(got)
+	}
+	if p := number(t, m.read("roles/customer")["rotation_period"]); p != 0 {
+		t.Fatalf("an imported role rotates by itself, every %d s", p)
+	}
+	// The next version, with a grace for this one.
+	next := foreignKey(t, 32)
+	got = m.importItems(map[string]any{"role": "customer", "key": next, "grace_period": "1h", "expires_at": m.clock.Now().Add(48 * time.Hour).Format(time.RFC3339)})[0]
+	if got["result"] != "imported" || number(t, got["version"]) != 2 {
+		t.Fatal(got)
+	}
+	m.expectVerdict(key, "VALID")
+	m.clock.advance(time.Hour)
+	m.expectVerdict(key, "RETIRED")
+	m.expectVerdict(next, "VALID")
+	m.clock.advance(47 * time.Hour)
+	m.expectVerdict(next, "EXPIRED")
+}
+
+func TestImportByDigest(t *testing.T) {
+	m := newMount(t)
+	key := foreignKey(t, 24)
+	if got := m.importItems(map[string]any{"role": "r", "sha256": strings.ToUpper(sha(key))})[0]; got["result"] != "imported" {
+		t.Fatal(got)
+	}
+	m.expectVerdict(key, "VALID")
+	m.refused(logical.ReadOperation, "creds/r", nil, "imported by digest")
+	// By value it is the same key, and changes nothing.
+	if got := m.importItems(map[string]any{"role": "r", "key": key})[0]["result"]; got != "already_imported" {
+		t.Fatal(got)
+	}
+	if got := m.importItems(map[string]any{"role": "other", "key": key})[0]; got["result"] != "refused" {
+		t.Fatal(got)
+	}
+	m.write("rotate/r", nil)
+	m.expectVerdict(m.read("creds/r")["api_key"], "VALID")
+	m.expectVerdict(key, "VALID")
+}
+
+func TestImportOfOwnKeysFromAnotherMount(t *testing.T) {
+	from, to := newMount(t), newMount(t)
+	from.write("roles/r", nil)
+	for range 2 {
+		from.clock.advance(time.Minute)
+		from.write("rotate/r", nil)
+	}
+	old := from.read("creds/r")
+	got := to.importItems(map[string]any{"role": "r", "key": old["api_key"], "version": old["version"]})[0]
+	if got["result"] != "imported" || got["key_id"] != old["key_id"] || number(t, got["version"]) != 3 {
+		t.Fatal(got)
+	}
+	to.expectVerdict(old["api_key"], "VALID")
+	if v := number(t, to.write("rotate/r", nil)["version"]); v != 4 {
+		t.Fatalf("the version after it is %d", v)
+	}
+
+	third := newMount(t)
+	got = third.importItems(map[string]any{"role": "r", "sha256": sha(old["api_key"].(string)), "key_id": old["key_id"]})[0]
+	if got["result"] != "imported" {
+		t.Fatal(got)
+	}
+	third.expectVerdict(old["api_key"], "VALID")
+}
+
+func TestImportSurvivesANewDigestSecret(t *testing.T) {
+	m := newMount(t)
+	a, b := foreignKey(t, 20), foreignKey(t, 20)
+	m.importItems(map[string]any{"role": "a", "key": a})
+	m.write("config/rotate-digest", nil)
+	m.importItems(map[string]any{"role": "b", "key": b})
+	m = m.restart()
+	m.expectVerdict(a, "VALID")
+	m.expectVerdict(b, "VALID")
+	m.expectVerdict(foreignKey(t, 20), "NOT_FOUND")
+	if got := m.importItems(map[string]any{"role": "c", "key": a})[0]["result"]; got != "refused" {
+		t.Fatalf("one key in two roles: %v", got)
+	}
+	m.expectReport(a, "acted")
+	m.expectVerdict(a, "REVOKED")
+}
+
+func TestImportRefusals(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/d", map[string]any{"type": "dynamic"})
+	m.write("roles/s", map[string]any{"owner": "team-a"})
+	key := foreignKey(t, 30)
+	for _, c := range []struct {
+		item map[string]any
+		want string
+	}{
+		{map[string]any{"role": "Bad", "key": key}, "role: must be"},
+		{map[string]any{"role": "r"}, "exactly one of key and sha256"},
+		{map[string]any{"role": "r", "key": key, "sha256": sha(key)}, "exactly one"},
+		{map[string]any{"role": "r", "sha256": "abc"}, "sha256"},
+		{map[string]any{"role": "r", "key": "short"}, "less than 16"},
+		{map[string]any{"role": "r", "key": strings.Repeat("ü", 20)}, "printable"},
+		{map[string]any{"role": "r", "key": key, "colour": "red"}, "unknown field"},
+		{map[string]any{"role": "d", "key": key}, "dynamic"},
+		{map[string]any{"role": "s", "key": key, "owner": "team-b"}, "owner: the role exists"},
+		{map[string]any{"role": "s", "key": key, "version": 1}, "version: 1"},
+		{map[string]any{"role": "r", "key": key, "expires_at": "2020-01-01T00:00:00Z"}, "is over"},
+		{map[string]any{"role": "r", "key": key, "grace_period": "later"}, "grace_period"},
+	} {
+		got := m.importItems(c.item, map[string]any{"role": "good", "sha256": sha("another " + foreignKey(t, 20))})
+		text, _ := got[0]["error"].(string)
+		if got[0]["result"] != "refused" || !strings.Contains(text, c.want) {
+			t.Errorf("%v: %v, want %q", c.item["role"], got[0], c.want)
+		}
+		if strings.Contains(text, key) {
+			t.Error("the refusal shows the key")
+		}
+		if got[1]["result"] != "imported" && got[1]["error"] != nil && !strings.Contains(got[1]["error"].(string), "10 of 10") {
+			t.Errorf("one bad item harmed another: %v", got[1])
+		}
+	}
+	m.expectVerdict(key, "NOT_FOUND")
+}
+
+func TestWeakImports(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"allow_weak_imports": true})
+	weak := foreignKey(t, 8)
+	m.expectVerdict(weak, "MALFORMED")
+	if got := m.importItems(map[string]any{"role": "r", "key": weak})[0]; got["result"] != "imported" {
+		t.Fatal(got)
+	}
+	m.expectVerdict(weak, "VALID")
+}

@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+func (b *backend) pathsImport() []*framework.Path {
+	return []*framework.Path{{
+		Pattern: "import",
+		Fields: map[string]*framework.FieldSchema{
+			"batch":  batchField("Keys to adopt: objects with role and either key (the value) or sha256 (the hex digest of the value)."),
+			"reason": {Type: framework.TypeString, Description: "Why; kept in the roles' histories."},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: writes(&framework.PathOperation{
+				Callback: handle(b.importKeys), Summary: "Adopt existing keys.",
+				Responses: ok("What came of the items.", map[string]*framework.FieldSchema{
+					"results": {
+						Type: framework.TypeSlice, Required: true,
+						Description: "In order: result (imported, already_imported or refused), role, version, key_id, and error for what was refused.",
+					},
+				}),
+			}),
+		},
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "import", OperationSuffix: "keys"},
+		HelpSynopsis: "Adopt existing keys, by value or by digest.",
+		HelpDescription: `
+Each item makes a static role with the key as its first version, or makes the key
+the next version of an existing static role: it is current at once, and the one
+before has its grace. What may stand in an item:
+
+  role          the role (required)
+  key           the key's value, or
+  sha256        the hex SHA-256 of the value: verify knows the key, creds does not
+  key_id        with sha256: the id of a key that has this engine's form
+  version       the version's number, above those the role gave out before
+  expires_at    when the key ends (RFC 3339)
+  grace_period  how long the version before stays valid
+  any field of roles/<role> but type, for a role that is made by the item
+
+A role made by an import rotates by itself only if the item says so: whoever
+holds the key does not read it here yet. Repeating an item answers
+already_imported. Values shorter than 16 characters are refused unless the
+mount's config has allow_weak_imports.`,
+	}}
+}
+
+// importItem is one key to adopt. What is not listed here is a policy field.
+type importItem struct {
+	Role      string    `json:"role"`
+	Key       string    `json:"key"`
+	SHA256    string    `json:"sha256"`
+	KeyID     string    `json:"key_id"`
+	Version   int       `json:"version"`
+	ExpiresAt time.Time `json:"expires_at"`
+	Grace     any       `json:"grace_period"`
+}
+
+var importFields = []string{"role", "key", "sha256", "key_id", "version", "expires_at"}
+
+const (
+	importDone     = "imported"
+	importRepeated = "already_imported"
+	importRefused  = "refused"
+)
+
+func (b *backend) importKeys(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	by, err := actorOf(req, d)
+	if err != nil {
+		return nil, err
+	}
+	items, err := batchItems(d.Get("batch").(string))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.ensureDigest(ctx, req.Storage); err != nil {
+		return nil, err
+	}
+	results := make([]any, len(items))
+	for i, item := range items {
+		result, err := b.importOne(ctx, req.Storage, item, by)
+		var r *refusal
+		switch {
+		case errors.As(err, &r):
+			result = map[string]any{"result": importRefused, "error": r.Error()}
+		case err != nil:
+			return nil, err // what was adopted stays so; a repetition does the rest
+		}
+		results[i] = result
+	}
+	return answer(map[string]any{"results": results}), nil
+}
+
+// adopted is a key to adopt, as far as that is known: under which id and digest
+// it is stored.
+type adopted struct {
+	role     string
+	record   *keyRecord
+	sum      [32]byte
+	plain    string
+	version  int
+	expires  time.Time
+	foreign  bool
+	weak     bool
+	strength string
+	grace    *time.Duration
+	policy   map[string]any // fields named
+}
+
+func (b *backend) importOne(ctx context.Context, s logical.Storage, item json.RawMessage, by actor) (map[string]any, error) {
+	cfg, err := b.config(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	d, err := b.digests(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	a, err := readImport(item, d, cfg)
+	if err != nil {
+		return nil, err
+	}
+	// One import at a time: no two roles may adopt one key.
+	b.importMu.Lock()
+	defer b.importMu.Unlock()
+	ids := []string{a.record.ID}
+	if a.foreign {
+		if ids, err = b.foreignIDs(ctx, s, d, a.sum); err != nil {
+			return nil, err
+		}
+	}
+	for _, id := range ids {
+		known, err := getRecord[keyRecord](ctx, s, keyPath(id))
+		if err != nil {
+			return nil, err
+		}
+		if known == nil {
+			continue
+		}
+		if done, err := b.alreadyImported(ctx, s, known, a, d); done != nil || err != nil {
+			return done, err
+		}
+	}
+	if a.foreign {
+		if err := b.markImported(ctx, s, d.Current, a.weak); err != nil {
+			return nil, err
+		}
+	}
+	rec, err := b.adopt(ctx, s, a, by)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"result": importDone, "role": a.role, "version": a.record.Version, "key_id": a.record.ID, "role_id": rec.ID}, nil
+}
+
+// readImport reads an item and refuses what can not be adopted. No refusal
+// shows what may be a key.
+func readImport(item json.RawMessage, d *digestRecord, cfg *configRecord) (*adopted, error) {
+	var it importItem
+	raw := map[string]any{}
+	if json.Unmarshal(item, &raw) != nil || json.Unmarshal(item, &it) != nil {
+		return nil, refuse("batch", nil, "the item is not an object with fields of the right types", "see the path's help")
+	}
+	a := &adopted{role: it.Role, version: it.Version, expires: it.ExpiresAt, policy: raw}
+	for _, f := range importFields {
+		delete(raw, f)
+	}
+	if !validName(it.Role) {
+		return nil, refuse("role", nil, "must be 1 to 128 of a-z 0-9 . _ - with a letter or digit first", "name the role")
+	}
+	if it.Version < 0 || it.Version > math.MaxInt32 {
+		return nil, refuse("version", it.Version, "is not a version", "give a number above zero, or leave it out")
+	}
+	if (it.Key == "") == (it.SHA256 == "") {
+		return nil, refuse("key", nil, "exactly one of key and sha256 says what to adopt", "give one")
+	}
+	if it.Grace != nil {
+		if _, exists := raw["grace_period"]; exists {
+			fd := framework.FieldData{Raw: map[string]any{"grace_period": it.Grace}, Schema: policySchema()}
+			v, _, err := fd.GetOkErr("grace_period")
+			if err != nil {
+				return nil, refuse("grace_period", it.Grace, "not a duration", "give a duration such as 24h")
+			}
+			g := seconds(v.(int)).duration()
+			a.grace = &g
+		}
+	}
+	if it.Key != "" {
+		return a, a.byValue(it, d, cfg)
+	}
+	return a, a.byDigest(it, d)
+}
+
+func (a *adopted) byValue(it importItem, d *digestRecord, cfg *configRecord) error {
+	sum := keyformat.Sum(it.Key)
+	a.plain, a.sum = it.Key, sum
+	if it.KeyID != "" {
+		return refuse("key_id", nil, "goes with sha256: a value has its id in itself", "leave it out")
+	}
+	if own, err := keyformat.Parse(it.Key); err == nil {
+		a.strength = "256 bits"
+		a.record = &keyRecord{Schema: recordSchema, ID: own.ID(), Digest: keyformat.Digest(d.Secrets[d.Current], d.Current, sum)}
+		return nil
+	}
+	switch {
+	case keyformat.Classify(it.Key) == keyformat.Foreign:
+		a.strength = fmt.Sprintf("%d characters, at most %d bits", len(it.Key), bitsOf(it.Key))
+	case len(it.Key) < keyformat.MinForeignLen && printable(it.Key):
+		if !cfg.AllowWeakImports {
+			return refuse("key", nil, fmt.Sprintf("has less than %d characters and can be guessed", keyformat.MinForeignLen),
+				"rotate it where it is used; or set allow_weak_imports in the mount's config, knowingly")
+		}
+		a.weak = true
+		a.strength = fmt.Sprintf("weak: %d characters, at most %d bits", len(it.Key), bitsOf(it.Key))
+	default:
+		return refuse("key", nil, fmt.Sprintf("must be at most %d printable ASCII characters without space at its ends", keyformat.MaxForeignLen),
+			"a gateway could not present it; keys of other forms can not be adopted")
+	}
+	a.foreignRecord(d, sum)
+	return nil
+}
+
+func (a *adopted) byDigest(it importItem, d *digestRecord) error {
+	raw, err := hex.DecodeString(it.SHA256)
+	if err != nil || len(raw) != 32 {
+		return refuse("sha256", nil, "is not the hex form of 32 bytes", "give the SHA-256 of the key's value, in hex")
+	}
+	sum := [32]byte(raw)
+	a.sum = sum
+	a.strength = "unknown: imported by digest"
+	if it.KeyID == "" {
+		a.foreignRecord(d, sum)
+		return nil
+	}
+	if len(it.KeyID) != keyformat.IDLen || !keyformat.ValidID(it.KeyID) {
+		return refuse("key_id", nil, "is not the id of a key of this engine's form", "give the 12 characters after the prefix, or leave it out")
+	}
+	a.record = &keyRecord{Schema: recordSchema, ID: it.KeyID, Digest: keyformat.Digest(d.Secrets[d.Current], d.Current, sum)}
+	return nil
+}
+
+func (a *adopted) foreignRecord(d *digestRecord, sum [32]byte) {
+	id, digest := foreignID(d, sum)
+	a.foreign = true
+	a.record = &keyRecord{Schema: recordSchema, ID: id, Digest: digest}
+}
+
+// foreignIDs are the ids that a foreign key may be stored under: one for each
+// digest secret under which keys were imported, and for the current one.
+func (b *backend) foreignIDs(ctx context.Context, s logical.Storage, d *digestRecord, sum [32]byte) ([]string, error) {
+	forms, err := b.importedForms(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	id, _ := foreignID(d, sum)
+	ids := []string{id}
+	for _, n := range forms.Numbers {
+		if secret := d.Secrets[n]; secret != nil && n != d.Current {
+			ids = append(ids, keyformat.ImportedID(secret, sum))
+		}
+	}
+	return ids, nil
+}
+
+func printable(s string) bool {
+	for _, c := range []byte(s) {
+		if c < 0x21 || c > 0x7e {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// bitsOf is how many bits a key of that length over the kinds of characters in
+// it can have at most.
+func bitsOf(s string) int {
+	kinds := []struct {
+		size   int
+		within func(c byte) bool
+	}{
+		{10, func(c byte) bool { return c >= '0' && c <= '9' }},
+		{26, func(c byte) bool { return c >= 'a' && c <= 'z' }},
+		{26, func(c byte) bool { return c >= 'A' && c <= 'Z' }},
+	}
+	alphabet, other := 0, false
+	for _, k := range kinds {
+		if slices.ContainsFunc([]byte(s), k.within) {
+			alphabet += k.size
+		}
+	}
+	for _, c := range []byte(s) {
+		other = other || !slices.ContainsFunc(kinds, func(k struct {
+			size   int
+			within func(c byte) bool
+		},
+		) bool {
+			return k.within(c)
+		})
+	}
+	if other {
+		alphabet += 33
+	}
+	return int(float64(len(s)) * math.Log2(float64(alphabet)))
+}
+
+// alreadyImported looks at a key record that is there under the key's id: the
+// answer if this very import happened before, a refusal if the key belongs to
+// something else, and neither if nothing came of the record.
+func (b *backend) alreadyImported(ctx context.Context, s logical.Storage, known *keyRecord, a *adopted, d *digestRecord) (map[string]any, error) {
+	role, err := getRecord[roleRecord](ctx, s, rolePath(known.Role))
+	if err != nil {
+		return nil, err
+	}
+	if role == nil || role.ID != known.RoleID {
+		if copied, err := getRecord[roleRecord](ctx, s, deletedPath(known.RoleID)); err != nil {
+			return nil, err
+		} else if copied != nil {
+			return nil, refuse("key", nil, "belongs to a role that was deleted and can still be restored", "restore it, or wait until it is gone")
+		}
+		return nil, nil
+	}
+	v := role.Ring.Get(known.Version)
+	if !known.Dynamic && known.End == nil && (v == nil || v.KeyID != known.ID) {
+		return nil, nil // the commit never happened
+	}
+	if known.Role == a.role && !known.Dynamic && b.matches(known, d, a.sum) {
+		return map[string]any{"result": importRepeated, "role": known.Role, "version": known.Version, "key_id": known.ID, "role_id": known.RoleID}, nil
+	}
+	return nil, refuse("key", nil, "is known to this mount already, as another role's key or with another value", "each key belongs to one role")
+}
+
+// adopt commits the key as the next version of its role, which is made if there
+// is none.
+func (b *backend) adopt(ctx context.Context, s logical.Storage, a *adopted, by actor) (*roleRecord, error) {
+	rec, err := b.mutate(ctx, s, a.role, by, func(tx *roleTx) error {
+		if tx.rec.Type != typeStatic {
+			return refuse("role", a.role, "is dynamic: its keys are issued one by one", "name a static role")
+		}
+		if err := tx.samePolicy(a.policy); err != nil {
+			return err
+		}
+		return tx.adopt(a)
+	})
+	if !isAbsent(err) {
+		return rec, err
+	}
+	p, err := importedPolicy(a.policy)
+	if err != nil {
+		return nil, err
+	}
+	tx, unlock, err := b.newRole(ctx, s, a.role, typeStatic, p, by)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := tx.setPolicy(*p); err != nil {
+		return nil, err
+	}
+	tx.note(historyEntry{Kind: eventRoleCreated})
+	if err := tx.adopt(a); err != nil {
+		return nil, err
+	}
+	if err := tx.commit(); err != nil {
+		return nil, err
+	}
+	return tx.rec, nil
+}
+
+// adopt makes the key the next version of the role.
+func (tx *roleTx) adopt(a *adopted) error {
+	ring := &tx.rec.Ring
+	if a.version != 0 && a.version <= ring.Last {
+		return refuse("version", a.version, fmt.Sprintf("the role gave out numbers up to %d", ring.Last), "leave it out, or give a higher one")
+	}
+	m := keyring.Mint{
+		KeyID: a.record.ID, Grace: tx.defaultGrace(), Plain: a.plain != "", Number: a.version, Strength: a.strength, Foreign: a.foreign,
+	}
+	if a.grace != nil {
+		m.Grace = *a.grace
+	}
+	if !a.expires.IsZero() {
+		if m.TTL = a.expires.Sub(tx.now); m.TTL <= 0 {
+			return refuse("expires_at", stamp(a.expires), "is over", "there is nothing to adopt")
+		}
+	}
+	a.record.Role, a.record.RoleID, a.record.Version = tx.rec.Name, tx.rec.ID, max(ring.Last+1, a.version)
+	a.record.Created = tx.now
+	events, err := ring.Rotate(tx.now, m, false)
+	if err != nil {
+		return ringRefusal(err)
+	}
+	tx.minted = append(tx.minted, mintedKey{version: a.record.Version, record: a.record, plain: a.plain})
+	tx.note(historyEntry{Kind: eventImported, Version: a.record.Version, KeyID: a.record.ID, Reason: a.strength})
+	tx.record(events, tx.by)
+	tx.rebase(tx.now)
+	return nil
+}
+
+// importedPolicy is the policy of a role that an import makes.
+func importedPolicy(named map[string]any) (*policy, error) {
+	p, err := policyOf(named)
+	if err != nil {
+		return nil, err
+	}
+	if _, asked := named["rotation_period"]; !asked && p.RotationSchedule == "" {
+		// Whoever holds the key does not read it here yet: nothing ends it
+		// without being asked to.
+		p.RotationPeriod = new(seconds)
+	}
+	return p, nil
+}
+
+// policyOf reads policy fields as roles/<role> does.
+func policyOf(named map[string]any) (*policy, error) {
+	known := policySchema()
+	for _, f := range sortedKeys(named) {
+		if known[f] == nil {
+			return nil, refuse(shown(f), nil, "unknown field", "see the path's help for the fields of an item")
+		}
+		fd := framework.FieldData{Raw: map[string]any{f: named[f]}, Schema: known}
+		if _, _, err := fd.GetOkErr(f); err != nil {
+			return nil, refuse(f, named[f], "not a "+known[f].Type.String(), "give a value of that type")
+		}
+	}
+	p, _, err := new(policy).with(&framework.FieldData{Raw: named, Schema: known}, false)
+	return p, err
+}
+
+// policySchema is the schema of the policy fields.
+func policySchema() map[string]*framework.FieldSchema {
+	schema := make(map[string]*framework.FieldSchema, len(policyFields))
+	for i := range policyFields {
+		schema[policyFields[i].name] = &policyFields[i].schema
+	}
+	return schema
+}
+
+// samePolicy refuses policy fields of an item that the existing role has
+// otherwise: an import adopts keys, it does not change roles.
+func (tx *roleTx) samePolicy(named map[string]any) error {
+	p, err := policyOf(named)
+	if err != nil {
+		return err
+	}
+	for _, f := range sortedKeys(named) {
+		if f != "grace_period" && !sameField(f, p, &tx.rec.Policy) {
+			return refuse(f, nil, "the role exists and has another value", "leave it out, or update the role first")
+		}
+	}
+	return nil
+}
