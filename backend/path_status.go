@@ -27,7 +27,7 @@ func (b *backend) pathsStatus() []*framework.Path {
 					"now":             {Type: framework.TypeString, Description: "The instant that this answer describes (RFC 3339).", Required: true},
 					"current_version": {Type: framework.TypeInt, Description: "The current version; 0 if there is none.", Required: true},
 					"pending_version": {Type: framework.TypeInt, Description: "The pending version; 0 if there is none.", Required: true},
-					"versions":        {Type: framework.TypeSlice, Description: "The versions, newest first.", Required: true},
+					"versions":        {Type: framework.TypeSlice, Description: "The versions, newest first, each with its usage.", Required: true},
 					"next_rotation":   {Type: framework.TypeString, Description: "The next planned activation (RFC 3339); empty without one.", Required: true},
 					"rotation":        {Type: framework.TypeString, Description: "In words: when the role rotates next, or why it does not.", Required: true},
 					"last_error":      {Type: framework.TypeString, Description: "Why the last automatic attempt failed; empty if it did not.", Required: true},
@@ -36,6 +36,8 @@ func (b *backend) pathsStatus() []*framework.Path {
 					"next_attempt":    {Type: framework.TypeString, Description: "When it is tried again (RFC 3339).", Required: true},
 					"disabled":        {Type: framework.TypeBool, Description: "verify answers DISABLED.", Required: true},
 					"problems":        {Type: framework.TypeStringSlice, Description: "What an operator should look at.", Required: true},
+					"still_used":      {Type: framework.TypeSlice, Description: "Who still uses an old version: superseded or withdrawn versions that were accepted since, with the clients and the last time.", Required: true},
+					"ended_use":       {Type: framework.TypeSlice, Description: "Uses of ended keys by hour, newest first.", Required: true},
 					"noise":           {Type: framework.TypeMap, Description: "Counted rather than listed: what, how often, first and last time.", Required: true},
 				}),
 			},
@@ -72,13 +74,21 @@ func (b *backend) status(ctx context.Context, req *logical.Request, d *framework
 		"last_error":    "", "attempts": 0, "last_attempt": "", "next_attempt": "",
 		"disabled": rec.Policy.Disabled,
 	}
+	use, err := b.usageOf(ctx, req.Storage, rec)
+	if err != nil {
+		return nil, err
+	}
 	versions := make([]any, 0, len(rec.Ring.Versions))
 	for i := len(rec.Ring.Versions) - 1; i >= 0; i-- {
-		versions = append(versions, versionStatus(rec, &rec.Ring.Versions[i], now))
+		v := &rec.Ring.Versions[i]
+		status, used := versionStatus(rec, v, now), use.Versions[v.N]
+		status["usage"] = used.data()
+		versions = append(versions, status)
 	}
+	data["still_used"], data["ended_use"] = use.stillUsed(rec, now), use.endedHours()
 	data["versions"] = versions
 	counted := map[string]any{}
-	for kind, n := range rec.Noise {
+	for kind, n := range use.noiseWith(rec) {
 		counted[kind] = map[string]any{"count": n.Count, "first": stamp(n.First), "last": stamp(n.Last)}
 	}
 	data["noise"] = counted

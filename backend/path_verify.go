@@ -155,12 +155,24 @@ func (q *question) check(byKey bool) error {
 		return refuse("key", nil, "is missing", "give the presented key")
 	case q.byID && (q.keyID == "" || q.roleID == ""):
 		return refuse("key_id", nil, "key_id and role_id go together", "give both")
-	case q.byID && !keyformat.ValidID(q.keyID):
-		return refuse("key_id", nil, "is not a key id", "give the id only, never the key")
+	case q.byID && wantsID("key_id", q.keyID) != nil:
+		return wantsID("key_id", q.keyID)
 	case len(q.scopes) > maxScopes:
 		return refuse("scopes", len(q.scopes), fmt.Sprintf("more than %d", maxScopes), "ask for fewer")
 	case len(q.client) > maxClient:
 		return refuse("client", len(q.client), fmt.Sprintf("has more than %d bytes", maxClient), "shorten it")
+	}
+	q.client = keyformat.Redact(q.client)
+	return nil
+}
+
+// wantsID refuses what is no key id; a whole key in its place above all.
+func wantsID(field, id string) error {
+	if key, err := keyformat.Parse(id); err == nil {
+		return refuse(field, nil, "is a whole key, not its id: this request may have been logged", "give the id, "+key.ID())
+	}
+	if !keyformat.ValidID(id) {
+		return refuse(field, nil, "is not the id of a key", "give the 12 characters after the key's prefix")
 	}
 	return nil
 }

@@ -104,6 +104,12 @@ func statusOf(key *keyRecord, role *roleRecord, now time.Time) (keyring.Status, 
 	if role == nil || role.ID != key.RoleID || !role.Deleted.IsZero() {
 		return keyring.Status{}, false
 	}
+	return stateIn(key, role, now)
+}
+
+// stateIn is the key's state by what role says, deleted or not; false if it
+// knows no such key.
+func stateIn(key *keyRecord, role *roleRecord, now time.Time) (keyring.Status, bool) {
 	if !key.Dynamic && key.End == nil {
 		// A key whose commit never happened may carry the number of a version
 		// that was made after it.

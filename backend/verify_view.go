@@ -4,6 +4,7 @@ package backend
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/hashicorp/golang-lru/v2"
 )
@@ -19,6 +20,9 @@ type keyView struct {
 	version any
 	answer  any       // scopes as answered
 	stamps  lastStamp // of its end
+
+	// Where uses of its version, and of itself if it is dynamic, are counted.
+	use, keyUse atomic.Pointer[useHandle]
 }
 
 // roleView is the part that all keys of a role share.

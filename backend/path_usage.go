@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+const (
+	maxReportedCount = 1e9
+	// reportSkew is how far a reporter's clock may be off.
+	reportSkew = 10 * time.Minute
+)
+
+var instanceForm = regexp.MustCompile(`^[A-Za-z0-9._:/-]{1,128}$`)
+
+func (b *backend) pathsUsage() []*framework.Path {
+	return []*framework.Path{{
+		Pattern: "usage",
+		Fields: map[string]*framework.FieldSchema{
+			"instance": {
+				Type: framework.TypeString, Required: true,
+				Description: "Tells the caller's instances apart: 1 to 128 of A-Z a-z 0-9 . _ : / - A new one after a restart that forgot its sequence.",
+			},
+			"sequence": {
+				Type: framework.TypeInt64, Required: true,
+				Description: "The number of this report, from 1, growing with each. A repeat, or a lower one, changes nothing.",
+			},
+			"batch": batchField("What was counted since the report before: key_id, role_id (optional), accepted, refused (counts by code), " +
+				"first and last (RFC 3339 or Unix seconds), client (optional label)."),
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: writes(&framework.PathOperation{
+				Callback: handle(b.reportUsage), Summary: "Report uses that a cache has judged.",
+				Responses: ok("What was taken.", map[string]*framework.FieldSchema{
+					"applied":  {Type: framework.TypeBool, Description: "The report was taken; false for a repeat.", Required: true},
+					"sequence": {Type: framework.TypeInt64, Description: "The highest sequence taken from this caller and instance.", Required: true},
+					"results":  {Type: framework.TypeSlice, Description: "Per item, in order: ok, and error if it was refused. Empty for a repeat.", Required: true},
+				}),
+			}),
+		},
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "report", OperationSuffix: "usage"},
+		HelpSynopsis: "Report uses that a cache has judged.",
+		HelpDescription: `
+A cache that answers for the server counts what it answers and reports it here.
+What was reported is shown apart from what the server saw itself, and prolongs no
+grace unless the mount's config says trust_reported_usage.
+
+The reporter is the caller's entity, or its token, together with instance. A
+report is repeated with the same sequence until it is answered: it counts once.
+An item with an unknown key id or an absurd count or time is refused by itself.`,
+	}}
+}
+
+// reportedItem is an item of a usage report.
+type reportedItem struct {
+	KeyID    string           `json:"key_id"`
+	RoleID   string           `json:"role_id"`
+	Accepted int64            `json:"accepted"`
+	Refused  map[string]int64 `json:"refused"`
+	First    reportedTime     `json:"first"`
+	Last     reportedTime     `json:"last"`
+	Client   string           `json:"client"`
+}
+
+// reportedTime is RFC 3339 or Unix seconds.
+type reportedTime struct{ time.Time }
+
+func (t *reportedTime) UnmarshalJSON(data []byte) error {
+	if n, err := strconv.ParseInt(string(data), 10, 64); err == nil {
+		t.Time = time.Unix(n, 0)
+		return nil
+	}
+	var text string
+	if err := json.Unmarshal(data, &text); err != nil {
+		return fmt.Errorf("reading a time: %w", err)
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return fmt.Errorf("reading a time: %w", err)
+	}
+	t.Time = at
+	return nil
+}
+
+// reportedUse is an item that was found to be in order.
+type reportedUse struct {
+	key    *keyRecord
+	counts counts
+	client string
+	urgent bool
+}
+
+func (b *backend) reportUsage(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	instance, sequence := d.Get("instance").(string), d.Get("sequence").(int64)
+	switch {
+	case !instanceForm.MatchString(instance):
+		return nil, refuse("instance", instance, "must be 1 to 128 of A-Z a-z 0-9 . _ : / -", "use, for example, the pod's name")
+	case sequence < 1:
+		return nil, refuse("sequence", sequence, "must be 1 or more", "count the instance's reports from 1")
+	}
+	items, err := batchItems(d.Get("batch").(string))
+	if err != nil {
+		return nil, err
+	}
+	results := make([]any, len(items))
+	uses := make([]*reportedUse, 0, len(items))
+	for i, item := range items {
+		use, err := b.reportedUse(ctx, req.Storage, item)
+		if r := (*refusal)(nil); asRefusal(err, &r) {
+			results[i] = map[string]any{"ok": false, "error": r.Error()}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		results[i] = map[string]any{"ok": true}
+		uses = append(uses, use)
+	}
+
+	rep := &b.usage.reports
+	rep.mu.Lock()
+	defer rep.mu.Unlock()
+	if err := rep.load(ctx, req.Storage); err != nil {
+		return nil, err
+	}
+	id := reporterID(requester(req).caller, instance)
+	if last := rep.known[id].Sequence; sequence <= last {
+		return answer(map[string]any{"applied": false, "sequence": last, "results": []any{}}), nil
+	}
+	now := b.now()
+	rep.told(id, reporter{Sequence: sequence, Last: now.Unix()})
+	for _, use := range uses {
+		b.usage.told(use, now)
+	}
+	return answer(map[string]any{"applied": true, "sequence": sequence, "results": results}), nil
+}
+
+// told counts reported uses.
+func (u *usage) told(use *reportedUse, now time.Time) {
+	key := use.key
+	u.count(nil, key.RoleID, usageID{version: key.Version}, now, func(g *usageGroup, e *usageEntry) {
+		g.reported, g.urgent = true, g.urgent || use.urgent
+		e.reported.add(&use.counts)
+		if c := e.reported.client(use.client); c != nil {
+			c.add(&use.counts)
+		}
+	})
+	if key.Dynamic {
+		u.count(nil, key.RoleID, usageID{version: key.Version, keyID: key.ID}, now, func(g *usageGroup, e *usageEntry) {
+			g.reported = true
+			e.reported.add(&use.counts)
+		})
+	}
+}
+
+// refusedCodes are those that a cache may report counts of.
+var refusedCodes = map[string]code{
+	"EXPIRED": codeExpired, "RETIRED": codeRetired, "REVOKED": codeRevoked, "DISABLED": codeDisabled,
+	"INSUFFICIENT_SCOPE": codeScope, "FORBIDDEN_IP": codeIP, "RATE_LIMITED": codeRate,
+}
+
+// reportedUse reads an item; a refusal says what is wrong with it.
+func (b *backend) reportedUse(ctx context.Context, s logical.Storage, raw json.RawMessage) (*reportedUse, error) {
+	var item reportedItem
+	if err := decodeItem(raw, &item); err != nil {
+		return nil, err
+	}
+	unknown := refuse("key_id", nil, "is not known", "report uses by the key_id that verify answered")
+	if !keyformat.ValidID(item.KeyID) {
+		return nil, unknown
+	}
+	if len(item.Client) > maxClient {
+		return nil, refuse("client", len(item.Client), fmt.Sprintf("has more than %d bytes", maxClient), "shorten it")
+	}
+	use := &reportedUse{client: keyformat.Redact(item.Client)}
+	if err := use.count(&item); err != nil {
+		return nil, err
+	}
+	key, err := b.keys.getOrAbsent(ctx, s, keyPath(item.KeyID), b.clock.Now())
+	if err != nil {
+		return nil, err
+	}
+	if key == nil || (item.RoleID != "" && item.RoleID != key.RoleID) {
+		return nil, unknown
+	}
+	role, err := b.roles.getOrAbsent(ctx, s, rolePath(key.Role), b.clock.Now())
+	if err != nil {
+		return nil, err
+	}
+	now := b.now()
+	st, exists := statusOf(key, role, now)
+	if !exists {
+		return nil, unknown
+	}
+	use.key, use.urgent = key, st.State == keyring.Previous && use.counts.accepted > 0
+	return use, use.within(&item, madeAt(key, role), now)
+}
+
+// madeAt is when the key was made; zero where that is forgotten.
+func madeAt(key *keyRecord, role *roleRecord) time.Time {
+	if key.Dynamic {
+		return key.Issued
+	}
+	if v := role.Ring.Get(key.Version); v != nil {
+		return v.Created
+	}
+	return time.Time{}
+}
+
+func (u *reportedUse) count(item *reportedItem) error {
+	absurd := func(field string, n int64) error {
+		if n < 0 || n > maxReportedCount {
+			return refuse(field, n, "must be from 0 to 1000000000", "report what was counted since the report before")
+		}
+		return nil
+	}
+	if err := absurd("accepted", item.Accepted); err != nil {
+		return err
+	}
+	u.counts.accepted = item.Accepted
+	for _, name := range sortedKeys(item.Refused) {
+		c, known := refusedCodes[name]
+		if !known {
+			return refuse("refused", name, "is not a code that refuses a known key", "report the codes that verify answers")
+		}
+		if err := absurd("refused", item.Refused[name]); err != nil {
+			return err
+		}
+		u.counts.refused[c] = item.Refused[name]
+	}
+	return nil
+}
+
+// within checks the times of the item, and cuts off what clocks that differ
+// explain.
+func (u *reportedUse) within(item *reportedItem, made, now time.Time) error {
+	first, last := item.First.Time, item.Last.Time
+	if last.IsZero() {
+		return refuse("last", nil, "is missing", "give the time of the last use")
+	}
+	if first.IsZero() {
+		first = last
+	}
+	switch {
+	case last.Before(first):
+		return refuse("last", stamp(last), "is before first", "give the times of the first and the last use")
+	case last.Sub(now) > reportSkew:
+		return refuse("last", stamp(last), "is in the future; it is "+stamp(now)+" here", "set the reporter's clock")
+	case !made.IsZero() && made.Sub(first) > reportSkew:
+		return refuse("first", stamp(first), "is before the key was made", "set the reporter's clock")
+	}
+	if first.Before(made) {
+		first = made
+	}
+	if first.After(now) {
+		first = now
+	}
+	if last.Before(first) {
+		last = first
+	}
+	if last.After(now) {
+		last = now
+	}
+	u.counts.first, u.counts.last = first.Unix(), last.Unix()
+	if u.counts.accepted > 0 {
+		u.counts.used = u.counts.last
+	}
+	return nil
+}

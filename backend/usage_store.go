@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/locksutil"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const (
+	// usageInterval is how often counts go to storage that nothing waits for.
+	usageInterval = 15 * time.Minute
+	// usageBudget is how many records one tick writes.
+	usageBudget = 2000
+	// lastFlush is how long the unloading of the engine waits for the rest.
+	lastFlush = 2 * time.Second
+
+	maxUsageVersions = 40
+	maxUsageKeys     = 5000
+	endedUseKept     = 14 * 24 * time.Hour
+)
+
+// usageRecord is the counts of a role's versions, or of some of its keys.
+type usageRecord struct {
+	Schema int `json:"schema"`
+	// Flush marks the last write, so that one whose outcome was unknown is not
+	// counted twice.
+	Flush    string                  `json:"flush"`
+	Versions map[int]*usageStored    `json:"versions,omitempty"`
+	Keys     map[string]*usageStored `json:"keys,omitempty"`
+	Ended    map[int64]int64         `json:"ended,omitempty"` // uses of ended keys by hour (Unix)
+}
+
+func (r *usageRecord) schema() int { return r.Schema }
+
+// usageStored is what this server saw, and apart from it what was reported.
+type usageStored struct {
+	Seen     *usageTally `json:"s,omitempty"`
+	Reported *usageTally `json:"p,omitempty"`
+}
+
+// usageTally is counts as stored. Times are Unix seconds.
+type usageTally struct {
+	Accepted int64                  `json:"a,omitempty"`
+	Refused  map[string]int64       `json:"r,omitempty"` // by code
+	First    int64                  `json:"f,omitempty"`
+	Last     int64                  `json:"l,omitempty"`
+	Used     int64                  `json:"u,omitempty"` // last accepted use
+	Clients  map[string]*usageTally `json:"c,omitempty"`
+}
+
+func (t *usageTally) add(c *counts) {
+	t.Accepted += c.accepted
+	for code, n := range c.refused {
+		if n > 0 {
+			if t.Refused == nil {
+				t.Refused = map[string]int64{}
+			}
+			t.Refused[codeNames[code]] += n
+		}
+	}
+	if c.last > 0 {
+		if t.First == 0 || c.first < t.First {
+			t.First = c.first
+		}
+		t.Last = max(t.Last, c.last)
+	}
+	t.Used = max(t.Used, c.used)
+}
+
+// with adds what was counted; the receiver may be nil.
+func (t *usageTally) with(c *tallied) *usageTally {
+	if c.last == 0 {
+		return t
+	}
+	if t == nil {
+		t = &usageTally{}
+	}
+	t.add(&c.counts)
+	for _, label := range sortedKeys(c.clients) {
+		to := label
+		if _, known := t.Clients[label]; !known && len(t.Clients) >= maxClients {
+			to = otherClient
+		}
+		if t.Clients == nil {
+			t.Clients = map[string]*usageTally{}
+		}
+		if t.Clients[to] == nil {
+			t.Clients[to] = &usageTally{}
+		}
+		t.Clients[to].add(c.clients[label])
+	}
+	return t
+}
+
+// merge adds a group to the record.
+func (r *usageRecord) merge(g *usageGroup) {
+	for id, e := range g.entries {
+		var stored *usageStored
+		if id.keyID != "" {
+			stored = slot(&r.Keys, id.keyID)
+		} else {
+			stored = slot(&r.Versions, id.version)
+		}
+		stored.Seen, stored.Reported = stored.Seen.with(&e.seen), stored.Reported.with(&e.reported)
+	}
+	for hour, n := range g.ended {
+		if r.Ended == nil {
+			r.Ended = map[int64]int64{}
+		}
+		r.Ended[hour] += n
+	}
+}
+
+func slot[K comparable](m *map[K]*usageStored, k K) *usageStored {
+	if *m == nil {
+		*m = map[K]*usageStored{}
+	}
+	if (*m)[k] == nil {
+		(*m)[k] = &usageStored{}
+	}
+	return (*m)[k]
+}
+
+func (s *usageStored) last() int64 {
+	var last int64
+	for _, t := range []*usageTally{s.Seen, s.Reported} {
+		if t != nil {
+			last = max(last, t.Last)
+		}
+	}
+	return last
+}
+
+// trim keeps the record small: the newest versions, the keys used last, the
+// last days.
+func (r *usageRecord) trim(now time.Time) {
+	if n := len(r.Versions) - maxUsageVersions; n > 0 {
+		for _, v := range slices.Sorted(maps.Keys(r.Versions))[:n] {
+			delete(r.Versions, v)
+		}
+	}
+	if n := len(r.Keys) - maxUsageKeys; n > 0 {
+		ids := slices.SortedFunc(maps.Keys(r.Keys), func(a, b string) int {
+			return cmp.Or(cmp.Compare(r.Keys[a].last(), r.Keys[b].last()), strings.Compare(a, b))
+		})
+		for _, id := range ids[:n] {
+			delete(r.Keys, id)
+		}
+	}
+	oldest := now.Add(-endedUseKept).Unix()
+	maps.DeleteFunc(r.Ended, func(hour, _ int64) bool { return hour < oldest })
+}
+
+// unsureFlushes are groups whose write returned an error: whether it happened is
+// seen when the record is read the next time.
+type unsureFlushes struct {
+	mu     sync.Mutex
+	byPath map[string]unsureFlush
+}
+
+type unsureFlush struct {
+	mark  string
+	group *usageGroup
+}
+
+func (u *unsureFlushes) get(path string) (unsureFlush, bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f, ok := u.byPath[path]
+	return f, ok
+}
+
+func (u *unsureFlushes) set(path string, f *unsureFlush) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if f == nil {
+		delete(u.byPath, path)
+		return
+	}
+	if u.byPath == nil {
+		u.byPath = map[string]unsureFlush{}
+	}
+	u.byPath[path] = *f
+}
+
+func (u *unsureFlushes) paths() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return sortedKeys(u.byPath)
+}
+
+// dueGroups lists the paths to flush, those whose oldest use waits longest
+// first.
+func (u *usage) dueGroups(now time.Time, all bool) []string {
+	type waiting struct {
+		path  string
+		since time.Time
+	}
+	crowded := u.entries.Load() > maxUsageEntries/2
+	var due []waiting
+	for _, path := range u.unsure.paths() {
+		due = append(due, waiting{path: path})
+	}
+	for i := range u.shards {
+		sh := &u.shards[i]
+		sh.mu.Lock()
+		for path, g := range sh.groups {
+			g.mu.Lock()
+			age := now.Sub(g.since)
+			if all || crowded || g.urgent || age >= usageInterval || age < 0 {
+				due = append(due, waiting{path, g.since})
+			}
+			g.mu.Unlock()
+		}
+		sh.mu.Unlock()
+	}
+	slices.SortFunc(due, func(a, b waiting) int {
+		return cmp.Or(a.since.Compare(b.since), strings.Compare(a.path, b.path))
+	})
+	paths := make([]string, len(due))
+	for i := range due {
+		paths[i] = due[i].path
+	}
+	return slices.Compact(paths)
+}
+
+// flushUsage is the periodic part: within the tick's time and the budget.
+func (b *backend) flushUsage(ctx context.Context, t *tick) error {
+	paths := b.usage.dueGroups(t.now, false)
+	paths = paths[:min(len(paths), usageBudget)]
+	var mu sync.Mutex
+	var failed error
+	t.pool(len(paths), func(i int) {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := b.flushGroup(ctx, t.s, paths[i]); err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			failed = err
+		}
+	})
+	if n := b.usage.dropped.Swap(0); n > 0 {
+		b.Logger().Warn("uses were not counted: too many keys were used since the last flush", "uses", n)
+	}
+	return failed
+}
+
+// flushRest brings what is left to storage before the engine is unloaded.
+func (b *backend) flushRest(ctx context.Context) {
+	s := b.usage.storage.Load()
+	if s == nil || !b.writeSafe() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastFlush)
+	defer cancel()
+	for _, path := range b.usage.dueGroups(b.now(), true) {
+		if err := b.flushGroup(ctx, *s, path); err != nil {
+			b.Logger().Warn("uses counted since the last flush are lost", "error", err)
+			return
+		}
+	}
+}
+
+// flushGroup adds what was counted to the record at the path. What reporters
+// were told is stored before what they reported: a crash between the two loses
+// counts and never counts them twice.
+func (b *backend) flushGroup(ctx context.Context, s logical.Storage, path string) error {
+	lock := locksutil.LockForKey(b.usage.storeLocks, path)
+	lock.Lock()
+	defer lock.Unlock()
+	rec, err := getRecord[usageRecord](ctx, s, path)
+	if err != nil {
+		return err
+	}
+	if rec == nil {
+		rec = &usageRecord{}
+	}
+	unsure, isUnsure := b.usage.unsure.get(path)
+	if isUnsure && rec.Flush == unsure.mark {
+		b.usage.flushed(unsure.group)
+		isUnsure = false
+	}
+	mark := make([]byte, 12)
+	if _, err := io.ReadFull(b.rand, mark); err != nil {
+		return fmt.Errorf("reading randomness: %w", err)
+	}
+	g, edit := b.usage.takeReported(path)
+	if g == nil {
+		g = &usageGroup{path: path, taken: true, entries: map[usageID]*usageEntry{}}
+	}
+	if isUnsure {
+		g.absorb(unsure.group)
+	}
+	if len(g.entries) == 0 && len(g.ended) == 0 {
+		return nil
+	}
+	rec.Schema, rec.Flush = recordSchema, hex.EncodeToString(mark)
+	rec.merge(g)
+	rec.trim(b.now())
+	// Until the write has succeeded readers find the counts here.
+	b.usage.unsure.set(path, &unsureFlush{mark: rec.Flush, group: g})
+	if g.reported {
+		if err := b.storeReporters(ctx, s, edit); err != nil {
+			return err
+		}
+	}
+	if err := putRecord(ctx, s, path, rec); err != nil {
+		return err
+	}
+	b.usage.flushed(g)
+	return nil
+}
+
+// flushed lets go of a group that storage holds, or that nobody wants any more.
+func (u *usage) flushed(g *usageGroup) {
+	u.unsure.set(g.path, nil)
+	u.entries.Add(-g.held)
+}
+
+// absorb adds another closed group to this one.
+func (g *usageGroup) absorb(o *usageGroup) {
+	g.held += o.held
+	g.reported = g.reported || o.reported
+	for id, e := range o.entries {
+		mine := g.entries[id]
+		if mine == nil {
+			g.entries[id] = e
+			continue
+		}
+		mine.seen.absorb(&e.seen)
+		mine.reported.absorb(&e.reported)
+	}
+	for hour, n := range o.ended {
+		if g.ended == nil {
+			g.ended = map[int64]int64{}
+		}
+		g.ended[hour] += n
+	}
+}
+
+func (t *tallied) absorb(o *tallied) {
+	t.add(&o.counts)
+	for _, label := range sortedKeys(o.clients) {
+		t.client(label).add(o.clients[label])
+	}
+}
+
+// usageAt is what is stored at the path and counted since.
+func (b *backend) usageAt(ctx context.Context, s logical.Storage, path string) (*usageRecord, error) {
+	lock := locksutil.LockForKey(b.usage.storeLocks, path)
+	lock.RLock()
+	defer lock.RUnlock()
+	rec, err := getRecord[usageRecord](ctx, s, path)
+	if err != nil {
+		return nil, err
+	}
+	if rec == nil {
+		rec = &usageRecord{}
+	}
+	if f, ok := b.usage.unsure.get(path); ok && f.mark != rec.Flush {
+		rec.merge(f.group)
+	}
+	sh := b.usage.shard(path)
+	sh.mu.Lock()
+	g := sh.groups[path]
+	sh.mu.Unlock()
+	if g != nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		rec.merge(g) // taken meanwhile it can not be: that needs the lock
+	}
+	return rec, nil
+}
+
+// dropUsage forgets the counts of a role that is gone for good.
+func (b *backend) dropUsage(ctx context.Context, s logical.Storage, roleID string) error {
+	prefix := usagePrefix + roleID + "/"
+	for i := range b.usage.shards {
+		sh := &b.usage.shards[i]
+		sh.mu.Lock()
+		var mine []string
+		for path := range sh.groups {
+			if strings.HasPrefix(path, prefix) {
+				mine = append(mine, path)
+			}
+		}
+		sh.mu.Unlock()
+		for _, path := range mine {
+			if g := b.usage.take(path); g != nil {
+				b.usage.flushed(g)
+			}
+		}
+	}
+	names, err := list(ctx, s, prefix)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if f, ok := b.usage.unsure.get(prefix + name); ok {
+			b.usage.flushed(f.group)
+		}
+		if err := deleteRecord(ctx, s, prefix+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
