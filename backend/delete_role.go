@@ -113,7 +113,9 @@ func (b *backend) deleteSecrets(ctx context.Context, s logical.Storage, roleID s
 		return err
 	}
 	for _, v := range versions {
-		if err := deleteRecord(ctx, s, prefix+v); err != nil {
+		err := deleteRecord(ctx, s, prefix+v)
+		b.secretCache.drop(prefix + v)
+		if err != nil {
 			return err
 		}
 	}

@@ -142,11 +142,16 @@ func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *frame
 	if err != nil {
 		return nil, err
 	}
+	return answer(cfg.show()), nil
+}
+
+// show is the config as a reader sees it, every default filled in.
+func (c *configRecord) show() map[string]any {
 	view := make(map[string]any, len(configFields))
 	for i := range configFields {
-		view[configFields[i].name] = configFields[i].show(cfg)
+		view[configFields[i].name] = configFields[i].show(c)
 	}
-	return answer(view), nil
+	return view
 }
 
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -159,7 +164,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	if stored == nil {
 		stored = &configRecord{Schema: recordSchema}
 	}
-	next := *stored
+	next, reset := *stored, false
 	for i := range configFields {
 		f := &configFields[i]
 		raw, named := d.Raw[f.name]
@@ -167,7 +172,9 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 			continue
 		}
 		if raw == nil {
+			was := next
 			f.reset(&next)
+			reset = reset || !reflect.DeepEqual(was, next)
 			continue
 		}
 		if err := wholeSeconds(f.name, f.schema.Type, raw); err != nil {
@@ -177,7 +184,8 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 			return nil, err
 		}
 	}
-	if reflect.DeepEqual(stored, &next) {
+	if !reset && reflect.DeepEqual(stored.show(), next.show()) {
+		// What was read and is written back leaves the defaults what they are.
 		return nil, nil
 	}
 	if err := putRecord(ctx, req.Storage, configPath, &next); err != nil {

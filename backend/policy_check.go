@@ -23,10 +23,13 @@ const (
 
 // policyCheck judges what a policy would become against what it is.
 type policyCheck struct {
-	old, new *policy // old is nil for a role that is being created
-	typ      string
-	lim      limits
-	terms    terms // of new
+	new   *policy
+	typ   string
+	lim   limits
+	terms terms // of new
+	// before and after are the policies as readers see them; before is nil for a
+	// role that is being created.
+	before, after map[string]any
 }
 
 // policyRule is a rule between fields, or between a field and the mount. It is
@@ -45,7 +48,6 @@ var policyRules = []policyRule{
 	{[]string{"ttl"}, checkLeaseTTL},
 	{[]string{"max_ttl", "ttl"}, checkMaxTTL},
 	{[]string{"rotation_period"}, checkPeriod},
-	{[]string{"rotation_period", "rotation_schedule"}, checkExclusive},
 	{[]string{"rotation_jitter", "rotation_period", "rotation_schedule"}, checkJitter},
 	{[]string{"grace_period", "rotation_period", "rotation_schedule"}, checkGrace},
 	{[]string{"max_grace_period", "grace_period", "rotation_period", "rotation_schedule"}, checkMaxGrace},
@@ -59,7 +61,17 @@ func checkPolicy(old, p *policy, roleID, typ string, lim limits) error {
 	if err != nil {
 		return fmt.Errorf("reading the policy: %w", err)
 	}
-	c := &policyCheck{old: old, new: p, typ: typ, lim: lim, terms: t}
+	c := &policyCheck{new: p, typ: typ, lim: lim, terms: t, after: p.show(t)}
+	if old != nil {
+		was, err := old.terms(roleID, typ, lim)
+		if err != nil {
+			return fmt.Errorf("reading the policy: %w", err)
+		}
+		c.before = old.show(was)
+	}
+	if err := checkExclusive(old, p); err != nil {
+		return err
+	}
 	for _, rule := range policyRules {
 		for _, field := range rule.fields {
 			if !c.changed(field) {
@@ -81,9 +93,9 @@ func checkPolicy(old, p *policy, roleID, typ string, lim limits) error {
 	return nil
 }
 
-// changed: the field is stored differently in the new policy.
-func (c *policyCheck) changed(name string) bool {
-	return c.old == nil || !sameField(name, c.old, c.new)
+// changed: the field becomes another than it was.
+func (c *policyCheck) changed(field string) bool {
+	return c.before == nil || !reflect.DeepEqual(c.before[field], c.after[field])
 }
 
 // policyIndex finds a field of a policy by the name it is stored and answered
@@ -98,6 +110,7 @@ var policyIndex = func() map[string]int {
 	return index
 }()
 
+// sameField: the field is stored alike in both.
 func sameField(name string, a, b *policy) bool {
 	i := policyIndex[name]
 	return reflect.DeepEqual(reflect.ValueOf(a).Elem().Field(i).Interface(), reflect.ValueOf(b).Elem().Field(i).Interface())
@@ -174,16 +187,18 @@ func checkPeriod(c *policyCheck, field string) error {
 	return nil
 }
 
-func checkExclusive(c *policyCheck, field string) error {
-	if c.new.RotationSchedule == "" || c.new.RotationPeriod == nil || *c.new.RotationPeriod == 0 {
+// checkExclusive is judged on what is stored: of a period beside a schedule
+// nothing is seen.
+func checkExclusive(old, p *policy) error {
+	if p.RotationSchedule == "" || p.RotationPeriod == nil || *p.RotationPeriod == 0 {
 		return nil
 	}
-	if field == "rotation_period" {
-		return refuse(field, *c.new.RotationPeriod, "is exclusive with rotation_schedule, which is "+shown(c.new.RotationSchedule),
-			`write rotation_schedule="" with it, or leave it out`)
+	if old != nil && sameField("rotation_period", old, p) {
+		return refuse("rotation_schedule", p.RotationSchedule, fmt.Sprintf("is exclusive with rotation_period, which is %d", *p.RotationPeriod),
+			"write rotation_period=0 with it, or leave it out")
 	}
-	return refuse(field, c.new.RotationSchedule, fmt.Sprintf("is exclusive with rotation_period, which is %d", *c.new.RotationPeriod),
-		"write rotation_period=0 with it, or leave it out")
+	return refuse("rotation_period", *p.RotationPeriod, "is exclusive with rotation_schedule, which is "+shown(p.RotationSchedule),
+		`write rotation_schedule="" with it, or leave it out`)
 }
 
 func checkJitter(c *policyCheck, _ string) error {
