@@ -69,8 +69,13 @@ func checkPolicy(old, p *policy, roleID, typ string, lim limits) error {
 		}
 		c.before = old.show(was)
 	}
+	// What these two refuse does not show: the schedule hides the period, and the
+	// grace a shorter maximum.
 	if err := checkExclusive(old, p); err != nil {
 		return err
+	}
+	if n := p.MaxGracePeriod; n != nil && n.duration() < t.grace {
+		return refuse("max_grace_period", *n, fmt.Sprintf("must be at least grace_period, which is %d", inSeconds(t.grace)), "raise it or lower grace_period")
 	}
 	for _, rule := range policyRules {
 		for _, field := range rule.fields {
@@ -187,8 +192,6 @@ func checkPeriod(c *policyCheck, field string) error {
 	return nil
 }
 
-// checkExclusive is judged on what is stored: of a period beside a schedule
-// nothing is seen.
 func checkExclusive(old, p *policy) error {
 	if p.RotationSchedule == "" || p.RotationPeriod == nil || *p.RotationPeriod == 0 {
 		return nil
@@ -215,9 +218,6 @@ func checkGrace(c *policyCheck, _ string) error {
 }
 
 func checkMaxGrace(c *policyCheck, _ string) error {
-	if p := c.new.MaxGracePeriod; p != nil && p.duration() < c.terms.grace {
-		return refuse("max_grace_period", *p, fmt.Sprintf("must be at least grace_period, which is %d", inSeconds(c.terms.grace)), "raise it or lower grace_period")
-	}
 	return c.nineDistances("max_grace_period", c.terms.maxGrace)
 }
 

@@ -311,7 +311,7 @@ func TestRoleFieldsAtCreation(t *testing.T) {
 			continue
 		}
 		m.write("roles/"+name, data)
-		if got := plain(t, m.read("roles/" + name))[c.field]; !reflect.DeepEqual(got, c.want) {
+		if got := plain(t, m.read("roles/"+name))[c.field]; !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s %#v: shown as %#v, want %#v", c.field, c.value, got, c.want)
 		}
 	}
@@ -325,6 +325,7 @@ func TestRoleFieldsAtUpdateAndPatch(t *testing.T) {
 			m.write(path, map[string]any{"type": cmpOr(c.typ, typeStatic)})
 			before := plain(t, m.read(path))
 			if c.refuse != nil {
+				t.Logf("%s %s %v", op, c.field, c.value)
 				m.unchanged(func() { m.refused(op, path, c.data(), c.refuse[0][:strings.Index(c.refuse[0]+":", ":")]) })
 				if got := plain(t, m.read(path)); !reflect.DeepEqual(got, before) {
 					t.Errorf("%s %#v: refused, and yet %v", c.field, c.value, got)
