@@ -39,13 +39,19 @@ const maxClockLead = 10 * time.Minute
 // far as these are plausible.
 func (b *backend) now(seen ...time.Time) time.Time {
 	clock := b.clock.Now()
-	now := clock
-	for _, t := range append(seen, b.highWater()) {
-		if t.After(now) && t.Sub(clock) <= maxClockLead {
-			now = t
-		}
+	now := plausible(clock, clock, b.highWater())
+	for _, t := range seen {
+		now = plausible(now, clock, t)
 	}
 	return now.UTC().Round(0)
+}
+
+// plausible is the later of now and t, unless t is too far ahead of the clock.
+func plausible(now, clock, t time.Time) time.Time {
+	if t.After(now) && t.Sub(clock) <= maxClockLead {
+		return t
+	}
+	return now
 }
 
 // clockProblem says, for operators, that t was written by a clock far ahead of

@@ -99,13 +99,13 @@ func verifyAnswer() map[string]*framework.FieldSchema {
 
 func (b *backend) verify(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	role, _ := d.Raw["name"].(string)
-	if text, given := d.GetOk("batch"); given {
+	if text, given := textOf(d, "batch"); given {
 		for _, f := range []string{"key", "key_id", "role_id", "scopes", "remote_addr", "client"} {
 			if _, also := d.GetOk(f); also {
 				return nil, refuse(f, nil, "stands beside batch", "give it in the items")
 			}
 		}
-		return b.verifyBatch(ctx, req, text.(string), role)
+		return b.verifyBatch(ctx, req, text, role)
 	}
 	q, err := questionOf(d, role)
 	if err != nil {
@@ -120,30 +120,31 @@ func (b *backend) verify(ctx context.Context, req *logical.Request, d *framework
 
 func questionOf(d *framework.FieldData, role string) (question, error) {
 	q := question{role: role}
-	_, q.byID = d.GetOk("key_id")
-	if !q.byID {
-		_, q.byID = d.GetOk("role_id")
-	}
-	_, byKey := d.GetOk("key")
-	q.key, _ = textOf(d, "key")
-	q.keyID, _ = textOf(d, "key_id")
-	q.roleID, _ = textOf(d, "role_id")
+	var byKey, byRole bool
+	q.key, byKey = textOf(d, "key")
+	q.keyID, q.byID = textOf(d, "key_id")
+	q.roleID, byRole = textOf(d, "role_id")
+	q.byID = q.byID || byRole
 	q.remoteAddr, _ = textOf(d, "remote_addr")
 	q.client, _ = textOf(d, "client")
-	if v, ok := d.GetOk("scopes"); ok {
-		q.scopes = v.([]string)
+	if _, ok := d.Raw["scopes"]; ok {
+		q.scopes, _ = d.Get("scopes").([]string)
 	}
 	return q, q.check(byKey)
 }
 
+// textOf is a field that is a string. Most are one already: converting costs
+// more than all of the rest.
 func textOf(d *framework.FieldData, name string) (string, bool) {
-	if s, ok := d.Raw[name].(string); ok {
+	raw, ok := d.Raw[name]
+	if !ok {
+		return "", false
+	}
+	if s, ok := raw.(string); ok {
 		return s, true
 	}
-	if v, ok := d.GetOk(name); ok {
-		return v.(string), true
-	}
-	return "", false
+	s, ok := d.Get(name).(string)
+	return s, ok
 }
 
 // check refuses a question that is none, and makes its label fit to be kept.

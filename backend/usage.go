@@ -111,6 +111,7 @@ func (t *tallied) client(label string) *counts {
 // was taken for a flush, uses go to a new one.
 type usageGroup struct {
 	path string
+	role string // its name
 
 	mu       sync.Mutex
 	taken    bool
@@ -203,7 +204,7 @@ type useHandle struct {
 
 // count calls fn with the open group and entry of id, under the group's lock;
 // not where too much is counted already.
-func (u *usage) count(slot *atomic.Pointer[useHandle], roleID string, id usageID, now time.Time, fn func(*usageGroup, *usageEntry)) {
+func (u *usage) count(slot *atomic.Pointer[useHandle], key *keyRecord, id usageID, now time.Time, fn func(*usageGroup, *usageEntry)) {
 	if slot != nil {
 		if h := slot.Load(); h != nil {
 			h.group.mu.Lock()
@@ -215,7 +216,7 @@ func (u *usage) count(slot *atomic.Pointer[useHandle], roleID string, id usageID
 			h.group.mu.Unlock()
 		}
 	}
-	path := usagePath(roleID, id)
+	path := usagePath(key.RoleID, id)
 	for {
 		g := u.group(path)
 		g.mu.Lock()
@@ -238,6 +239,7 @@ func (u *usage) count(slot *atomic.Pointer[useHandle], roleID string, id usageID
 		if g.since.IsZero() {
 			g.since = now
 		}
+		g.role = key.Role
 		fn(g, e)
 		g.mu.Unlock()
 		if slot != nil {
@@ -249,9 +251,10 @@ func (u *usage) count(slot *atomic.Pointer[useHandle], roleID string, id usageID
 
 // saw counts a use that this server judged.
 func (u *usage) saw(v *verdict, client string) {
-	key, view := v.known.key, v.known.view
+	view := v.known
+	key := view.key
 	at := v.now.Unix()
-	u.count(&view.use, key.RoleID, usageID{version: key.Version}, v.now, func(g *usageGroup, e *usageEntry) {
+	u.count(&view.use, key, usageID{version: key.Version}, v.now, func(g *usageGroup, e *usageEntry) {
 		e.seen.hit(v.code, at)
 		if c := e.seen.client(client); c != nil {
 			c.hit(v.code, at)
@@ -267,7 +270,7 @@ func (u *usage) saw(v *verdict, client string) {
 		}
 	})
 	if key.Dynamic {
-		u.count(&view.keyUse, key.RoleID, usageID{version: key.Version, keyID: key.ID}, v.now, func(_ *usageGroup, e *usageEntry) {
+		u.count(&view.keyUse, key, usageID{version: key.Version, keyID: key.ID}, v.now, func(_ *usageGroup, e *usageEntry) {
 			e.seen.hit(v.code, at)
 		})
 	}

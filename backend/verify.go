@@ -55,7 +55,7 @@ type verdict struct {
 	now    time.Time
 	status keyring.Status
 	// known is the key and its role, once the secret has matched; nil before.
-	known *knownKey
+	known *keyView
 	// cache is for how many seconds the answer may be used without asking.
 	cache int64
 }

@@ -40,7 +40,7 @@ func (b *backend) rendered(v *verdict) map[string]any {
 	var ends any = ""
 	end := ""
 	if st := &v.status; !st.Until.IsZero() {
-		if ends, end = v.known.view.stamps.of(st.Until), endHard; st.Planned {
+		if ends, end = v.known.stamps.of(st.Until), endHard; st.Planned {
 			end = endPlanned
 		}
 	}
@@ -56,7 +56,7 @@ func (b *backend) rendered(v *verdict) map[string]any {
 	if v.code == codeState {
 		return data
 	}
-	view := v.known.view
+	view := v.known
 	data["role"] = view.role.name
 	data["role_id"] = view.role.id
 	data["key_id"] = view.id

@@ -12,14 +12,6 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 )
 
-// knownKey is a key whose secret has matched, or that was asked for by its ids,
-// and its role.
-type knownKey struct {
-	key  *keyRecord
-	role *roleRecord
-	view *keyView
-}
-
 // verifyOne answers one question. It never writes.
 func (b *backend) verifyOne(ctx context.Context, s logical.Storage, q *question) (verdict, error) {
 	v, err := b.verdictOf(ctx, s, q)
@@ -36,21 +28,27 @@ func (b *backend) verifyOne(ctx context.Context, s logical.Storage, q *question)
 
 func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question) (verdict, error) {
 	refused := func(c code) (verdict, error) { return verdict{code: c, now: b.now()}, nil }
-	key, c, err := b.presented(ctx, s, q)
+	key, last, c, err := b.present(ctx, s, q)
 	if err != nil {
 		return verdict{}, err
 	}
 	if key == nil {
 		return refused(c)
 	}
-	role, err := b.roles.getOrAbsent(ctx, s, rolePath(key.Role), b.clock.Now())
+	path := ""
+	if last != nil && last.key == key {
+		path = last.role.path
+	} else {
+		path = rolePath(key.Role)
+	}
+	role, err := b.roles.getOrAbsent(ctx, s, path, b.clock.Now())
 	if err != nil {
 		return verdict{}, err
 	}
 	if role == nil {
 		return refused(codeNotFound)
 	}
-	view := b.views.of(key, role)
+	view := b.views.of(key, role, last)
 	v := verdict{now: b.now(role.Committed)}
 	v.code, v.status = judge(key, role, view.scopes, view.role.cidrs, q, v.now)
 	switch {
@@ -61,7 +59,7 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 	case v.code == codeValid && !b.rates.take(role):
 		v.code = codeRate
 	}
-	v.known = &knownKey{key: key, role: role, view: view}
+	v.known = view
 	mayWrite := b.mayWrite()
 	v.cache = cacheSeconds(v.code, v.status, role, v.now, mayWrite)
 	if mayWrite && v.code != codeState {
@@ -70,38 +68,62 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 	return v, nil
 }
 
-// presented finds the key record that the question is about: nil, and the code,
+// presented is present for those who do not go on to judge the key.
+func (b *backend) presented(ctx context.Context, s logical.Storage, q *question) (*keyRecord, code, error) {
+	key, _, c, err := b.present(ctx, s, q)
+	return key, c, err
+}
+
+// present finds the key record that the question is about: nil, and the code,
 // unless the secret matches and the key belongs to the role asked for. An
 // unknown id, a wrong secret and a wrong role cost the same storage calls and
-// the same HMAC computations.
-func (b *backend) presented(ctx context.Context, s logical.Storage, q *question) (*keyRecord, code, error) {
+// the same HMAC computations. The view is the last one of that key id, if there
+// is one, current or not.
+func (b *backend) present(ctx context.Context, s logical.Storage, q *question) (*keyRecord, *keyView, code, error) {
 	if q.byID {
-		key, err := b.keys.getOrAbsent(ctx, s, keyPath(q.keyID), b.clock.Now())
+		key, last, err := b.keyByID(ctx, s, q.keyID)
 		if err != nil || key == nil || key.RoleID != q.roleID || !ofRole(key, q.role) {
-			return nil, codeNotFound, err
+			return nil, nil, codeNotFound, err
 		}
-		return key, codeValid, nil
+		return key, last, codeValid, nil
 	}
 	parsed, err := keyformat.Parse(q.key)
 	if err != nil {
-		return b.presentedForeign(ctx, s, q)
+		key, c, err := b.presentedForeign(ctx, s, q)
+		if key == nil {
+			return nil, nil, c, err
+		}
+		return key, b.views.find(key.ID), c, nil
 	}
 	d, err := b.digests(ctx, s)
 	if errors.Is(err, errNoDigest) {
-		return nil, codeNotFound, nil // and so there are no keys
+		return nil, nil, codeNotFound, nil // and so there are no keys
 	}
 	if err != nil {
-		return nil, codeNotFound, err
+		return nil, nil, codeNotFound, err
 	}
-	id := parsed.ID()
-	key, err := b.keys.getOrAbsent(ctx, s, keyPath(id), b.clock.Now())
+	key, last, err := b.keyByID(ctx, s, parsed.ID())
 	if err != nil {
-		return nil, codeNotFound, err
+		return nil, nil, codeNotFound, err
 	}
 	if !b.matches(key, d, keyformat.Sum(q.key)) || !ofRole(key, q.role) {
-		return nil, codeNotFound, nil
+		return nil, nil, codeNotFound, nil
 	}
-	return key, codeValid, nil
+	return key, last, codeValid, nil
+}
+
+// keyByID is the record with that key id, nil if there is none, and the last
+// view of it, which spares the making of the path.
+func (b *backend) keyByID(ctx context.Context, s logical.Storage, id string) (*keyRecord, *keyView, error) {
+	last := b.views.find(id)
+	path := ""
+	if last != nil {
+		path = last.path
+	} else {
+		path = keyPath(id)
+	}
+	key, err := b.keys.getOrAbsent(ctx, s, path, b.clock.Now())
+	return key, last, err
 }
 
 // matches reports whether the record is that of the key with that sum. It

@@ -13,6 +13,7 @@ import (
 // instead of at each request. Parts of answers are kept as interface values,
 // which spares an allocation for each.
 type keyView struct {
+	path    string // of the key's record
 	key     *keyRecord
 	role    *roleView
 	scopes  []string
@@ -27,6 +28,7 @@ type keyView struct {
 
 // roleView is the part that all keys of a role share.
 type roleView struct {
+	path      string // of the role's record
 	rec       *roleRecord
 	cidrs     []netip.Prefix
 	name, id  any
@@ -60,17 +62,24 @@ func (v *keyViews) resize(size int) {
 	v.roles.Resize(max(size, 1))
 }
 
-// of returns the view of the key under the role.
-func (v *keyViews) of(key *keyRecord, role *roleRecord) *keyView {
-	if view, ok := v.keys.Get(key.ID); ok && view.key == key && view.role.rec == role {
-		return view
+// find returns the last view of the key with that id, current or not; nil if
+// there is none.
+func (v *keyViews) find(id string) *keyView {
+	view, _ := v.keys.Get(id)
+	return view
+}
+
+// of returns the view of the key under the role: last, if it still is.
+func (v *keyViews) of(key *keyRecord, role *roleRecord, last *keyView) *keyView {
+	if last != nil && last.key == key && last.role.rec == role {
+		return last
 	}
 	rv, ok := v.roles.Get(role.ID)
 	if !ok || rv.rec != role {
 		rv = newRoleView(role)
 		v.roles.Add(role.ID, rv)
 	}
-	view := &keyView{key: key, role: rv, id: key.ID, version: key.Version}
+	view := &keyView{path: keyPath(key.ID), key: key, role: rv, id: key.ID, version: key.Version}
 	if key.Narrowed {
 		view.scopes = keyScopes(role, key)
 		view.answer = view.scopes
@@ -87,7 +96,7 @@ func newRoleView(role *roleRecord) *roleView {
 		metadata = map[string]string{}
 	}
 	return &roleView{
-		rec: role, cidrs: parseCIDRs(role.Policy.AllowedCIDRs), name: role.Name, id: role.ID,
+		path: rolePath(role.Name), rec: role, cidrs: parseCIDRs(role.Policy.AllowedCIDRs), name: role.Name, id: role.ID,
 		metadata: metadata, rateLimit: role.Policy.RateLimit, scopes: orEmpty(role.Policy.Scopes),
 	}
 }
