@@ -50,6 +50,7 @@ type backend struct {
 
 	mark     mark
 	problems problemSet
+	tidy     tidyState
 	leaks    leakBudget
 	importMu sync.Mutex // one import at a time; taken before a role's lock
 

@@ -150,7 +150,7 @@ func (b *backend) reportUsage(ctx context.Context, req *logical.Request, d *fram
 // told counts reported uses.
 func (u *usage) told(use *reportedUse, now time.Time) {
 	key := use.key
-	u.count(nil, key.RoleID, usageID{version: key.Version}, now, func(g *usageGroup, e *usageEntry) {
+	u.count(nil, key, usageID{version: key.Version}, now, func(g *usageGroup, e *usageEntry) {
 		g.reported, g.urgent = true, g.urgent || use.urgent
 		e.reported.add(&use.counts)
 		if c := e.reported.client(use.client); c != nil {
@@ -158,7 +158,7 @@ func (u *usage) told(use *reportedUse, now time.Time) {
 		}
 	})
 	if key.Dynamic {
-		u.count(nil, key.RoleID, usageID{version: key.Version, keyID: key.ID}, now, func(g *usageGroup, e *usageEntry) {
+		u.count(nil, key, usageID{version: key.Version, keyID: key.ID}, now, func(g *usageGroup, e *usageEntry) {
 			g.reported = true
 			e.reported.add(&use.counts)
 		})

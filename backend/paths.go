@@ -30,6 +30,7 @@ func (b *backend) paths() []*framework.Path {
 		b.pathsKeys(),
 		b.pathsInventory(),
 		b.pathsCalendar(),
+		b.pathsTidy(),
 		b.pathsReport(),
 		b.pathsImport(),
 	)
@@ -38,7 +39,7 @@ func (b *backend) paths() []*framework.Path {
 // upkeep is the rest of a tick: what is not filed in the calendar.
 func (b *backend) upkeep(ctx context.Context, t *tick) error {
 	var errs []error
-	for _, fn := range []func(context.Context, *tick) error{b.flushUsage} {
+	for _, fn := range []func(context.Context, *tick) error{b.flushUsage, b.tidySlowly} {
 		errs = append(errs, fn(ctx, t))
 	}
 	return errors.Join(errs...)

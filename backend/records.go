@@ -202,6 +202,4 @@ type markRecord struct {
 	High time.Time `json:"high"`
 	// Cursor is the last minute of the calendar that is done with.
 	Cursor time.Time `json:"cursor"`
-	// Tidy is where the slow upkeep goes on.
-	Tidy string `json:"tidy,omitempty"`
 }

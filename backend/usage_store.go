@@ -34,6 +34,8 @@ const (
 // usageRecord is the counts of a role's versions, or of some of its keys.
 type usageRecord struct {
 	Schema int `json:"schema"`
+	// Role is the name of the role, by which tidy finds out that it is gone.
+	Role string `json:"role,omitempty"`
 	// Flush marks the last write, so that one whose outcome was unknown is not
 	// counted twice.
 	Flush    string                  `json:"flush"`
@@ -106,6 +108,9 @@ func (t *usageTally) with(c *tallied) *usageTally {
 
 // merge adds a group to the record.
 func (r *usageRecord) merge(g *usageGroup) {
+	if g.role != "" {
+		r.Role = g.role
+	}
 	for id, e := range g.entries {
 		var stored *usageStored
 		if id.keyID != "" {
@@ -333,6 +338,9 @@ func (u *usage) flushed(g *usageGroup) {
 // absorb adds another closed group to this one.
 func (g *usageGroup) absorb(o *usageGroup) {
 	g.held += o.held
+	if g.role == "" {
+		g.role = o.role
+	}
 	g.reported = g.reported || o.reported
 	for id, e := range o.entries {
 		mine := g.entries[id]

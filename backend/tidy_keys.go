@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+)
+
+// keyShards are the folders of key/, in the order of their names. They are gone
+// through by name: a server's List of key/ itself would read every key.
+var keyShards = func() []string {
+	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	shards := make([]string, 0, len(digits)*len(digits))
+	for i := range digits {
+		for j := range digits {
+			shards = append(shards, digits[i:i+1]+digits[j:j+1])
+		}
+	}
+	return shards
+}()
+
+// shardDone stands behind every key id of a shard.
+const shardDone = "~"
+
+// keys removes the records of keys that never came to be, that are long dead, or
+// whose role is gone, with the plaintexts and index entries that hang on them.
+func (r *tidyRun) keys(ctx context.Context) (bool, error) {
+	for _, shard := range keyShards {
+		if r.rec.After >= shard+shardDone {
+			continue
+		}
+		if r.over(ctx) {
+			return false, nil
+		}
+		ids, err := list(ctx, r.s, keyPrefix+shard+"/")
+		if err != nil {
+			return false, err
+		}
+		if done, err := r.walk(ctx, ids, r.key); err != nil || !done {
+			return false, err
+		}
+		r.rec.After = shard + shardDone
+	}
+	return true, nil
+}
+
+func (r *tidyRun) key(ctx context.Context, id string) error {
+	seen, err := getRecord[keyRecord](ctx, r.s, keyPath(id))
+	if err != nil || seen == nil {
+		return err
+	}
+	if left, _, err := r.leftOver(ctx, seen); err != nil || !left {
+		return err
+	}
+	unlock := r.b.lockRole(seen.Role)
+	defer unlock()
+	unlockKey := r.b.lockKey(id)
+	defer unlockKey()
+	rec, err := getRecord[keyRecord](ctx, r.s, keyPath(id))
+	if err != nil || rec == nil || rec.Role != seen.Role {
+		return err
+	}
+	left, role, err := r.leftOver(ctx, rec)
+	if err != nil || !left {
+		return err
+	}
+	return r.removeKey(ctx, rec, role)
+}
+
+// leftOver judges a key by its role's record, which it returns if it is the one
+// that the key belongs to.
+func (r *tidyRun) leftOver(ctx context.Context, rec *keyRecord) (bool, *roleRecord, error) {
+	role, err := getRecord[roleRecord](ctx, r.s, rolePath(rec.Role))
+	if err != nil {
+		return false, nil, err
+	}
+	born := rec.Created
+	if rec.Dynamic {
+		born = rec.Issued
+	}
+	if role == nil || role.ID != rec.RoleID {
+		if !r.old(born) {
+			return false, nil, nil
+		}
+		// A role that can be restored comes back with its keys.
+		copied, err := r.s.Get(ctx, deletedPath(rec.RoleID))
+		if err != nil {
+			return false, nil, fmt.Errorf("reading %s: %w", family(deletedPrefix), err)
+		}
+		return copied == nil, nil, nil
+	}
+	switch {
+	case rec.Dynamic:
+		return r.longDead(keyEndedAt(rec, role, r.now)), role, nil
+	case role.Ring.ByKeyID(rec.ID) != nil:
+		return false, role, nil
+	case rec.End != nil:
+		return r.longDead(rec.End.At), role, nil
+	default:
+		// No commit points at it: one that does writes it less than an hour before.
+		return r.old(born), role, nil
+	}
+}
+
+func (r *tidyRun) longDead(at time.Time) bool { return !at.IsZero() && r.now.Sub(at) > deadKept }
+
+// keyEndedAt is when a dynamic key ended; zero if it has not.
+func keyEndedAt(rec *keyRecord, role *roleRecord, now time.Time) time.Time {
+	st := keyStatus(rec, role, now)
+	switch {
+	case !st.State.Ended():
+		return time.Time{}
+	case st.Until.IsZero():
+		return rec.Expires // its generation is forgotten, so it is over for long
+	default:
+		return st.Until
+	}
+}
+
+// removeKey removes what hangs on the key, and then its record, without which
+// nothing would lead to the rest. The caller holds the locks of role and key;
+// role is nil if it is gone.
+func (r *tidyRun) removeKey(ctx context.Context, rec *keyRecord, role *roleRecord) error {
+	if rec.Dynamic {
+		if err := deleteRecord(ctx, r.s, issuedPath(rec.RoleID, rec.ID)); err != nil {
+			return err
+		}
+	} else if !keepsPlaintext(role, rec.Version) {
+		path := secretPath(rec.RoleID, rec.Version)
+		entry, err := r.s.Get(ctx, path)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", family(path), err)
+		}
+		if entry != nil {
+			err := r.remove(ctx, path, &r.rec.Counts.Secrets)
+			r.b.secretCache.drop(path)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	path := keyPath(rec.ID)
+	err := r.remove(ctx, path, &r.rec.Counts.Keys)
+	r.b.keys.drop(path)
+	return err
+}
+
+// keepsPlaintext: the plaintext under that number is another key's, one that
+// was committed under the number that the left-over one was to have.
+func keepsPlaintext(role *roleRecord, n int) bool {
+	if role == nil {
+		return false
+	}
+	v := role.Ring.Get(n)
+	return v != nil && v.Plain
+}
+
+// archives removes pages of the archive that are too old, of whatever role.
+func (r *tidyRun) archives(ctx context.Context) (bool, error) {
+	return r.stream(ctx, archivePrefix, func(ctx context.Context, roleID string) error {
+		pages, err := archivePages(ctx, r.s, roleID)
+		if err != nil {
+			return err
+		}
+		for _, n := range pages {
+			page, err := getRecord[archivePage](ctx, r.s, archivePath(roleID, n))
+			if err != nil {
+				return err
+			}
+			if page == nil || r.now.Sub(page.Written) <= archiveKept {
+				return nil // so are those behind it
+			}
+			if err := r.archivedPage(ctx, page.Role, roleID, n); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (r *tidyRun) archivedPage(ctx context.Context, role, roleID string, n int) error {
+	unlock := r.b.lockRole(role)
+	defer unlock()
+	// A page that a failed commit left is written again by the next.
+	page, err := getRecord[archivePage](ctx, r.s, archivePath(roleID, n))
+	if err != nil || page == nil || r.now.Sub(page.Written) <= archiveKept {
+		return err
+	}
+	return r.remove(ctx, archivePath(roleID, n), &r.rec.Counts.ArchivePages)
+}
+
+// usage removes the counts of roles that are gone.
+func (r *tidyRun) usage(ctx context.Context) (bool, error) {
+	return r.stream(ctx, usagePrefix, func(ctx context.Context, roleID string) error {
+		prefix := usagePrefix + roleID + "/"
+		names, err := list(ctx, r.s, prefix)
+		if err != nil || len(names) == 0 {
+			return err
+		}
+		rec, err := getRecord[usageRecord](ctx, r.s, prefix+names[0])
+		if err != nil || rec == nil || rec.Role == "" {
+			return err
+		}
+		unlock := r.b.lockRole(rec.Role)
+		defer unlock()
+		role, err := getRecord[roleRecord](ctx, r.s, rolePath(rec.Role))
+		if err != nil || (role != nil && role.ID == roleID) {
+			return err
+		}
+		copied, err := r.s.Get(ctx, deletedPath(roleID))
+		if err != nil || copied != nil {
+			return err
+		}
+		if err := r.b.dropUsage(ctx, r.s, roleID); err != nil {
+			return err
+		}
+		r.rec.Counts.Usage += int64(len(names))
+		return nil
+	})
+}
+
+// reports removes reports that wait for an operator although their key is gone.
+func (r *tidyRun) reports(ctx context.Context) (bool, error) {
+	return r.stream(ctx, deferredPrefix, func(ctx context.Context, id string) error {
+		if !keyformat.ValidID(id) {
+			return nil
+		}
+		waiting, err := getRecord[deferredLeak](ctx, r.s, deferredPrefix+id)
+		if err != nil || waiting == nil {
+			return err
+		}
+		unlock := r.b.lockRole(waiting.Role)
+		defer unlock()
+		key, err := r.s.Get(ctx, keyPath(id))
+		if err != nil || key != nil {
+			return err
+		}
+		return r.remove(ctx, deferredPrefix+id, &r.rec.Counts.Problems)
+	})
+}

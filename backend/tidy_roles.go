@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// problems removes from the index the roles that are gone, and those that have
+// not failed for longer than any retry waits: another node saw them heal.
+func (r *tidyRun) problems(ctx context.Context) (bool, error) {
+	return r.stream(ctx, problemPrefix, func(ctx context.Context, name string) error {
+		unlock := r.b.lockRole(name)
+		defer unlock()
+		path := rolePath(name)
+		if id, ok := strings.CutPrefix(name, deletedMark); ok {
+			path = deletedPath(id)
+		}
+		role, err := getRecord[roleRecord](ctx, r.s, path)
+		if err != nil {
+			return err
+		}
+		p, err := getRecord[problem](ctx, r.s, problemPath(name))
+		if err != nil || p == nil {
+			return err
+		}
+		_, known := r.b.problems.get(name)
+		if role != nil && (known || r.now.Sub(p.Next) < 2*maxBackoff) {
+			return nil
+		}
+		return r.remove(ctx, problemPath(name), &r.rec.Counts.Problems)
+	})
+}
+
+// attention removes from the index what needs nobody's attention any more.
+func (r *tidyRun) attention(ctx context.Context) (bool, error) {
+	return r.stream(ctx, attentionPrefix, func(ctx context.Context, name string) error {
+		unlock := r.b.lockRole(name)
+		defer unlock()
+		role, err := getRecord[roleRecord](ctx, r.s, rolePath(name))
+		if err != nil {
+			return err
+		}
+		if role != nil {
+			t, err := role.Policy.terms(role.ID, role.Type, r.tick.lim)
+			// attended: commits rely on the entry as long as the record says so.
+			if err != nil || attended(role) || r.b.notable(role, t, r.b.now(role.Committed)) {
+				return err
+			}
+		}
+		return r.remove(ctx, attentionPath(name), &r.rec.Counts.Problems)
+	})
+}
+
+// notable: the role belongs into the index of problems, for a reason that may
+// have come without a commit.
+func (b *backend) notable(rec *roleRecord, t terms, now time.Time) bool {
+	return len(troubles(rec, now)) > 0 || b.overdue(rec, t, now) != "" || b.clockProblem(rec.Committed) != ""
+}
+
+// deletedRoles purges what the calendar has missed, removes copies of roles that
+// live, and files again what the calendar lacks.
+func (r *tidyRun) deletedRoles(ctx context.Context) (bool, error) {
+	return r.stream(ctx, deletedPrefix, func(ctx context.Context, id string) error {
+		seen, err := getRecord[roleRecord](ctx, r.s, deletedPath(id))
+		if err != nil || seen == nil || !r.old(seen.Deleted) {
+			return err
+		}
+		name := deletedMark + id
+		live, err := getRecord[roleRecord](ctx, r.s, rolePath(seen.Name))
+		if err != nil {
+			return err
+		}
+		if (live != nil && live.ID == id) || r.old(seen.PurgeAt) {
+			// It takes the lock and reads both again.
+			if err := r.b.purgeDeleted(ctx, r.tick, dueEntry{minute: seen.Due, name: name}, id); err != nil {
+				return err
+			}
+			left, err := getRecord[roleRecord](ctx, r.s, deletedPath(id))
+			if err == nil && left == nil {
+				r.rec.Counts.DeletedRoles++
+			}
+			return err
+		}
+		unlock := r.b.lockRole(seen.Name)
+		defer unlock()
+		copied, err := getRecord[roleRecord](ctx, r.s, deletedPath(id))
+		if err != nil || copied == nil {
+			return err
+		}
+		return r.refile(ctx, name, copied.Due, copied.PurgeAt)
+	})
+}
+
+// refile writes the entry of a role where the calendar lacks it: at due, where
+// the role's record says it is, or where the ticks still come by. An entry too
+// many is one look too many; the look files the role properly.
+func (r *tidyRun) refile(ctx context.Context, name string, due, look time.Time) error {
+	if filed, err := r.filed(ctx, name, due); filed || err != nil {
+		return err
+	}
+	if due.IsZero() || look.Before(due) {
+		due = look
+	}
+	if err := putBytes(ctx, r.s, duePath(r.b.fileAt(due), name), dueValue); err != nil {
+		return err
+	}
+	r.rec.Counts.Refiled++
+	return nil
+}
+
+// filed: there is an entry at that minute, and a tick will come by.
+func (r *tidyRun) filed(ctx context.Context, name string, due time.Time) (bool, error) {
+	if due.IsZero() || due.Before(r.behind()) {
+		return false, nil
+	}
+	entry, err := r.s.Get(ctx, duePath(due, name))
+	return entry != nil, err
+}
+
+// behind is the first minute that ticks still look at.
+func (r *tidyRun) behind() time.Time {
+	c := r.b.cursor()
+	if c.IsZero() {
+		return c
+	}
+	return c.Add(-(tickOverlap - 1) * time.Minute)
+}
+
+// strays removes entries of the calendar from minutes that no tick looks at any
+// more. Where one is what its role relies on, it is filed anew.
+func (r *tidyRun) strays(ctx context.Context) (bool, error) {
+	end := r.behind()
+	if end.IsZero() {
+		return true, nil
+	}
+	end = end.Add(-tidyAge)
+	var days []string
+	for day := end.Add(-tidyBehind).Truncate(24 * time.Hour); day.Before(end); day = day.Add(24 * time.Hour) {
+		days = append(days, day.Format(dayFormat))
+	}
+	return r.walk(ctx, days, func(ctx context.Context, name string) error {
+		day, err := time.Parse(dayFormat, name)
+		if err != nil {
+			return err
+		}
+		last := day.Add(24*time.Hour - time.Minute)
+		if last.After(end) {
+			last = end
+		}
+		return dueBetween(ctx, r.s, day, last, func(e dueEntry) error {
+			if r.over(ctx) {
+				return errPause // what is done of the day is gone from it
+			}
+			return r.stray(ctx, e)
+		})
+	})
+}
+
+func (r *tidyRun) stray(ctx context.Context, e dueEntry) error {
+	path, lock := rolePath(e.name), e.name
+	id, deleted := strings.CutPrefix(e.name, deletedMark)
+	if deleted {
+		path = deletedPath(id)
+		seen, err := getRecord[roleRecord](ctx, r.s, path)
+		if err != nil {
+			return err
+		}
+		if seen != nil {
+			lock = seen.Name
+		}
+	}
+	unlock := r.b.lockRole(lock)
+	defer unlock()
+	rec, err := getRecord[roleRecord](ctx, r.s, path)
+	if err != nil {
+		return err
+	}
+	if rec != nil && rec.Due.Equal(e.minute) {
+		if err := putBytes(ctx, r.s, duePath(r.b.fileAt(e.minute), e.name), dueValue); err != nil {
+			return err
+		}
+		r.rec.Counts.Refiled++
+	}
+	return r.remove(ctx, duePath(e.minute, e.name), &r.rec.Counts.Entries)
+}
+
+// roles checks that the calendar and the index of problems have every role that
+// they have to.
+func (r *tidyRun) roles(ctx context.Context) (bool, error) {
+	return r.stream(ctx, rolePrefix, func(ctx context.Context, name string) error {
+		rec, err := getRecord[roleRecord](ctx, r.s, rolePath(name))
+		if err != nil || rec == nil {
+			return err
+		}
+		if wrong, err := r.misfiled(ctx, rec); err != nil || !wrong {
+			return err
+		}
+		unlock := r.b.lockRole(name)
+		defer unlock()
+		if rec, err = getRecord[roleRecord](ctx, r.s, rolePath(name)); err != nil || rec == nil {
+			return err
+		}
+		return r.fileRole(ctx, rec)
+	})
+}
+
+// misfiled: the calendar or the index of problems may lack the role.
+func (r *tidyRun) misfiled(ctx context.Context, rec *roleRecord) (bool, error) {
+	t, err := rec.Policy.terms(rec.ID, rec.Type, r.tick.lim)
+	if err != nil {
+		return false, err
+	}
+	now := r.b.now(rec.Committed)
+	if r.b.notable(rec, t, now) {
+		return true, nil
+	}
+	look := r.b.nextLook(rec, t, now)
+	if look.IsZero() {
+		return false, nil
+	}
+	if r.b.fileAt(look).Before(rec.Due) {
+		return true, nil
+	}
+	filed, err := r.filed(ctx, rec.Name, rec.Due)
+	return !filed, err
+}
+
+// fileRole puts the role where it is missing. The caller holds its lock.
+func (r *tidyRun) fileRole(ctx context.Context, rec *roleRecord) error {
+	t, err := rec.Policy.terms(rec.ID, rec.Type, r.tick.lim)
+	if err != nil {
+		return err
+	}
+	now := r.b.now(rec.Committed)
+	if r.b.notable(rec, t, now) {
+		path := attentionPath(rec.Name)
+		entry, err := r.s.Get(ctx, path)
+		if err != nil {
+			return err
+		}
+		if entry == nil {
+			if err := putBytes(ctx, r.s, path, dueValue); err != nil {
+				return err
+			}
+			r.rec.Counts.Refiled++
+		}
+	}
+	look := r.b.nextLook(rec, t, now)
+	if look.IsZero() {
+		return nil
+	}
+	// A role that waits because the mount is paused or because it fails has its
+	// entry elsewhere than its record says.
+	if stage := stageAt(rec, t, now); r.tick.config.RotationPaused && !stage.IsZero() && !stage.After(now) {
+		return nil
+	}
+	p, err := r.b.problemOf(ctx, r.s, rec.Name)
+	if err != nil || (p != nil && r.now.Sub(p.Next) < 2*maxBackoff) {
+		return err
+	}
+	due := rec.Due
+	if r.b.fileAt(look).Before(due) {
+		due = time.Time{}
+	}
+	return r.refile(ctx, rec.Name, due, look)
+}
