@@ -65,6 +65,16 @@ func TestNextToEndIsAnyOfThem(t *testing.T) {
 	_, err := r.Rotate(epoch, r.mint(day), false)
 	refused(t, err, keyring.ErrTooManyLive, "too many live versions: 10 of 10; the next one to end is version 10, at 2026-03-03T12:00:00Z")
 
+	// What has ended before makes no room.
+	r = newRole(t)
+	r.rotate(0, 0)
+	r.rotate(time.Hour, 0)
+	for range keyring.MaxLive - 1 {
+		r.rotate(2*time.Hour, 9*day)
+	}
+	_, err = r.Rotate(at(2*time.Hour), r.mint(day), false)
+	refused(t, err, keyring.ErrTooManyLive, "too many live versions: 10 of 10; the next one to end is version 2, at 2026-03-10T14:00:00Z")
+
 	// Equal ends: the oldest is named.
 	r = newRole(t)
 	for range keyring.MaxLive {
@@ -174,6 +184,20 @@ func TestOldestGraceIsNotTheLowestNumber(t *testing.T) {
 		"6+withdrawn@217h, 7+withdrawn@217h, 8+withdrawn@217h, 9+withdrawn@217h, 10+current")
 	same(t, "first", r.forced(3*time.Hour, day), "retired 2@3h/superseded, created 11@3h")
 	same(t, "second", r.forced(3*time.Hour, day), "retired 3@3h/superseded, created 12@3h")
+}
+
+// TestExtendedBeforeOlder: a prolonged grace makes room first, though others
+// began before it and have a higher number.
+func TestExtendedBeforeOlder(t *testing.T) {
+	r := newRole(t)
+	for range keyring.MaxLive - 1 {
+		r.rotate(0, 30*day)
+	}
+	r.rollback(time.Hour, 1, 9*day)
+	r.rotate(2*time.Hour, 9*day)
+	r.Extend(at(2*time.Hour), 1, time.Hour)
+	same(t, "first", r.forced(3*time.Hour, day), "retired 1@3h/superseded, created 11@3h")
+	same(t, "second", r.forced(3*time.Hour, day), "retired 2@3h/superseded, created 12@3h")
 }
 
 // TestWithdrawnMakesRoom among others, by when its grace began.
