@@ -52,6 +52,7 @@ type backend struct {
 	problems problemSet
 	tidy     tidyState
 	leaks    leakBudget
+	jobs     jobSet
 	importMu sync.Mutex // one import at a time; taken before a role's lock
 
 	// Verification.
@@ -153,6 +154,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.digestCache.drop(key)
 	case key == configPath:
 		b.forgetConfig()
+	case strings.HasPrefix(key, jobPrefix):
+		b.jobs.forget()
 	case key == markPath:
 		b.forgetMark()
 	case key == importedPath:

@@ -134,6 +134,11 @@ func (tx *roleTx) toRevoke(d *framework.FieldData) ([]int, error) {
 		}
 		return []int{n}, nil
 	}
+	return tx.live(), nil
+}
+
+// live are the versions that have not ended, the pending one included.
+func (tx *roleTx) live() []int {
 	var live []int
 	for i := range tx.rec.Ring.Versions {
 		v := &tx.rec.Ring.Versions[i]
@@ -141,7 +146,7 @@ func (tx *roleTx) toRevoke(d *framework.FieldData) ([]int, error) {
 			live = append(live, v.N)
 		}
 	}
-	return live, nil
+	return live
 }
 
 // revokeVersions kills the versions and, where the current one is among them

@@ -33,13 +33,14 @@ func (b *backend) paths() []*framework.Path {
 		b.pathsTidy(),
 		b.pathsReport(),
 		b.pathsImport(),
+		b.pathsBulk(),
 	)
 }
 
 // upkeep is the rest of a tick: what is not filed in the calendar.
 func (b *backend) upkeep(ctx context.Context, t *tick) error {
 	var errs []error
-	for _, fn := range []func(context.Context, *tick) error{b.flushUsage, b.tidySlowly} {
+	for _, fn := range []func(context.Context, *tick) error{b.runJobs, b.flushUsage, b.tidySlowly} {
 		errs = append(errs, fn(ctx, t))
 	}
 	return errors.Join(errs...)

@@ -279,19 +279,23 @@ func (t *tick) judge(ctx context.Context, e dueEntry) dueJob {
 }
 
 // mayMint waits for the pace of rotations, within the tick's time.
-func (t *tick) mayMint(ctx context.Context) bool {
-	if t.pace == nil {
+func (t *tick) mayMint(ctx context.Context) bool { return t.b.paced(ctx, t.pace) }
+
+// paced waits until the limiter, nil for none, lets one more action happen;
+// false if that is not before ctx is done.
+func (b *backend) paced(ctx context.Context, limiter *rate.Limiter) bool {
+	if limiter == nil {
 		return true
 	}
 	for {
-		now := t.b.clock.Now()
-		r := t.pace.ReserveN(now, 1)
+		now := b.clock.Now()
+		r := limiter.ReserveN(now, 1)
 		wait := r.DelayFrom(now)
 		if wait == 0 {
 			return true
 		}
 		r.CancelAt(now)
-		if !t.b.clock.Wait(ctx, wait) {
+		if !b.clock.Wait(ctx, wait) {
 			return false
 		}
 	}
