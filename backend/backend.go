@@ -54,6 +54,7 @@ type backend struct {
 	leaks    leakBudget
 	jobs     jobSet
 	importMu sync.Mutex // one import at a time; taken before a role's lock
+	prefixes prefixState
 
 	// Verification.
 	views    *keyViews
@@ -160,6 +161,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.forgetMark()
 	case key == importedPath:
 		b.imported.forget()
+	case key == prefixesPath:
+		b.prefixes.forget()
 	}
 }
 

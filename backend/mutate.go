@@ -192,6 +192,9 @@ func (tx *roleTx) commit() error {
 	if err := tx.forget(); err != nil {
 		return err
 	}
+	if err := tx.optional(tx.notePrefixes()); err != nil {
+		return err
+	}
 	for i := range tx.minted {
 		if tx.minted[i].written {
 			continue

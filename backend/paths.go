@@ -34,6 +34,7 @@ func (b *backend) paths() []*framework.Path {
 		b.pathsReport(),
 		b.pathsImport(),
 		b.pathsBulk(),
+		b.pathsKeyFormat(),
 	)
 }
 
