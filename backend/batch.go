@@ -63,3 +63,81 @@ func decodeItem(item json.RawMessage, into any) error {
 	}
 	return nil
 }
+
+// plainItem reads an item that is as plain as nearly all are: an object of
+// strings and lists of strings, without escapes. set gets each member once; a
+// string is a list of one that is marked as such. Whatever else the item is, or
+// if set refuses, the answer is false, and decodeItem is to be asked.
+func plainItem(item string, set func(name string, value []string, list bool) bool) bool {
+	p := plainText{rest: item}
+	if !p.eat('{') {
+		return false
+	}
+	var one [1]string
+	for first := true; !p.eat('}'); first = false {
+		if !first && !p.eat(',') {
+			return false
+		}
+		name, ok := p.text()
+		if !ok || !p.eat(':') {
+			return false
+		}
+		if !p.eat('[') {
+			if one[0], ok = p.text(); !ok || !set(name, one[:], false) {
+				return false
+			}
+			continue
+		}
+		list := []string{}
+		for !p.eat(']') {
+			if len(list) > 0 && !p.eat(',') {
+				return false
+			}
+			text, ok := p.text()
+			if !ok {
+				return false
+			}
+			list = append(list, text)
+		}
+		if !set(name, list, true) {
+			return false
+		}
+	}
+	p.space()
+	return p.rest == ""
+}
+
+type plainText struct{ rest string }
+
+func (p *plainText) space() {
+	for p.rest != "" && (p.rest[0] == ' ' || p.rest[0] == '\t' || p.rest[0] == '\n' || p.rest[0] == '\r') {
+		p.rest = p.rest[1:]
+	}
+}
+
+func (p *plainText) eat(c byte) bool {
+	p.space()
+	if p.rest == "" || p.rest[0] != c {
+		return false
+	}
+	p.rest = p.rest[1:]
+	return true
+}
+
+// text reads a string of printable ASCII without escapes.
+func (p *plainText) text() (string, bool) {
+	if !p.eat('"') {
+		return "", false
+	}
+	for i := range len(p.rest) {
+		switch c := p.rest[i]; {
+		case c == '"':
+			text := p.rest[:i]
+			p.rest = p.rest[i+1:]
+			return text, true
+		case c < ' ' || c > '~' || c == '\\':
+			return "", false
+		}
+	}
+	return "", false
+}

@@ -190,12 +190,55 @@ type batchQuestion struct {
 
 func (i *batchQuestion) question(role string) (question, error) {
 	q := question{role: role, scopes: i.Scopes, remoteAddr: i.RemoteAddr, client: i.Client, byID: i.KeyID != nil || i.RoleID != nil}
-	for from, to := range map[*string]*string{i.Key: &q.key, i.KeyID: &q.keyID, i.RoleID: &q.roleID} {
-		if from != nil {
-			*to = *from
+	for _, field := range []struct{ from, to *string }{{i.Key, &q.key}, {i.KeyID, &q.keyID}, {i.RoleID, &q.roleID}} {
+		if field.from != nil {
+			*field.to = *field.from
 		}
 	}
 	return q, q.check(i.Key != nil)
+}
+
+// readQuestion reads an item of a batch.
+func readQuestion(item json.RawMessage, role string) (question, error) {
+	q, byKey := question{role: role}, false
+	var seen [6]bool
+	plain := plainItem(string(item), func(name string, value []string, list bool) bool {
+		to, n := (*string)(nil), 0
+		switch name {
+		case "key":
+			to, n, byKey = &q.key, 0, true
+		case "key_id":
+			to, n, q.byID = &q.keyID, 1, true
+		case "role_id":
+			to, n, q.byID = &q.roleID, 2, true
+		case "remote_addr":
+			to, n = &q.remoteAddr, 3
+		case "client":
+			to, n = &q.client, 4
+		case "scopes":
+			n = 5
+		default:
+			return false
+		}
+		if seen[n] || list != (to == nil) {
+			return false
+		}
+		seen[n] = true
+		if to == nil {
+			q.scopes = value
+		} else {
+			*to = value[0]
+		}
+		return true
+	})
+	if plain {
+		return q, q.check(byKey)
+	}
+	var in batchQuestion
+	if err := decodeItem(item, &in); err != nil {
+		return question{}, err
+	}
+	return in.question(role)
 }
 
 // verifyBatch answers each item by itself. An item that can not be read is
@@ -225,12 +268,4 @@ func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, r
 		results[i] = b.rendered(&v)
 	}
 	return answer(map[string]any{"results": results}), nil
-}
-
-func readQuestion(item json.RawMessage, role string) (question, error) {
-	var in batchQuestion
-	if err := decodeItem(item, &in); err != nil {
-		return question{}, err
-	}
-	return in.question(role)
 }
