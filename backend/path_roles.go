@@ -18,8 +18,9 @@ const maxListLimit = 1000
 
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
 
-// validName: a role can have that name.
-func validName(name string) bool { return nameForm.MatchString(name) }
+// validName: a role can have that name. Vault's storage refuses keys with two
+// dots in a row, wherever they stand.
+func validName(name string) bool { return nameForm.MatchString(name) && !strings.Contains(name, "..") }
 
 func (b *backend) pathsRoles() []*framework.Path {
 	attrs := &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationSuffix: "role"}
