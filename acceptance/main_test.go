@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// serverVariable names the program of a real server; unset, the suite runs behind the development server only.
+const serverVariable = "SERVER_BIN"
+
+// errNotYet is why a wait goes on.
+var errNotYet = errors.New("not yet")
+
+const pluginName = "vault-plugin-secrets-apikeys"
+
+// programs are what is tested, built once from the sources beside this package.
+var programs struct {
+	dir, plugin, devserver, demo string
+	// real is a Vault or OpenBao, or empty.
+	real string
+}
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if err := prepare(); err != nil {
+		fmt.Fprintln(os.Stderr, "acceptance:", err)
+		return 1
+	}
+	defer os.RemoveAll(programs.dir)
+	return m.Run()
+}
+
+func prepare() error {
+	if name, set := os.LookupEnv(serverVariable); set {
+		if name == "" {
+			return errors.New(serverVariable + " is empty: name the program of a Vault or OpenBao, or unset it")
+		}
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return fmt.Errorf("%s: %w", serverVariable, err)
+		}
+		if programs.real, err = filepath.Abs(path); err != nil {
+			return err
+		}
+	}
+	// What a developer exported for servers of his own must not reach clients or servers here.
+	for _, kv := range os.Environ() {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") {
+			if err := os.Unsetenv(name); err != nil {
+				return err
+			}
+		}
+	}
+	// Short, because the plugin's socket is made below it when it is TMPDIR; resolved, because servers want
+	// the true path of the plugin directory.
+	dir, err := os.MkdirTemp("", "ak")
+	if err != nil {
+		return err
+	}
+	if programs.dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return err
+	}
+	plugins := filepath.Join(programs.dir, "plugins")
+	if err := os.Mkdir(plugins, 0o755); err != nil {
+		return err
+	}
+	programs.plugin = filepath.Join(plugins, pluginName)
+	programs.devserver = filepath.Join(programs.dir, "devserver")
+	programs.demo = filepath.Join(programs.dir, "demo")
+	for out, pkg := range map[string]string{
+		programs.plugin:    "../cmd/" + pluginName,
+		programs.devserver: "../cmd/devserver",
+		programs.demo:      "../scripts/demo",
+	} {
+		build := exec.Command("go", "build", "-o", out, pkg)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", pkg, err, text)
+		}
+	}
+	return nil
+}
+
+// TestAcceptance runs every scenario on every server at hand that can take part in it.
+func TestAcceptance(t *testing.T) {
+	t.Parallel()
+	kinds := []struct {
+		name  string
+		start func(t *testing.T) server
+	}{{"devserver", startDevserver}}
+	if programs.real != "" {
+		kinds = append(kinds, []struct {
+			name  string
+			start func(t *testing.T) server
+		}{{"real", startReal}, {"cluster", startCluster}}...)
+	}
+	for _, kind := range kinds {
+		t.Run(kind.name, func(t *testing.T) {
+			s := &suite{server: kind.start(t)}
+			t.Cleanup(func() { s.checkLogs(t) })
+			s.run(t)
+		})
+	}
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import "testing"
+
+// real is a single real server on integrated storage.
+type real struct {
+	node             *node
+	unsealKey, token string
+}
+
+func startReal(t *testing.T) server {
+	s := &real{node: newNode(t, raftDir(t), "n1", []string{freeAddress(t)}, 0, 1)}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("server log:\n%s", tail(s.logs()))
+		}
+	})
+	s.node.start()
+	s.unsealKey, s.token = s.node.initialise()
+	s.unseal(t)
+	s.node.register(s.token)
+	return s
+}
+
+func (s *real) root() string                  { return s.token }
+func (s *real) addresses(*testing.T) []string { return []string{s.node.url()} }
+func (s *real) can(f feature) bool            { return f == crashes || f == runsAgent }
+func (s *real) pluginPIDs(t *testing.T) []int { return children(t, s.node.process.cmd.Process.Pid) }
+func (s *real) stepDown(t *testing.T)         { t.Fatal("a single server has no other node") }
+func (s *real) logs() string                  { return s.node.out.String() }
+
+func (s *real) seal(t *testing.T) {
+	t.Helper()
+	if err := s.node.client(s.token).Sys().Seal(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *real) unseal(t *testing.T) {
+	t.Helper()
+	s.node.unseal(t, s.unsealKey)
+	s.node.waitHealth(t, 200)
+}
+
+func (s *real) crash(t *testing.T) {
+	t.Helper()
+	s.node.process.kill()
+	s.node.start()
+	s.unseal(t)
+}
