@@ -60,17 +60,33 @@ func TestMintedVersion(t *testing.T) {
 			keyring.Mint{KeyID: "k", Prefix: "p", TTL: 2 * day, Held: true, Activate: at(5 * day)},
 			keyring.Version{TTL: 2 * day, Expires: at(3 * day)},
 		},
+		{
+			"imported",
+			keyring.Mint{KeyID: "k", Prefix: "p", Number: 7, Strength: "weak", Foreign: true},
+			keyring.Version{Activate: at(day), Activated: true, Strength: "weak", Foreign: true},
+		},
+		{
+			"imported with a number above the next",
+			keyring.Mint{KeyID: "k", Prefix: "p", Number: 12},
+			keyring.Version{N: 12, Activate: at(day), Activated: true},
+		},
+		{
+			"a number that was given out before is not given out again",
+			keyring.Mint{KeyID: "k", Prefix: "p", Number: 6},
+			keyring.Version{Activate: at(day), Activated: true},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := keyring.Ring{Last: 6}
 			if _, err := r.Rotate(at(day), c.m, false); err != nil {
 				t.Fatal(err)
 			}
-			c.want.N, c.want.KeyID, c.want.Prefix, c.want.Created = 7, "k", "p", at(day)
+			c.want.N = max(c.want.N, 7)
+			c.want.KeyID, c.want.Prefix, c.want.Created = "k", "p", at(day)
 			if len(r.Versions) != 1 || r.Versions[0] != c.want {
 				t.Errorf("\n got  %+v\n want %+v", r.Versions, c.want)
 			}
-			if r.Last != 7 {
+			if r.Last != c.want.N {
 				t.Errorf("last: %d", r.Last)
 			}
 		})
