@@ -88,7 +88,7 @@ func (r *Ring) Settle(now time.Time) []Event {
 		switch end, why, _ := r.retirement(i); {
 		case s.State == Retired:
 			s.retired, s.why = s.Until, s.Reason
-		case s.State == Expired && !end.IsZero() && end.Before(s.Until):
+		case s.State == Expired && end.Before(s.Until): // zero stays zero
 			s.retired, s.why = end, why
 		}
 		states[i] = s
