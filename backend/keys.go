@@ -59,6 +59,10 @@ func keyStatus(rec *keyRecord, role *roleRecord, now time.Time) keyring.Status {
 	switch {
 	case !rec.RevokedAt.IsZero():
 		return keyring.Status{State: keyring.Revoked, Until: rec.RevokedAt}
+	case st.State == keyring.Retired && !st.Until.IsZero() && !rec.Expires.After(st.Until):
+		// It had expired before its generation retired: how a key ended does not
+		// change afterwards.
+		return keyring.Status{State: keyring.Expired, Until: rec.Expires}
 	case st.State.Ended():
 		return st
 	case !now.Before(rec.Expires):

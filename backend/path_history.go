@@ -98,9 +98,13 @@ func (b *backend) history(ctx context.Context, req *logical.Request, d *framewor
 			older = oldest - 1
 		}
 	}
+	use, err := b.usageOf(ctx, req.Storage, rec)
+	if err != nil {
+		return nil, err
+	}
 	return answer(map[string]any{
 		"role": rec.Name, "role_id": rec.ID, "deleted": !rec.Deleted.IsZero(), "page": asked, "older_page": older,
-		"entries": historyView(entries, limit), "noise": noiseView(rec.Noise),
+		"entries": historyView(entries, limit), "noise": noiseView(use.noiseWith(rec)),
 	}), nil
 }
 
