@@ -359,7 +359,11 @@ const pausedRetry = 10 * time.Minute
 // removes the entry.
 func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 	if id, ok := strings.CutPrefix(e.name, deletedMark); ok {
-		return b.purgeDeleted(ctx, t, e, id)
+		err := b.purgeDeleted(ctx, t, e, id)
+		if err == nil {
+			b.clearProblem(ctx, t.s, e.name)
+		}
+		return err
 	}
 	unlock := b.lockRole(e.name)
 	defer unlock()

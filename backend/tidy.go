@@ -142,9 +142,9 @@ type tidyStage struct {
 // tidyStages are the stages of a pass. A later build may add and reorder them:
 // an unknown name begins anew.
 var tidyStages = []tidyStage{
-	{"problems", (*tidyRun).problems},
-	{"attention", (*tidyRun).attention},
 	{"deleted", (*tidyRun).deletedRoles},
+	{"problems", (*tidyRun).problems}, // behind deleted
+	{"attention", (*tidyRun).attention},
 	{"strays", (*tidyRun).strays},
 	{"roles", (*tidyRun).roles},
 	{"keys", (*tidyRun).keys},
@@ -228,6 +228,14 @@ func (r *tidyRun) stages(ctx context.Context) error {
 	return nil
 }
 
+// counted counts the records that a visit looks at.
+func (r *tidyRun) counted(visit func(context.Context, string) error) func(context.Context, string) error {
+	return func(ctx context.Context, name string) error {
+		r.rec.Counts.Examined++
+		return visit(ctx, name)
+	}
+}
+
 func (r *tidyRun) over(ctx context.Context) bool { return ctx.Err() != nil || r.s.calls >= r.calls }
 
 // walk visits the names behind the cursor, in order. What fails for one of
@@ -245,8 +253,6 @@ func (r *tidyRun) walk(ctx context.Context, names []string, visit func(context.C
 		case err != nil:
 			r.rec.Counts.Failed++
 			r.b.Logger().Warn("tidy passes over a record", "stage", r.rec.Stage, "error", err)
-		default:
-			r.rec.Counts.Examined++
 		}
 		r.rec.After = name
 	}
@@ -274,7 +280,7 @@ func (r *tidyRun) stream(ctx context.Context, prefix string, visit func(context.
 			}
 			t.prefix, t.names, t.last = prefix, rest, len(all) <= tidyChunk
 		}
-		if done, err := r.walk(ctx, rest, visit); err != nil || !done {
+		if done, err := r.walk(ctx, rest, r.counted(visit)); err != nil || !done {
 			return false, err
 		}
 		if t.last {

@@ -40,7 +40,7 @@ func (r *tidyRun) keys(ctx context.Context) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if done, err := r.walk(ctx, ids, r.key); err != nil || !done {
+		if done, err := r.walk(ctx, ids, r.counted(r.key)); err != nil || !done {
 			return false, err
 		}
 		r.rec.After = shard + shardDone

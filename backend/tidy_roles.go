@@ -30,6 +30,7 @@ func (r *tidyRun) problems(ctx context.Context) (bool, error) {
 		if role != nil && (known || r.now.Sub(p.Next) < 2*maxBackoff) {
 			return nil
 		}
+		r.b.problems.clear(name)
 		return r.remove(ctx, problemPath(name), &r.rec.Counts.Problems)
 	})
 }
@@ -104,7 +105,16 @@ func (r *tidyRun) refile(ctx context.Context, name string, due, look time.Time) 
 	if due.IsZero() || look.Before(due) {
 		due = look
 	}
-	if err := putBytes(ctx, r.s, duePath(r.b.fileAt(due), name), dueValue); err != nil {
+	return r.fileOnce(ctx, duePath(r.b.fileAt(due), name))
+}
+
+// fileOnce writes an entry of the calendar or of an index that is not there.
+func (r *tidyRun) fileOnce(ctx context.Context, path string) error {
+	entry, err := r.s.Get(ctx, path)
+	if err != nil || entry != nil {
+		return err
+	}
+	if err := putBytes(ctx, r.s, path, dueValue); err != nil {
 		return err
 	}
 	r.rec.Counts.Refiled++
@@ -179,10 +189,9 @@ func (r *tidyRun) stray(ctx context.Context, e dueEntry) error {
 		return err
 	}
 	if rec != nil && rec.Due.Equal(e.minute) {
-		if err := putBytes(ctx, r.s, duePath(r.b.fileAt(e.minute), e.name), dueValue); err != nil {
+		if err := r.fileOnce(ctx, duePath(r.b.fileAt(e.minute), e.name)); err != nil {
 			return err
 		}
-		r.rec.Counts.Refiled++
 	}
 	return r.remove(ctx, duePath(e.minute, e.name), &r.rec.Counts.Entries)
 }
@@ -236,16 +245,8 @@ func (r *tidyRun) fileRole(ctx context.Context, rec *roleRecord) error {
 	}
 	now := r.b.now(rec.Committed)
 	if r.b.notable(rec, t, now) {
-		path := attentionPath(rec.Name)
-		entry, err := r.s.Get(ctx, path)
-		if err != nil {
+		if err := r.fileOnce(ctx, attentionPath(rec.Name)); err != nil {
 			return err
-		}
-		if entry == nil {
-			if err := putBytes(ctx, r.s, path, dueValue); err != nil {
-				return err
-			}
-			r.rec.Counts.Refiled++
 		}
 	}
 	look := r.b.nextLook(rec, t, now)
