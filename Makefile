@@ -49,6 +49,13 @@ demo: build ## Watch a key being issued, rotated, retired and revoked, in under 
 .PHONY: test
 test: need-go ## Run all tests with the race detector
 	@scripts/test.sh $(PACKAGES)
+	@$(MAKE) --no-print-directory test-gitleaks
+
+# A module of its own and outside the workspace, so that the scanner's
+# requirements stay out of the plugin's.
+.PHONY: test-gitleaks
+test-gitleaks: need-go ## Hold the rules that key-format serves against the real gitleaks
+	@GOWORK=off $(GO) -C acceptance/gitleaks test -timeout 5m ./...
 
 .PHONY: acceptance
 acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao>

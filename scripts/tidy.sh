@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tidies go.mod and go.sum of the root module and of bootstrap/sdk. A plain
+# Tidies go.mod and go.sum of the root module and of those inside it. A plain
 # `go mod tidy` would fetch the official Vault SDK, which not every registry
 # serves; so a copy of go.mod is tidied in which bootstrap/sdk stands for it, and
 # the result is taken over without the replacement. With --check it changes
@@ -27,9 +27,12 @@ if [ "${1:-}" = --check ]; then
 	for f in go.mod go.sum; do
 		diff -u "$f" "$dir/$f" || { echo "$f is not tidy, run make tidy" >&2; exit 1; }
 	done
-	"$GO" -C bootstrap/sdk mod tidy -diff || { echo "bootstrap/sdk/go.mod is not tidy, run make tidy" >&2; exit 1; }
+	for m in bootstrap/sdk acceptance/gitleaks; do
+		"$GO" -C "$m" mod tidy -diff || { echo "$m/go.mod is not tidy, run make tidy" >&2; exit 1; }
+	done
 	exit 0
 fi
 cp "$dir/go.mod" go.mod
 cp "$dir/go.sum" go.sum
 "$GO" -C bootstrap/sdk mod tidy
+"$GO" -C acceptance/gitleaks mod tidy

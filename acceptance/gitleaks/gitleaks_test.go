@@ -10,10 +10,8 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -162,36 +160,32 @@ func TestRulesFindWhatKeysLookLike(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			planted, near, wrong := map[string]string{}, map[string]string{}, map[string]string{}
-			place := func(kind map[string]string, under string, files map[string]string, key string) {
-				for _, f := range slices.Sorted(maps.Keys(files)) {
-					kind[filepath.Join(under, f)] = key
-				}
-				for f, text := range files {
-					plant(t, filepath.Join(dir, under), map[string]string{f: text})
-				}
-			}
+			type planting struct{ key, text string }
+			planted, near, wrong := map[string]planting{}, map[string]planting{}, map[string]planting{}
 			for i, p := range prefixes {
 				key := mint(t, p)
-				at := fmt.Sprint("service-", i)
-				place(planted, filepath.Join(at, "planted"), inFiles(key), key)
-				place(near, filepath.Join(at, "near"), nearMisses(key), key)
-				place(wrong, filepath.Join(at, "wrong"), wrongChecksums(key), key)
+				for kind, files := range map[string]map[string]string{"planted": inFiles(key), "near": nearMisses(key), "wrong": wrongChecksums(key)} {
+					under := filepath.Join(fmt.Sprint("service-", i), kind)
+					plant(t, filepath.Join(dir, under), files)
+					for name, text := range files {
+						map[string]map[string]planting{"planted": planted, "near": near, "wrong": wrong}[kind][filepath.Join(under, name)] = planting{key, text}
+					}
+				}
 			}
 
 			found := scan(t, toml, dir)
-			for file, key := range planted {
-				if n := count(found[file], key); n == 0 {
-					t.Errorf("%s: the key is not found", file)
-				} else if strings.HasSuffix(file, "access.log") && n != 2 {
-					t.Errorf("%s: found %d times, want 2", file, n)
+			for file, p := range planted {
+				// One where the key stands in another encoding.
+				want := max(1, strings.Count(p.text, p.key))
+				if n := count(found[file], p.key); n < want {
+					t.Errorf("%s: found %d times, want %d", file, n, want)
 				}
 				for _, f := range found[file] {
-					if f.Secret == key && f.RuleID != "apikeys-"+prefixOf(t, key) {
+					if f.Secret == p.key && f.RuleID != "apikeys-"+prefixOf(t, p.key) {
 						t.Errorf("%s: the key is found by rule %s", file, f.RuleID)
 					}
-					if _, err := keyformat.Parse(f.Secret); err != nil && f.Secret != key[len("acme_"):] {
-						t.Errorf("%s: something else is found: %v", file, err)
+					if _, err := keyformat.Parse(f.Secret); err == nil && f.Secret != p.key {
+						t.Errorf("%s: something else passes for a key", file)
 					}
 				}
 			}
@@ -246,7 +240,7 @@ func TestPrefixThatEndsLikeAnother(t *testing.T) {
 			bad++
 		}
 	}
-	if good != 1 || bad > 1 {
+	if good != 1 || bad != 1 {
 		t.Errorf("%d good and %d bad findings of one key", good, bad)
 	}
 }
