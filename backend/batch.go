@@ -5,7 +5,9 @@ package backend
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -58,10 +60,13 @@ func batchItems(text string) ([]json.RawMessage, error) {
 func decodeItem(item json.RawMessage, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(item))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil || dec.More() {
-		return refuse("batch", nil, "an item is not a JSON object with the fields of this path", "see the path's help")
+	err := dec.Decode(into)
+	if err == nil {
+		if _, err = dec.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
 	}
-	return nil
+	return refuse("batch", nil, "an item is not a JSON object with the fields of this path", "see the path's help")
 }
 
 // plainItem reads an item that is as plain as nearly all are: an object of

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"math"
+	"sync"
 
 	"github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
@@ -18,6 +19,7 @@ const maxLimiters = 20000
 type rateLimits struct {
 	buckets *lru.Cache[string, *rate.Limiter] // by role id
 	clock   clock
+	mu      sync.Mutex // held to make a bucket
 }
 
 func newRateLimits(c clock) *rateLimits {
@@ -34,24 +36,25 @@ func (r *rateLimits) take(role *roleRecord) bool {
 	if limit <= 0 {
 		return true
 	}
-	bucket, found := r.buckets.Get(role.ID)
-	if !found {
-		// Whoever was first has the bucket.
-		fresh := rate.NewLimiter(rate.Limit(limit), burst(limit))
-		if had, raced, _ := r.buckets.PeekOrAdd(role.ID, fresh); raced {
-			bucket = had
-		} else {
-			bucket = fresh
-		}
-	}
+	bucket := r.bucket(role.ID, limit)
 	// Not the instant of the verification: that one stands still while the
 	// clock catches up with what was committed before.
-	now := r.clock.Now()
-	if bucket.Limit() != rate.Limit(limit) {
-		bucket.SetLimitAt(now, rate.Limit(limit))
-		bucket.SetBurstAt(now, burst(limit))
+	return bucket.AllowN(r.clock.Now(), 1)
+}
+
+// bucket is the role's. A new limit begins with a full one.
+func (r *rateLimits) bucket(roleID string, limit float64) *rate.Limiter {
+	if b, ok := r.buckets.Get(roleID); ok && b.Limit() == rate.Limit(limit) {
+		return b
 	}
-	return bucket.AllowN(now, 1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b, ok := r.buckets.Get(roleID)
+	if !ok || b.Limit() != rate.Limit(limit) {
+		b = rate.NewLimiter(rate.Limit(limit), burst(limit))
+		r.buckets.Add(roleID, b)
+	}
+	return b
 }
 
 // burst is one second's worth, at least one request.

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestVerifyBatchItems(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", map[string]any{"scopes": "orders:read", "allowed_cidrs": "10.0.0.0/8"})
+	m.write("roles/s", nil)
+	r, s := m.read("creds/r"), m.read("creds/s")
+	type item struct{ text, code, fault string }
+	quoted := func(v any) string { return fmt.Sprintf("%q", v) }
+	rKey, sKey := quoted(r["api_key"]), quoted(s["api_key"])
+	items := []item{
+		{`{"key":` + sKey + `}`, "VALID", ""},
+		{`{"key": ` + rKey + ` , "remote_addr" : "10.1.1.1","scopes":["orders:read"]}`, "VALID", ""},
+		{`{"key":` + rKey + `,"remote_addr":"10.1.1.1","scopes":["orders:read","orders:write"]}`, "INSUFFICIENT_SCOPE", ""},
+		{`{"key":` + rKey + `,"scopes":[]}`, "FORBIDDEN_IP", ""},
+		{`{"key":` + quoted(unknownKey(t)) + `}`, "NOT_FOUND", ""},
+		{`{"key":"short"}`, "MALFORMED", ""},
+		{`{"key_id":` + quoted(r["key_id"]) + `,"role_id":` + quoted(m.read("status/r")["role_id"]) + `}`, "STATE", ""},
+		{`{"key":` + sKey + `,"client":"gateway \u0041"}`, "VALID", ""},
+		{`{"key":null}`, "MALFORMED", "is missing"},
+		{`{}`, "MALFORMED", "is missing"},
+		{`null`, "MALFORMED", "is missing"},
+		{`{"key":17}`, "MALFORMED", "not a JSON object"},
+		{`{"key":[` + sKey + `]}`, "MALFORMED", "not a JSON object"},
+		{`{"key":` + sKey + `,"scopes":"orders:read"}`, "MALFORMED", "not a JSON object"},
+		{`{"key":` + sKey + `,"other":1}`, "MALFORMED", "not a JSON object"},
+		{`{"key_id":` + sKey + `,"role_id":"x"}`, "MALFORMED", "is a whole key"},
+		{`{"key":` + sKey + `,"client":"` + strings.Repeat("c", 65) + `"}`, "MALFORMED", "client"},
+		{`"` + strings.Trim(sKey, `"`) + `"`, "MALFORMED", "not a JSON object"},
+		{`{"key":` + sKey + `}`, "VALID", ""},
+	}
+	broken := []item{
+		{`{"key":` + sKey, "MALFORMED", "not a JSON object"},
+		{`{"key":` + sKey + `}}`, "MALFORMED", "not a JSON object"},
+		{`{"key":` + sKey + `} {"key":` + sKey + `}`, "MALFORMED", "not a JSON object"},
+		{strings.Trim(sKey, `"`), "MALFORMED", "not a JSON object"},
+	}
+	join := func(items []item, sep string) string {
+		var texts []string
+		for _, i := range items {
+			texts = append(texts, i.text)
+		}
+		return strings.Join(texts, sep)
+	}
+	lines := append(append([]item{}, items...), broken...)
+	for name, c := range map[string]struct {
+		text string
+		want []item
+	}{
+		"array":            {"[" + join(items, ",") + "]", items},
+		"array with space": {" [ " + join(items, " ,\n ") + " ]\n", items},
+		"lines":            {join(lines, "\n"), lines},
+		"lines with CR":    {"\r\n" + join(lines, "\r\n\r\n") + "\r\n", lines},
+	} {
+		got := m.write("verify", map[string]any{"batch": c.text})
+		expectFields(t, got, []string{"results"})
+		results := got["results"].([]any)
+		if len(results) != len(c.want) {
+			t.Fatalf("%s: %d results for %d items", name, len(results), len(c.want))
+		}
+		for i, want := range c.want {
+			res := results[i].(map[string]any)
+			fault, _ := res["error"].(string)
+			if res["code"] != want.code || res["valid"] != (want.code == "VALID") || (want.fault == "") != (fault == "") || !strings.Contains(fault, want.fault) {
+				t.Errorf("%s, item %d (%s): %v", name, i, want.code, res)
+			}
+		}
+		text, err := json.Marshal(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range []string{rKey, sKey} {
+			if strings.Contains(string(text), strings.Trim(key, `"`)) {
+				t.Errorf("%s: the answer shows a key", name)
+			}
+		}
+	}
+}
+
+// plainItem reads what it reads just as the decoder does.
+func FuzzPlainItem(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"key":"a"}`, `{"key":"a","scopes":["x","y"]}`, `{"key":"a","key":"b"}`, `{"KEY":"a"}`, `{"key":"\u0041"}`, ` { "client" : "c" } `,
+		`{"key":"a",}`, `{,}`, `{"scopes":[,]}`, `{"scopes":["a",]}`, `{"scopes":[]}`, `[]`, `{"key":"a"}x`, "{\"key\":\"\x7f\"}", `{"key":"é"}`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var in batchQuestion
+		seen := map[string]bool{}
+		plain := plainItem(text, func(name string, value []string, list bool) bool {
+			if seen[name] {
+				return false
+			}
+			seen[name] = true
+			one := value
+			if !list {
+				v := value[0]
+				switch name {
+				case "key":
+					in.Key = &v
+				case "key_id":
+					in.KeyID = &v
+				case "role_id":
+					in.RoleID = &v
+				case "remote_addr":
+					in.RemoteAddr = v
+				case "client":
+					in.Client = v
+				default:
+					return false
+				}
+				return true
+			}
+			if name != "scopes" {
+				return false
+			}
+			in.Scopes = one
+			return true
+		})
+		if !plain {
+			return
+		}
+		var want batchQuestion
+		if err := decodeItem(json.RawMessage(text), &want); err != nil {
+			t.Fatalf("read what the decoder refuses: %v", err)
+		}
+		if !reflect.DeepEqual(in, want) {
+			t.Fatalf("read %+v, want %+v", in, want)
+		}
+	})
+}
