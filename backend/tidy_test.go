@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -265,7 +266,7 @@ func TestTidyLeavesAloneWhatIsYoung(t *testing.T) {
 		t.Fatal("the commit was to fail:", resp)
 	}
 	m.storage = s
-	m.clock.advance(tidyAge - time.Second)
+	m.clock.advance(time.Hour - time.Second)
 	if got := m.tidyAll(); got["removed_keys"] != int64(0) || got["removed_secrets"] != int64(0) {
 		t.Errorf("what may be under way is removed: %v", got)
 	}
@@ -423,7 +424,7 @@ func TestTidyRemovesDeadKeysAfterThirtyDays(t *testing.T) {
 	m := newMount(t)
 	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "30m"})
 	dead := m.lease("d", nil).Data
-	m.clock.advance(30*time.Minute + deadKept)
+	m.clock.advance(30*time.Minute + 30*24*time.Hour)
 	live := m.lease("d", nil).Data
 	m.tidyAll()
 	m.expectVerdict(dead["api_key"], "EXPIRED")
@@ -539,6 +540,75 @@ func TestTidyByHandIsFinishedByTheTicks(t *testing.T) {
 	}
 	if got := m.write("tidy", nil); got["started"] != stamp(m.clock.Now()) || got["examined"] == int64(0) {
 		t.Errorf("tidy answers %v", got)
+	}
+}
+
+// TestTidyReadsLongListsInParts: few names are kept from one slice to the next.
+func TestTidyReadsLongListsInParts(t *testing.T) {
+	m := newMount(t)
+	ctx := context.Background()
+	const n = 2*tidyChunk + 10
+	for i := range n {
+		if err := putBytes(ctx, m.storage, attentionPath(fmt.Sprintf("gone-%06d", i)), dueValue); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := newProbe(m.storage)
+	m.storage = p
+	if got := m.tidyAll(); got["removed_problems"] != int64(n) {
+		t.Errorf("tidy did %v", got)
+	}
+	lists := 0
+	for _, call := range p.log {
+		if call == "list "+attentionPrefix {
+			lists++
+		}
+	}
+	if lists != 3 {
+		t.Errorf("the list was read %d times, want once for each %d names", lists, tidyChunk)
+	}
+	if len(m.tidy.names) > 0 {
+		t.Errorf("%d names are kept after the pass", len(m.tidy.names))
+	}
+}
+
+// TestTidyBesidesOthers runs passes while roles are written by others.
+func TestTidyBesidesOthers(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "30m"})
+	for i := range 4 {
+		m.write(fmt.Sprint("roles/s", i), nil)
+	}
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for n := range 20 {
+				switch name := fmt.Sprint("s", i); n % 4 {
+				case 0, 1:
+					m.write("rotate/"+name, map[string]any{"force": true})
+				case 2:
+					id := m.read("status/" + name)["role_id"].(string)
+					m.must(logical.DeleteOperation, "roles/"+name, nil)
+					m.write("restore/"+id, nil)
+				case 3:
+					m.lease("d", nil)
+				}
+			}
+		})
+	}
+	for range 5 {
+		m.clock.advance(20 * time.Minute)
+		m.tidyAll()
+	}
+	wg.Wait()
+	for i := range 4 {
+		m.expectVerdict(m.read(fmt.Sprint("creds/s", i))["api_key"], "VALID")
+	}
+	m.clock.advance(2 * tidyAge)
+	m.tidyAll()
+	m.tick()
+	if found := m.leftovers(); len(found) > 0 {
+		t.Error(strings.Join(found, "\n"))
 	}
 }
 
