@@ -137,6 +137,8 @@ func (tx *roleTx) setPolicy(p policy) error {
 	tx.rec.Policy, tx.terms = p, t
 	if replan {
 		tx.replan()
+	} else {
+		tx.plan(tx.rec.Next)
 	}
 	return nil
 }
@@ -166,7 +168,31 @@ func (tx *roleTx) replan() {
 	if p := tx.rec.Ring.Pending(tx.now); p != nil && p.Activate.After(from) {
 		from = p.Activate
 	}
-	tx.rec.Next = tx.terms.cadence.first(from, tx.terms.jitter)
+	tx.plan(tx.terms.cadence.first(from, tx.terms.jitter))
+}
+
+// plan makes next the next planned activation, or an earlier instant where the
+// version that it succeeds would end by itself before its readers have had
+// their grace: a rollback hands out an older key, an activation that was missed
+// may put the next one off, and a policy may rotate more rarely from now on.
+func (tx *roleTx) plan(next time.Time) {
+	tx.rec.Next = next
+	if next.IsZero() || tx.rec.Type != typeStatic {
+		return
+	}
+	last := tx.rec.Ring.Top(tx.now)
+	if p := tx.rec.Ring.Pending(tx.now); p != nil && !p.Activate.IsZero() {
+		last = p
+	}
+	if last == nil || last.Expires.IsZero() {
+		return
+	}
+	if st, _ := tx.rec.Ring.Status(last.N, tx.now); st.State.Ended() {
+		return
+	}
+	if latest := last.Expires.Add(-tx.terms.grace); latest.Before(next) {
+		tx.rec.Next = later(tx.now, latest)
+	}
 }
 
 // defaultGrace is the grace of a rotation for which nobody asked for one: the

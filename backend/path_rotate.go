@@ -217,7 +217,7 @@ func (b *backend) rotate(ctx context.Context, req *logical.Request, d *framework
 func (tx *roleTx) rebase(from time.Time) {
 	tx.rec.Next = time.Time{}
 	if tx.terms.cadence != nil {
-		tx.rec.Next = tx.terms.cadence.first(from, tx.terms.jitter)
+		tx.plan(tx.terms.cadence.first(from, tx.terms.jitter))
 	}
 }
 

@@ -476,7 +476,7 @@ func (tx *roleTx) rotateByPlan() error {
 		return err
 	}
 	tx.record(events, tx.by)
-	tx.rec.Next = tx.terms.cadence.after(planned, tx.now, tx.terms.jitter)
+	tx.plan(tx.terms.cadence.after(planned, tx.now, tx.terms.jitter))
 	tx.rotated()
 	return nil
 }
