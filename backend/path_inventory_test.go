@@ -137,6 +137,28 @@ func TestInventory(t *testing.T) {
 	}
 }
 
+func TestInventorySaysIfThePreviousIsInUse(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", map[string]any{"rotation_period": 0, "grace_period": "2h"})
+	old := m.read("creds/r")["api_key"]
+	m.expectVerdict(old, "VALID")
+	m.clock.advance(time.Minute)
+	m.write("rotate/r", nil)
+	inUse := func() any {
+		m.t.Helper()
+		_, info, _ := m.listed("inventory", nil)
+		return info["r"]["previous_in_use"]
+	}
+	m.clock.advance(time.Minute)
+	if inUse() != false {
+		t.Error("a use before the rotation counts")
+	}
+	m.expectVerdict(old, "VALID")
+	if inUse() != true {
+		t.Error("a use after the rotation does not count")
+	}
+}
+
 // problemList is the roles that the index of problems leads to.
 func (m *testMount) problemList() string {
 	m.t.Helper()
