@@ -99,8 +99,26 @@ func TestDeleteEndsTheKeysAndRestoreBringsThemBack(t *testing.T) {
 	if left := append(m.under(deletedPrefix), m.under(duePrefix+"2026")...); len(left) != 1 || strings.Contains(left[0], deletedMark) {
 		t.Errorf("left: %v", left)
 	}
-	if m.status(logical.ReadOperation, "roles/a", nil) != 200 && m.read("roles/a") == nil {
-		t.Error("the role is gone")
+	m.expectVerdict(m.restart().read("creds/a")["api_key"], "VALID")
+}
+
+// A second deletion has a time of its own, whatever the first left in the
+// calendar.
+func TestDeletedTwiceIsPurgedAfterTheSecond(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", nil)
+	key := m.read("creds/a")["api_key"]
+	id, _ := m.remove("a")
+	m.write("restore/"+id, nil)
+	m.clock.advance(12 * time.Hour)
+	m.remove("a")
+	m.run(13 * time.Hour)
+	m.write("restore/"+id, nil)
+	m.expectVerdict(key, "VALID")
+	m.remove("a")
+	m.run(25 * time.Hour)
+	if left := append(m.under(deletedPrefix), append(m.under(secretPrefix), m.under(duePrefix)...)...); len(left) != 0 {
+		t.Errorf("left: %v", left)
 	}
 }
 
@@ -197,6 +215,36 @@ func TestRecreatedRoleRevivesNothing(t *testing.T) {
 	m.write("restore/"+secondID, nil)
 	m.expectVerdict(key, "VALID")
 	m.refused(logical.UpdateOperation, "restore/"+thirdID, nil, "another role has the name")
+}
+
+// The look that the role needs may fall on the very minute of the purge.
+func TestRestoredRoleIsFiledAgain(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": "24h10m"})
+	id, _ := m.remove("a")
+	m.write("restore/"+id, nil)
+	m.run(24*time.Hour + 11*time.Minute)
+	if v := number(t, m.read("creds/a")["version"]); v != 2 {
+		t.Errorf("version %d", v)
+	}
+}
+
+// A copy that a crash left beside the living role is not what a purge goes by.
+func TestPurgeLeavesTheLivingAlone(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", nil)
+	id, _ := m.remove("a")
+	copied := dump(t, m.storage)[deletedPath(id)]
+	m.write("restore/"+id, nil)
+	if err := m.storage.Put(context.Background(), &logical.StorageEntry{Key: deletedPath(id), Value: []byte(copied)}); err != nil {
+		t.Fatal(err)
+	}
+	m.clock.advance(25 * time.Hour)
+	m.run(2 * time.Minute)
+	if left := m.under(deletedPrefix); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+	m.expectVerdict(m.restart().read("creds/a")["api_key"], "VALID")
 }
 
 func TestStaleCopyRevivesNothing(t *testing.T) {

@@ -206,7 +206,7 @@ func checkExclusive(old, p *policy) error {
 
 func checkJitter(c *policyCheck, _ string) error {
 	jitter := c.new.RotationJitter.duration()
-	if jitter == 0 || c.terms.cadence == nil || jitter < c.terms.shortest/4 || 4*jitter < c.terms.shortest {
+	if jitter == 0 || c.terms.cadence == nil || 4*jitter < c.terms.shortest {
 		return nil
 	}
 	return refuse("rotation_jitter", c.new.RotationJitter,
