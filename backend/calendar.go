@@ -89,6 +89,9 @@ func (b *backend) nextLook(rec *roleRecord, t terms, now time.Time) time.Time {
 			next = at
 		}
 	}
+	if rec.Owed {
+		consider(now)
+	}
 	if p := rec.Ring.Pending(now); p != nil {
 		// The clock alone activates; the look records that it did, so that no
 		// other clock can undo it.

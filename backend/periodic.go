@@ -424,6 +424,9 @@ func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
 		return acted, err
 	}
 	acted += extended
+	if tx.rec.Owed {
+		return acted + 1, tx.payOwed()
+	}
 	if cfg.RotationPaused {
 		return acted, nil
 	}
@@ -431,6 +434,28 @@ func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
 		return acted, nil
 	}
 	return acted + 1, tx.rotateByPlan()
+}
+
+// payOwed makes the replacement of a killed version that could not be made with
+// the kill. A pause of the automatic rotation does not hold it up: somebody
+// asked for it.
+func (tx *roleTx) payOwed() error {
+	if tx.rec.Ring.Current(tx.now) != nil {
+		tx.rec.Owed = false
+		return nil
+	}
+	m, err := tx.newVersion(tx.defaultGrace())
+	if err != nil {
+		return err
+	}
+	events, err := tx.rec.Ring.Rotate(tx.now, m, true)
+	if err != nil {
+		return err
+	}
+	tx.record(events, tx.by)
+	tx.rebase(tx.now)
+	tx.rotated()
+	return nil
 }
 
 // extendGrace prolongs the grace of an automatic rotation by a step while the
@@ -483,6 +508,7 @@ func (tx *roleTx) rotateByPlan() error {
 
 // rotated is what follows from any new version.
 func (tx *roleTx) rotated() {
+	tx.rec.Owed = false
 	if tx.rec.Type == typeDynamic {
 		tx.rec.LeaseTTL = seconds(tx.terms.ttl / time.Second)
 	}

@@ -74,6 +74,9 @@ type roleRecord struct {
 	// Next is the next planned activation after the pending version's; zero
 	// without automatic rotation.
 	Next time.Time `json:"next,omitzero"`
+	// Owed: a version was killed whose replacement could not be made with it. The
+	// periodic function makes it.
+	Owed bool `json:"owed,omitempty"`
 	// Due is the minute under which the calendar holds the role; zero if it
 	// holds it nowhere.
 	Due time.Time `json:"due,omitzero"`

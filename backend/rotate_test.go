@@ -268,6 +268,27 @@ func TestKillDoesNotFailWithItsReplacement(t *testing.T) {
 		t.Fatalf("%v %v", resp, err)
 	}
 	m.expectVerdict(key, "REVOKED")
+	m.refused(logical.ReadOperation, "creds/r", nil, "version 1 is revoked")
+
+	// What it owes is made by the periodic function, paused or not.
+	m.must(logical.PatchOperation, "roles/r", map[string]any{"rotation_paused": true})
+	m.run(2 * time.Minute)
+	m.expectVerdict(m.read("creds/r")["api_key"], "VALID")
+	m.run(2 * time.Minute)
+	m.expectStates("r", "revoked current")
+}
+
+func TestKillWithoutReplacementTakesThePendingVersionAlong(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", map[string]any{})
+	m.write("rotate/r", map[string]any{"activate_at": "1h"})
+	pending := m.read("creds/r/pending")["api_key"]
+	s := newProbe(m.storage)
+	s.onlyWrites = true
+	m.storage = s
+	s.arm(1, faultFail)
+	m.write("revoke/r", map[string]any{"version": 1})
+	m.expectVerdict(pending, "REVOKED")
 }
 
 func TestRevokeAllIsRepeatable(t *testing.T) {
