@@ -14,6 +14,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/time/rate"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 const (
@@ -484,6 +486,9 @@ func (tx *roleTx) extendGrace() (int, error) {
 // activation, or, where that is overdue, current at once, once for all that was
 // missed.
 func (tx *roleTx) rotateByPlan() error {
+	if tx.postponed() {
+		return nil
+	}
 	m, err := tx.newVersion(tx.defaultGrace())
 	if err != nil {
 		return err
@@ -504,6 +509,28 @@ func (tx *roleTx) rotateByPlan() error {
 	tx.plan(tx.terms.cadence.after(planned, tx.now, tx.terms.jitter))
 	tx.rotated()
 	return nil
+}
+
+// postponed puts the planned rotation off where it would have to end a version
+// that somebody who reads as he was told to may still hold: after many rotations
+// by hand, or when the policy's distance between rotations became much shorter.
+// A key that would end by itself meanwhile does not wait.
+func (tx *roleTx) postponed() bool {
+	planned := tx.rec.Next
+	m := keyring.Mint{Grace: tx.defaultGrace(), TTL: tx.terms.ttl, Activate: planned}
+	since, until, crowded := tx.rec.Ring.Crowded(tx.now, m)
+	if !crowded {
+		return false
+	}
+	if tx.rec.Type == typeStatic {
+		told := max(min(tx.terms.bound(), tx.terms.longest), tx.promised())
+		until = since.Add(told + tx.terms.grace/2)
+	}
+	if !until.After(tx.now) {
+		return false
+	}
+	tx.plan(until.Add(tx.terms.lead))
+	return tx.rec.Next.After(planned)
 }
 
 // rotated is what follows from any new version.

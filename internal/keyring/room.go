@@ -22,22 +22,49 @@ func (r *Ring) makeRoom(now time.Time, n int) []Event {
 func (r *Ring) evictable(now time.Time) int {
 	best, bestExtended, bestSince := -1, false, time.Time{}
 	for i := range r.Versions {
-		var since time.Time // the beginning of its grace
-		extended := false
-		switch st := r.status(i, now); st.State {
-		case Previous:
-			s := r.successor(i, now)
-			since, extended = s.Activate, s.Extended > 0 && st.Planned
-		case Withdrawn:
-			since = r.Versions[i].Withdrawn
-		default:
+		st := r.status(i, now)
+		since := r.graceBegan(i, st, now)
+		if since.IsZero() {
 			continue
 		}
+		extended := st.State == Previous && st.Planned && r.successor(i, now).Extended > 0
 		if best < 0 || extended && !bestExtended || extended == bestExtended && since.Before(bestSince) {
 			best, bestExtended, bestSince = i, extended, since
 		}
 	}
 	return best
+}
+
+// graceBegan is since when the version at i, which has that status, is not handed
+// out any more but still accepted; zero if it is not so.
+func (r *Ring) graceBegan(i int, st Status, now time.Time) time.Time {
+	switch st.State {
+	case Previous:
+		return r.successor(i, now).Activate
+	case Withdrawn:
+		return r.Versions[i].Withdrawn
+	default:
+		return time.Time{}
+	}
+}
+
+// Crowded tells whether Rotate with force would end a version early to make room
+// for m; of those, since when the one that was superseded last is, and the
+// latest of their ends as known now.
+func (r *Ring) Crowded(now time.Time, m Mint) (since, until time.Time, crowded bool) {
+	pending := r.Pending(now)
+	over := r.liveAfter(now, pending, m) - MaxLive
+	next := r.Clone()
+	if pending != nil {
+		next.kill(next.Get(pending.N), now)
+	}
+	for ; over > 0; over-- {
+		i := next.evictable(now)
+		st := next.status(i, now)
+		since, until, crowded = later(since, next.graceBegan(i, st, now)), later(until, st.Until), true
+		next.retire(i, now, Superseded)
+	}
+	return since, until, crowded
 }
 
 // nextToEnd names the version whose end will make room first.
