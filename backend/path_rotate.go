@@ -165,6 +165,23 @@ func (tx *roleTx) warnShortGrace(grace time.Duration, activation time.Time) {
 	}
 }
 
+// warnGap says that the current version ends by itself before the one that was
+// asked for takes over, and its readers have had their grace. A zero activation
+// is that of a held version.
+func (tx *roleTx) warnGap(cur *keyring.Version, activation time.Time, grace time.Duration) {
+	if cur == nil || cur.Expires.IsZero() || tx.rec.Type != typeStatic {
+		return
+	}
+	switch {
+	case activation.IsZero() && tx.terms.cadence != nil:
+		tx.warn("version %d ends by itself at %s, and automatic rotation waits for the promotion: promote before", cur.N, stamp(cur.Expires))
+	case activation.After(tx.now) && cur.Expires.Before(activation):
+		tx.warn("version %d ends by itself at %s: nobody holds a valid key from then until %s", cur.N, stamp(cur.Expires), stamp(activation))
+	case activation.After(tx.now) && cur.Expires.Before(activation.Add(grace)):
+		tx.warn("version %d ends by itself at %s, before the end of its grace", cur.N, stamp(cur.Expires))
+	}
+}
+
 func (b *backend) rotate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	if _, err := b.ensureDigest(ctx, req.Storage); err != nil {
 		return nil, err
@@ -207,6 +224,11 @@ func (b *backend) rotate(ctx context.Context, req *logical.Request, d *framework
 			if asked {
 				tx.warnShortGrace(grace, activation)
 			}
+		}
+		if stage {
+			tx.warnGap(prior, time.Time{}, grace)
+		} else {
+			tx.warnGap(prior, activation, grace)
 		}
 		tx.rotated()
 		return tx.rotationAnswer(tx.rec.Ring.Last, prior), nil
@@ -270,6 +292,7 @@ func (b *backend) promote(ctx context.Context, req *logical.Request, d *framewor
 		if asked {
 			tx.warnShortGrace(grace, at)
 		}
+		tx.warnGap(prior, at, grace)
 		return tx.rotationAnswer(n, prior), nil
 	})
 }
