@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// reportUse reports accepted uses of a key, as an instance of a cache does.
+func (m *testMount) reportUse(sequence int, keyID any, accepted int) map[string]any {
+	m.t.Helper()
+	now := m.clock.Now().Format(time.RFC3339)
+	return m.write("usage", map[string]any{
+		"instance": "edge-1", "sequence": sequence,
+		"batch": fmt.Sprintf(`{"key_id":%q,"accepted":%d,"refused":{"RATE_LIMITED":2},"first":%q,"last":%q,"client":"pod-1"}`, keyID, accepted, now, now),
+	})
+}
+
+func reportedIn(t *testing.T, m *testMount, role string) string {
+	t.Helper()
+	return usageLine(usageIn(t, m, role, 1)["reported"].(map[string]any))
+}
+
+func TestReportedUsageIsApart(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", nil)
+	creds := m.read("creds/r")
+	m.ask(creds["api_key"])
+	got := m.reportUse(1, creds["key_id"], 40)
+	if got["applied"] != true || number(t, got["sequence"]) != 1 {
+		t.Fatal(got)
+	}
+	for _, m := range []*testMount{m, m.afterCleanup()} {
+		if got := usageLine(usageIn(t, m, "r", 1)); got != "1" {
+			t.Errorf("seen: %s", got)
+		}
+		if got := reportedIn(t, m, "r"); got != "40 RATE_LIMITED=2 [pod-1 40 RATE_LIMITED=2]" {
+			t.Errorf("reported: %s", got)
+		}
+	}
+}
+
+func (m *testMount) afterCleanup() *testMount {
+	m.t.Helper()
+	m.Cleanup(m.t.Context())
+	return m.restart()
+}
+
+// A report counts once, whatever comes between it and its repeat.
+func TestRepeatedReports(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", nil)
+	id := m.read("creds/r")["key_id"]
+	m.reportUse(3, id, 10)
+	for _, sequence := range []int{3, 2, 1} {
+		got := m.reportUse(sequence, id, 10)
+		if got["applied"] != false || number(t, got["sequence"]) != 3 || len(got["results"].([]any)) != 0 {
+			t.Errorf("repeat %d: %v", sequence, got)
+		}
+	}
+	m.reportUse(4, id, 1)
+	want := "11 RATE_LIMITED=4 [pod-1 11 RATE_LIMITED=4]"
+	if got := reportedIn(t, m, "r"); got != want {
+		t.Errorf("counted %s, want %s", got, want)
+	}
+	m = m.afterCleanup()
+	m.reportUse(4, id, 1)
+	if got := reportedIn(t, m, "r"); got != want {
+		t.Errorf("after a restart %s, want %s", got, want)
+	}
+	// Another caller's, and another instance's, sequences are their own.
+	m.request.EntityID = "entity-2"
+	m.reportUse(1, id, 1)
+	m.write("usage", map[string]any{"instance": "edge-2", "sequence": 1, "batch": fmt.Sprintf(`{"key_id":%q,"accepted":1,"last":%d}`, id, m.clock.Now().Unix())})
+	if got := reportedIn(t, m, "r"); got != "13 RATE_LIMITED=6 [pod-1 12 RATE_LIMITED=6]" {
+		t.Errorf("others: %s", got)
+	}
+}
+
+// At every crash a repeated report counts once at most: counts are stored only
+// after it is stored that they were told.
+func TestReportsAndCrashes(t *testing.T) {
+	for call := 1; call <= 4; call++ {
+		for _, f := range []fault{faultCrash, faultApplyCrash} {
+			p := newProbe(&logical.InmemStorage{})
+			m := mountOn(t, p, newFakeClock())
+			m.write("roles/r", nil)
+			id := m.read("creds/r")["key_id"]
+			m.reportUse(1, id, 10)
+			p.onlyWrites = true
+			p.arm(call, f)
+			m.Cleanup(t.Context())
+			p.reset()
+			m = m.restart()
+			before := reportedIn(t, m, "r")
+			repeated := m.reportUse(1, id, 10)["applied"]
+			after := reportedIn(t, m, "r")
+			once := "10 RATE_LIMITED=2 [pod-1 10 RATE_LIMITED=2]"
+			lost := before == "0" && repeated == false && after == "0"
+			if after != once && !lost {
+				t.Errorf("crash %d at write %d: %s, and after the repeat (applied %v) %s", f, call, before, repeated, after)
+			}
+		}
+	}
+}
+
+func TestRefusedReportItems(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", nil)
+	m.write("roles/gone", nil)
+	goneID := m.read("creds/gone")["key_id"]
+	m.must(logical.DeleteOperation, "roles/gone", nil)
+	made := m.clock.Now()
+	m.clock.advance(time.Hour)
+	now := m.clock.Now()
+	creds := m.read("creds/r")
+	id := creds["key_id"]
+	item := func(more string) string {
+		return fmt.Sprintf(`{"key_id":%q,"first":%d,"last":%d%s}`, id, now.Add(-time.Minute).Unix(), now.Unix(), more)
+	}
+	times := func(first, last time.Time) string {
+		return fmt.Sprintf(`{"key_id":%q,"accepted":1,"first":%q,"last":%q}`, id, first.Format(time.RFC3339), last.Format(time.RFC3339))
+	}
+	for name, c := range map[string]struct{ item, fault string }{
+		"good":                   {item(`,"accepted":1`), ""},
+		"at the bound":           {item(`,"accepted":1000000000`), ""},
+		"right role id":          {item(`,"accepted":1,"role_id":"` + m.roleID("r") + `"`), ""},
+		"negative":               {item(`,"accepted":-1`), "accepted"},
+		"absurd":                 {item(`,"accepted":1000000001`), "accepted"},
+		"negative refusals":      {item(`,"refused":{"REVOKED":-1}`), "refused"},
+		"absurd refusals":        {item(`,"refused":{"REVOKED":1000000001}`), "refused"},
+		"unknown code":           {item(`,"refused":{"NOT_FOUND":1}`), "refused"},
+		"a fraction":             {item(`,"accepted":1.5`), "not a JSON object"},
+		"other role id":          {item(`,"accepted":1,"role_id":"x"`), "not known"},
+		"unknown key":            {`{"key_id":"abcdefghijkl","accepted":1,"last":1}`, "not known"},
+		"a key":                  {fmt.Sprintf(`{"key_id":%q,"accepted":1,"last":1}`, creds["api_key"]), "not known"},
+		"deleted role":           {fmt.Sprintf(`{"key_id":%q,"accepted":1,"last":%d}`, goneID, now.Unix()), "not known"},
+		"long label":             {item(`,"accepted":1,"client":"` + strings.Repeat("x", 65) + `"`), "client"},
+		"no time":                {fmt.Sprintf(`{"key_id":%q,"accepted":1}`, id), "last"},
+		"backwards":              {times(now, now.Add(-time.Second)), "before first"},
+		"slightly in the future": {times(now, now.Add(10*time.Minute)), ""},
+		"in the future":          {times(now, now.Add(10*time.Minute+time.Second)), "in the future"},
+		"slightly too early":     {times(made.Add(-10*time.Minute), now), ""},
+		"too early":              {times(made.Add(-10*time.Minute-time.Second), now), "before the key was made"},
+		"no JSON":                {`{"key_id":` + creds["api_key"].(string), "not a JSON object"},
+		"another field":          {item(`,"accepted":1,"valid":true`), "not a JSON object"},
+	} {
+		got := m.write("usage", map[string]any{
+			"instance": strings.ReplaceAll(name, " ", "-"), "sequence": 1, "batch": item(`,"accepted":0`) + "\n" + c.item,
+		})
+		results := got["results"].([]any)
+		if results[0].(map[string]any)["ok"] != true {
+			t.Errorf("%s: its neighbour failed too: %v", name, results)
+		}
+		res := results[1].(map[string]any)
+		fault, _ := res["error"].(string)
+		if (c.fault == "") != (res["ok"] == true) || !strings.Contains(fault, c.fault) {
+			t.Errorf("%s: %v", name, res)
+		}
+		if text, err := json.Marshal(got); err != nil || strings.Contains(string(text), creds["api_key"].(string)) {
+			t.Errorf("%s: the answer shows the key", name)
+		}
+	}
+	use := usageIn(t, m, "r", 1)["reported"].(map[string]any)
+	if use["accepted"] != int64(1000000004) || len(use["refused"].(map[string]any)) != 0 {
+		t.Errorf("counted %s", usageLine(use))
+	}
+	// What clocks that differ explain is cut off.
+	expectAnswer(t, use, map[string]any{"first_use": stamp(made), "last_use": stamp(now)})
+}
+
+func TestRefusedReports(t *testing.T) {
+	m := newMount(t)
+	for name, data := range map[string]map[string]any{
+		"no instance":   {"sequence": 1, "batch": "{}"},
+		"odd instance":  {"instance": "a b", "sequence": 1, "batch": "{}"},
+		"no sequence":   {"instance": "a", "batch": "{}"},
+		"sequence zero": {"instance": "a", "sequence": 0, "batch": "{}"},
+		"no batch":      {"instance": "a", "sequence": 1},
+		"too many":      {"instance": "a", "sequence": 1, "batch": strings.Repeat("{}\n", 1001)},
+	} {
+		resp, err := m.do(logical.UpdateOperation, "usage", data)
+		if status, text := httpStatus(resp, err); status != 400 {
+			t.Errorf("%s: status %d (%s)", name, status, text)
+		}
+	}
+	if got := m.write("usage", map[string]any{"instance": "a", "sequence": 1, "batch": "{}"}); got["applied"] != true {
+		t.Errorf("refused reports used up the sequence: %v", got)
+	}
+}
+
+func TestReportersAreBounded(t *testing.T) {
+	r := &reporters{known: map[string]reporter{}}
+	for i := range maxReporters + 5 {
+		r.told(fmt.Sprint(i), reporter{Sequence: 1, Last: int64(i)})
+	}
+	if _, oldest := r.known["4"]; len(r.known) != maxReporters || oldest {
+		t.Errorf("%d reporters, the oldest among them: %v", len(r.known), oldest)
+	}
+}
