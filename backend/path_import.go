@@ -155,6 +155,9 @@ func (b *backend) importOne(ctx context.Context, s logical.Storage, item json.Ra
 		if done, err := b.alreadyImported(ctx, s, known, a, d); done != nil || err != nil {
 			return done, err
 		}
+		if err := b.dropLeftPlaintext(ctx, s, known); err != nil {
+			return nil, err
+		}
 	}
 	if a.foreign {
 		if err := b.markImported(ctx, s, d.Current, a.weak); err != nil {
@@ -342,6 +345,28 @@ func (b *backend) alreadyImported(ctx context.Context, s logical.Storage, known 
 		return map[string]any{"result": importRepeated, "role": known.Role, "version": known.Version, "key_id": known.ID, "role_id": known.RoleID}, nil
 	}
 	return nil, refuse("key", nil, "is known to this mount already, as another role's key or with another value", "each key belongs to one role")
+}
+
+// dropLeftPlaintext erases what an import that never came to its commit left
+// under the number it was to have. The record of the key is about to be written
+// anew: afterwards nothing would lead there.
+func (b *backend) dropLeftPlaintext(ctx context.Context, s logical.Storage, left *keyRecord) error {
+	if left.Dynamic {
+		return nil
+	}
+	unlock := b.lockRole(left.Role)
+	defer unlock()
+	role, err := getRecord[roleRecord](ctx, s, rolePath(left.Role))
+	if err != nil {
+		return err
+	}
+	if role != nil && role.ID == left.RoleID && keepsPlaintext(role, left.Version) {
+		return nil
+	}
+	path := secretPath(left.RoleID, left.Version)
+	err = deleteRecord(ctx, s, path)
+	b.secretCache.drop(path)
+	return err
 }
 
 // adopt commits the key as the next version of its role, which is made if there
