@@ -109,15 +109,13 @@ func (c *simConsumer) check() {
 	w.stats.checks++
 	c.judged++
 	data := map[string]any{"key": c.key}
-	nodes := []*testMount{w.server}
-	// Caches of a node that only verifies follow the storage.
-	if v := w.verifier; w.chance(0.3) || w.record().Ring.Current(w.serverNow()) == nil || w.record().Ring.Current(w.serverNow()).N != c.version {
-		v.roles.drop(rolePath("r"))
-		nodes = append(nodes, v)
+	// A node that only verifies is told of each commit.
+	if old, ok := w.verifier.roles.peek(rolePath("r")); ok && old.Seq != w.record().Seq {
+		w.verifier.roles.drop(rolePath("r"))
 	}
-	for i, m := range nodes {
-		if i == 1 && w.dynamic {
-			m.keys.purge()
+	for i, m := range []*testMount{w.server, w.verifier} {
+		if i == 1 && c.lease != nil {
+			m.keys.drop(keyPath(c.lease.Data["key_id"].(string)))
 		}
 		resp, text := w.request(m, logical.UpdateOperation, "verify", data)
 		if text != "" || resp.Data["valid"] != true {

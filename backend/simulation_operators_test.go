@@ -118,7 +118,7 @@ func (w *simWorld) operate() {
 	case kind < 0.4:
 		w.rotate(nil)
 	case kind < 0.5:
-		w.rotate(map[string]any{"activate_at": fmt.Sprint(inSeconds(w.around(time.Hour)))})
+		w.rotateLater(w.around(time.Hour))
 	case kind < 0.55 && !w.hasTTL: // a held version stops the automatic rotation, so that a key with a ttl ends
 		w.rotate(map[string]any{"stage": true})
 	case kind < 0.65:
@@ -143,6 +143,16 @@ func (w *simWorld) rotate(data map[string]any) {
 	if w.act("rotate/r", data) {
 		w.stats.rotations++
 	}
+}
+
+// rotateLater gives the activation a date, but for one that would leave the
+// readers of a key with a ttl without one: the answer to that is a warning.
+func (w *simWorld) rotateLater(wait time.Duration) {
+	at := w.serverNow().Add(wait)
+	if cur := w.record().Ring.Current(w.serverNow()); cur != nil && !cur.Expires.IsZero() && cur.Expires.Before(at.Add(w.grace())) {
+		return
+	}
+	w.rotate(map[string]any{"activate_at": fmt.Sprint(inSeconds(wait))})
 }
 
 // update changes the policy. What the rules refuse stays as it was.
