@@ -221,3 +221,52 @@ func TestWithdrawnMakesRoom(t *testing.T) {
 		same(t, "told", r.forced(4*time.Hour, day), want)
 	}
 }
+
+// TestCrowded: what a forced rotation would end is told without ending it.
+func TestCrowded(t *testing.T) {
+	crowded := func(r *role, d time.Duration, m keyring.Mint) string {
+		t.Helper()
+		var got string
+		r.unchanged(d, func() {
+			since, until, yes := r.Crowded(at(d), m)
+			if got = "no"; yes {
+				got = offset(since) + ", " + offset(until)
+			} else if !since.IsZero() || !until.IsZero() {
+				t.Errorf("not crowded, but %s, %s", since, until)
+			}
+		})
+		return got
+	}
+	r := full(t)
+	// Version 1 is superseded since minute 1, by a grace of 49 h.
+	same(t, "one too many", crowded(r, time.Hour, r.mint(day)), "1m, 49h1m")
+	same(t, "staged", crowded(r, time.Hour, r.mint(day, held)), "1m, 49h1m")
+	same(t, "without grace", crowded(r, time.Hour, r.mint(0)), "no")
+	r.revoke(time.Hour, 5)
+	same(t, "room for one", crowded(r, time.Hour, r.mint(day)), "no")
+	r.stage(time.Hour, day, held)
+	same(t, "in place of the pending one", crowded(r, time.Hour, r.mint(day)), "no")
+
+	// Two at once, where a role came to have more: the youngest grace and the
+	// latest end of both. Version 2 ends before version 1 here.
+	r = newRole(t)
+	r.rotate(0, 0)
+	r.rotate(time.Minute, 30*day)
+	r.rotate(2*time.Minute, day)
+	for range keyring.MaxLive - 3 {
+		r.rotate(3*time.Minute, 9*day)
+	}
+	extra := *r.Get(r.Last)
+	extra.N, extra.KeyID, r.Last = r.Last+1, keyID(r.Last+1), r.Last+1
+	r.Versions = append(r.Versions, extra)
+	same(t, "two too many", crowded(r, time.Hour, r.mint(day)), "2m, 720h1m")
+
+	// After a rollback the withdrawn ones go first.
+	r = newRole(t)
+	for range keyring.MaxLive - 1 {
+		r.rotate(0, 30*day)
+	}
+	r.rollback(time.Hour, 1, 9*day)
+	r.rotate(2*time.Hour, 9*day)
+	same(t, "withdrawn", crowded(r, 3*time.Hour, r.mint(day)), "1h, 217h")
+}
