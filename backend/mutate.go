@@ -132,6 +132,9 @@ func (tx *roleTx) setPolicy(p policy) error {
 	}
 	if tx.rec.Type == typeDynamic {
 		tx.rec.LeaseTTL = max(tx.rec.LeaseTTL, seconds(t.ttl/time.Second))
+		if tx.old != nil && t.ttl < tx.terms.ttl {
+			tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(tx.terms.ttl))
+		}
 	}
 	replan := tx.old == nil || !sameCadence(&tx.rec.Policy, &p)
 	tx.rec.Policy, tx.terms = p, t

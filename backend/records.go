@@ -85,6 +85,8 @@ type roleRecord struct {
 	// LeaseTTL is the longest lease ttl of a dynamic role that was in force
 	// since the rotation before.
 	LeaseTTL seconds `json:"lease_ttl,omitempty"`
+	// LeaseUntil is until when leases of a ttl that was shortened may be out.
+	LeaseUntil time.Time `json:"lease_until,omitzero"`
 
 	History  []historyEntry   `json:"history,omitempty"`
 	Archived int              `json:"archived,omitempty"` // pages in archive/
