@@ -192,7 +192,7 @@ func revocation(t *testing.T, e *env) {
 	e.refuses("revoke/r", nil, "version")
 }
 
-func disabledRole(t *testing.T, e *env) {
+func disabledRole(_ *testing.T, e *env) {
 	e.write("roles/r", nil)
 	k := e.creds("r")
 	e.write("roles/r", data{"disabled": true})

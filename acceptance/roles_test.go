@@ -162,9 +162,23 @@ func roleRefusals(t *testing.T, e *env) {
 		field string
 		value any
 	}{
-		{"type", "other"}, {"scopes", "with space"}, {"scopes", "a:*:b"}, {"prefix", "UPPER"}, {"prefix", "x"}, {"rotation_period", "59s"},
-		{"rotation_schedule", "* * *"}, {"rotation_schedule", "@daily"}, {"reveal", "never"}, {"allowed_cidrs", "not-a-cidr"}, {"rate_limit", -1},
-		{"on_leak", "ignore"}, {"ttl", "-5s"}, {"owner", strings.Repeat("x", 513)}, {"ttl", "1m"}, {"typo", "x"}, {"disabled", "perhaps"},
+		{"type", "other"},
+		{"scopes", "with space"},
+		{"scopes", "a:*:b"},
+		{"prefix", "UPPER"},
+		{"prefix", "x"},
+		{"rotation_period", "59s"},
+		{"rotation_schedule", "* * *"},
+		{"rotation_schedule", "@daily"},
+		{"reveal", "never"},
+		{"allowed_cidrs", "not-a-cidr"},
+		{"rate_limit", -1},
+		{"on_leak", "ignore"},
+		{"ttl", "-5s"},
+		{"owner", strings.Repeat("x", 513)},
+		{"ttl", "1m"},
+		{"typo", "x"},
+		{"disabled", "perhaps"},
 	} {
 		e.refuses("roles/wrong", data{c.field: c.value}, c.field)
 	}

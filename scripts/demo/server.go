@@ -32,6 +32,7 @@ type server struct {
 func startServer(ctx context.Context, bin, plugin string) (*server, error) {
 	token := rand.Text()
 	s := &server{exited: make(chan error, 1), log: &bytes.Buffer{}}
+	//nolint:noctx // it is stopped in good order, not killed with the context
 	s.cmd = exec.Command(bin, "-listen", "127.0.0.1:0", "-plugin", plugin, "-tick", "1s", "-root-token", token, "-log-level", "warn")
 	s.cmd.Stderr = s.log
 	// A signal to the terminal's group is for the demo, which stops the server itself.
@@ -100,7 +101,7 @@ func (s *server) stop() error {
 func (s *server) kill() {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-s.exited:
+	case <-s.exited: //nolint:errcheck // how it ended matters no more
 	case <-time.After(stopLimit):
 		_ = s.cmd.Process.Kill()
 	}

@@ -181,6 +181,7 @@ func (h *Host) spawn(ctx context.Context, cmd Command) (*process, error) {
 			return nil, err
 		}
 	}
+	//nolint:noctx // the process outlives the request that starts it
 	child := exec.Command(cmd.Path, cmd.Args...)
 	child.Env = h.environment(cmd)
 	child.SysProcAttr = endWithParent()
@@ -208,13 +209,12 @@ func (h *Host) spawn(ctx context.Context, cmd Command) (*process, error) {
 		client.Kill()
 		return nil, fmt.Errorf("connect to plugin %s: %w", cmd.Name, err)
 	}
-	p := &process{key: cmd.key(), client: client, rpc: rpc}
-	if grpcClient, ok := rpc.(*goplugin.GRPCClient); ok {
-		p.conn = grpcClient.Conn
-	} else {
+	grpcClient, ok := rpc.(*goplugin.GRPCClient)
+	if !ok {
 		client.Kill()
 		return nil, fmt.Errorf("plugin %s does not speak gRPC", cmd.Name)
 	}
+	p := &process{key: cmd.key(), client: client, rpc: rpc, conn: grpcClient.Conn}
 	if p.multiplexed, err = pluginutil.MultiplexingSupported(ctx, p.conn, cmd.Name); err != nil {
 		client.Kill()
 		return nil, fmt.Errorf("ask plugin %s whether it multiplexes: %w", cmd.Name, err)

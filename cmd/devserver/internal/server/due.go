@@ -95,7 +95,7 @@ func (s *Server) RunDue(ctx context.Context) {
 				case dueLease:
 					err = s.endLease(ctx, item.id)
 				case dueToken:
-					err = s.endToken(ctx, item.id)
+					err = s.endToken(item.id)
 				case dueWrap:
 					err = s.endWrap(item.id)
 				}

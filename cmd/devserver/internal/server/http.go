@@ -90,7 +90,16 @@ func respondErrorCommon(req *request, resp *logical.Response, err error) (int, e
 	if resp != nil && resp.WrapInfo != nil && err == nil {
 		return 0, nil
 	}
-	return logical.RespondErrorCommon(req.Request, resp, err)
+	var behind *routedError
+	if !errors.As(err, &behind) {
+		return logical.RespondErrorCommon(req.Request, resp, err)
+	}
+	status, text := logical.RespondErrorCommon(req.Request, resp, behind.cause)
+	logical.AdjustErrorStatusCode(&status, behind.cause)
+	if resp.IsError() {
+		return status, text
+	}
+	return status, errors.New(behind.Error())
 }
 
 // parse makes a request of an HTTP request. A status without an error is answered without text.
@@ -105,12 +114,9 @@ func (s *Server) parse(hr *http.Request, path string) (*request, int, error) {
 	case help:
 		req.Operation = logical.HelpOperation
 	case hr.Method == http.MethodGet:
-		list, err := queryFlag(query, "list")
-		if err != nil {
-			return nil, http.StatusBadRequest, nil
-		}
-		scan, err := queryFlag(query, "scan")
-		if err != nil || list && scan {
+		list, okList := queryFlag(query, "list")
+		scan, okScan := queryFlag(query, "scan")
+		if !okList || !okScan || list && scan {
 			return nil, http.StatusBadRequest, nil
 		}
 		switch {
@@ -194,13 +200,15 @@ func readBody(hr *http.Request, req *request) (int, error) {
 	return 0, nil
 }
 
-func queryFlag(query url.Values, name string) (bool, error) {
+// queryFlag takes a flag out of the query. It is not ok if it is neither true nor false.
+func queryFlag(query url.Values, name string) (value, ok bool) {
 	text := query.Get(name)
 	query.Del(name)
 	if text == "" {
-		return false, nil
+		return false, true
 	}
-	return strconv.ParseBool(text)
+	value, err := strconv.ParseBool(text)
+	return value, err == nil
 }
 
 // queryData is how query parameters reach an engine: text, or a list where one is repeated.

@@ -73,13 +73,13 @@ func (s *Server) leaseRenew(ctx context.Context, r *request) (*logical.Response,
 	return s.renewLease(ctx, id, increment)
 }
 
-// leaseRevoke answers when the lease is marked; with sync, when the engine has revoked the secret.
+// leaseRevoke answers when the engine has revoked the secret; with sync=false, when the lease is marked.
 func (s *Server) leaseRevoke(ctx context.Context, r *request) (*logical.Response, error) {
 	id, err := leaseID(r)
 	if err != nil {
 		return nil, err
 	}
-	sync, err := fields(r.Data).flag("sync", false)
+	sync, err := fields(r.Data).flag("sync", true)
 	if err != nil {
 		return nil, err
 	}
@@ -105,11 +105,11 @@ func (s *Server) leaseRevokeForce(ctx context.Context, r *request) (*logical.Res
 
 func (s *Server) leaseRevokeBelow(ctx context.Context, r *request, force bool) (*logical.Response, error) {
 	prefix := strings.TrimSuffix(r.vars["prefix"], "/")
-	sync, err := fields(r.Data).flag("sync", force)
+	sync, err := fields(r.Data).flag("sync", true)
 	if err != nil {
 		return nil, err
 	}
-	if sync {
+	if sync || force {
 		if err := s.revokeLease(ctx, prefix, force); err != nil {
 			return nil, badRequest("%v", err)
 		}

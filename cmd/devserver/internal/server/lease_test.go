@@ -3,6 +3,7 @@
 package server
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -142,8 +143,8 @@ func TestFailedRevocationIsRepeatedThenGivenUp(t *testing.T) {
 func TestRevokeByLeaseAndPrefix(t *testing.T) {
 	f := newFixture(t)
 	a := f.lease(t, f.root, "a", "1h", "")
-	resp, _ := f.do(t, "PUT", "sys/leases/revoke", rootToken, `{"lease_id":"`+a.LeaseID+`"}`)
-	if resp.StatusCode != 202 {
+	resp, _ := f.do(t, "PUT", "sys/leases/revoke", rootToken, `{"lease_id":"`+a.LeaseID+`","sync":false}`)
+	if resp.StatusCode != http.StatusAccepted {
 		t.Errorf("status %d for a revocation in the background", resp.StatusCode)
 	}
 	_, err := f.root.Sys().Renew(a.LeaseID, 0)
@@ -189,7 +190,7 @@ func TestDisablingAMountRevokesItsLeasesFirst(t *testing.T) {
 	if m == nil || !m.entry.Load().Tainted {
 		t.Fatal("the mount whose leases could not be revoked is gone")
 	}
-	if resp, _ := f.do(t, "GET", "other/counters", rootToken, ""); resp.StatusCode != 404 {
+	if resp, _ := f.do(t, "GET", "other/counters", rootToken, ""); resp.StatusCode != http.StatusNotFound {
 		t.Errorf("status %d from a mount that is being taken down", resp.StatusCode)
 	}
 	if err := m.view.Delete(t.Context(), "refuse"); err != nil {

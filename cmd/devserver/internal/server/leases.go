@@ -143,7 +143,7 @@ func (s *Server) renewLease(ctx context.Context, id string, increment time.Durat
 	}
 	m, path := s.findMount(l.Path)
 	if m == nil {
-		return nil, badRequest("no handler for route %q. route entry not found.", l.Path)
+		return nil, noRoute(l.Path)
 	}
 	req := logical.RenewRequest(path, l.secret(increment), l.Data)
 	resp, err := s.route(ctx, m, req)
@@ -267,7 +267,7 @@ func (s *Server) noteFailure(l *lease, cause error) error {
 func (s *Server) sendRevoke(ctx context.Context, l *lease) error {
 	m, path := s.findMount(l.Path)
 	if m == nil {
-		return fmt.Errorf("no handler for route %q. route entry not found.", l.Path)
+		return noRoute(l.Path)
 	}
 	req := logical.RevokeRequest(path, l.secret(0), l.Data)
 	req.Secret.LeaseID = l.ID

@@ -277,6 +277,20 @@ func (s *Server) route(ctx context.Context, m *mount, req *logical.Request) (*lo
 	return m.running.HandleRequest(ctx, req)
 }
 
+// routedError is an error that came up behind the checks of a token. A real server lists such errors,
+// even a single one; what kind of error it is, and so the status, is that of the cause.
+type routedError struct{ cause error }
+
+func routed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &routedError{cause: err}
+}
+
+func (e *routedError) Error() string { return "1 error occurred:\n\t* " + e.cause.Error() + "\n\n" }
+func (e *routedError) Unwrap() error { return e.cause }
+
 func noRoute(path string) error {
 	return coded(404, "no handler for route %q. route entry not found.", path)
 }

@@ -97,7 +97,7 @@ func (s *Server) handleMount(ctx context.Context, r *request) (*logical.Response
 	}
 	resp, err := s.route(ctx, m, r.Request)
 	if resp == nil || err != nil {
-		return resp, err
+		return resp, routed(err)
 	}
 	if resp.WrapInfo != nil {
 		// An engine says for how long; the token is made here.
@@ -173,7 +173,7 @@ func (s *Server) permit(r *request, capability string, sudo bool) error {
 		wrap = r.WrapInfo.TTL
 	}
 	if !r.acl.Allows(acl.Request{Path: r.fullPath, Capability: capability, Data: r.Data, Sudo: sudo, Wrap: wrap}) {
-		return logical.ErrPermissionDenied
+		return routed(logical.ErrPermissionDenied)
 	}
 	return nil
 }

@@ -82,7 +82,7 @@ func (s *Server) handleInternal(ctx context.Context, r *request) (*logical.Respo
 			return logical.HelpResponse(s.routeHelp(), nil, nil), nil
 		}
 		if strings.HasPrefix(r.fullPath, "sys/") || strings.HasPrefix(r.fullPath, "auth/token/") {
-			return nil, logical.ErrUnsupportedPath
+			return nil, routed(logical.ErrUnsupportedPath)
 		}
 		return nil, noRoute(r.fullPath)
 	}
@@ -100,7 +100,7 @@ func (s *Server) handleInternal(ctx context.Context, r *request) (*logical.Respo
 		h = rt.ops[logical.UpdateOperation]
 	}
 	if h == nil {
-		return nil, logical.ErrUnsupportedOperation
+		return nil, routed(logical.ErrUnsupportedOperation)
 	}
 	resp, err := h(ctx, r)
 	if resp == nil || err != nil {
@@ -143,7 +143,7 @@ func (s *Server) buildRoutes() []route {
 		at("sys/mounts", "List mounts.", ops{read: s.mountsRead}).injected(),
 		at("sys/mounts/{path...}/tune", "Read or change a mount's settings.", ops{read: s.mountTuneRead, update: s.mountTune}).injected(),
 		at("sys/mounts/{path...}", "Mount, read or unmount a secrets engine.", ops{read: s.mountRead, update: s.mountEnable, remove: s.mountDisable}).injected(),
-		at("sys/remount", "Move a mount.", ops{update: s.mountMove}).sudoed(),
+		at("sys/remount", "Move a mount.", ops{update: s.mountMove}).sudoed().injected(),
 		at("sys/remount/status/{id}", "State of a move.", ops{read: s.mountMoveStatus}),
 		at("sys/auth", "List auth methods: only token.", ops{read: s.authRead}).injected(),
 		at("sys/audit", "List audit devices: none.", ops{read: s.auditRead}).sudoed().injected(),
@@ -164,9 +164,9 @@ func (s *Server) buildRoutes() []route {
 		at("sys/policies/password/{name}/generate", "Generate a password.", ops{read: s.passwordGenerate}),
 		at("sys/policy", "List ACL policies.", ops{read: s.policiesList, list: s.policiesList}).injected(),
 		at("sys/policy/{name}", "Write, read or delete an ACL policy.", ops{read: s.policyReadOld, update: s.policyWrite, remove: s.policyRemove}).injected(),
-		at("sys/capabilities", "What a token may do.", ops{update: s.capabilities}),
-		at("sys/capabilities-self", "What the calling token may do.", ops{update: s.capabilitiesSelf}),
-		at("sys/capabilities-accessor", "What a token may do, by its accessor.", ops{update: s.capabilitiesAccessor}),
+		at("sys/capabilities", "What a token may do.", ops{update: s.capabilities}).injected(),
+		at("sys/capabilities-self", "What the calling token may do.", ops{update: s.capabilitiesSelf}).injected(),
+		at("sys/capabilities-accessor", "What a token may do, by its accessor.", ops{update: s.capabilitiesAccessor}).injected(),
 		at("sys/internal/ui/resultant-acl", "Whether the calling token is root.", ops{read: s.resultantACL}),
 
 		at("sys/leases/lookup", "Look a lease up.", ops{update: s.leaseLookup, list: s.leaseList}),
@@ -185,14 +185,14 @@ func (s *Server) buildRoutes() []route {
 		at("sys/revoke-force/{prefix...}", "Forget all leases below a prefix, revoked or not.", ops{update: s.leaseRevokeForce}).sudoed(),
 		at("sys/leases/count", "Count leases.", ops{read: s.leaseCount}),
 
-		at("sys/wrapping/wrap", "Wrap the request's own data.", ops{update: s.wrapData}),
+		at("sys/wrapping/wrap", "Wrap the request's own data.", ops{update: s.wrapData}).injected(),
 		at("sys/wrapping/unwrap", "Fetch a wrapped answer.", ops{update: s.wrapUnwrap}).opened(),
 		at("sys/wrapping/lookup", "Look at a wrapping token without using it up.", ops{read: s.wrapLookup, update: s.wrapLookup}).opened(),
 		at("sys/wrapping/rewrap", "Exchange a wrapping token for a new one.", ops{update: s.wrapRewrap}).opened(),
 
 		at("sys/seal", "Clean all plugins up and refuse requests until unsealed.", ops{update: s.seal}).sudoed(),
 		at("sys/step-down", "Does nothing: there is no other node.", ops{update: s.stepDown}).sudoed(),
-		at("sys/ha-status", "The nodes of the cluster: this one.", ops{read: s.haStatus}),
+		at("sys/ha-status", "The nodes of the cluster: this one.", ops{read: s.haStatus}).injected(),
 		at("sys/host-info", "The host this runs on.", ops{read: s.hostInfo}),
 	}
 }

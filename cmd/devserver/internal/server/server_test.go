@@ -90,14 +90,14 @@ func TestErrorsAreAsVaultWritesThem(t *testing.T) {
 		{"no token", "GET", "test/echo", "", "", "", 403, "permission denied"},
 		{"bad token", "GET", "test/echo", "nope", "", "", 403, "invalid token"},
 		{"no mount", "GET", "absent/x", rootToken, "", "", 404, `no handler for route "absent/x". route entry not found.`},
-		{"no path", "GET", "test/absent", rootToken, "", "", 404, "unsupported path"},
+		{"no path", "GET", "test/absent", rootToken, "", "", 404, "1 error occurred:\\n\\t* unsupported path\\n\\n"},
 		{"absent", "GET", "test/kv/absent", rootToken, "", "", 404, ""},
 		{"empty list", "LIST", "test/kv", rootToken, "", "", 404, ""},
 		{"wrong operation", "DELETE", "test/echo", rootToken, "", "", 405, "unsupported operation"},
 		{"head", "HEAD", "test/kv/x", rootToken, "", "", 405, ""},
 		{"method", "OPTIONS", "test/echo", rootToken, "", "", 405, ""},
 		{"internal path", "GET", "sys/nothing", rootToken, "", "", 404, "unsupported path"},
-		{"failure", "GET", "test/fail", rootToken, "", "", 500, "something broke"},
+		{"failure", "GET", "test/fail", rootToken, "", "", 500, "1 error occurred:\\n\\t* something broke\\n\\n"},
 		{"array", "POST", "test/echo", rootToken, "", `[1]`, 400, "failed to decode JSON input"},
 		{"no JSON", "POST", "test/echo", rootToken, "", `{`, 400, "failed to decode JSON input"},
 		{"patch type", "PATCH", "test/kv/x", rootToken, "application/json", `{}`, 415, "application/merge-patch+json"},
@@ -147,24 +147,24 @@ func TestJSONLimits(t *testing.T) {
 		}
 		return b.String() + `]}`
 	}
-	if resp, body := f.do(t, "POST", "test/echo", rootToken, object(1000)); resp.StatusCode != 200 {
+	if resp, body := f.do(t, "POST", "test/echo", rootToken, object(1000)); resp.StatusCode != http.StatusOK {
 		t.Errorf("1000 strings: %d %s", resp.StatusCode, body)
 	}
 	resp, body := f.do(t, "POST", "test/echo", rootToken, object(1001))
-	if resp.StatusCode != 400 || !strings.Contains(body, "exceeded maximum number of strings") {
+	if resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "exceeded maximum number of strings") {
 		t.Errorf("1001 strings: %d %s", resp.StatusCode, body)
 	}
 	long := `{"batch":"` + strings.Repeat("x", 1<<20) + `"}`
-	if resp, _ := f.do(t, "POST", "test/echo", rootToken, long); resp.StatusCode != 200 {
+	if resp, _ := f.do(t, "POST", "test/echo", rootToken, long); resp.StatusCode != http.StatusOK {
 		t.Errorf("a string of 1 MiB: %d", resp.StatusCode)
 	}
-	if resp, _ := f.do(t, "POST", "test/echo", rootToken, strings.Replace(long, "x", "xx", 1)); resp.StatusCode != 400 {
+	if resp, _ := f.do(t, "POST", "test/echo", rootToken, strings.Replace(long, "x", "xx", 1)); resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("a string above 1 MiB: %d", resp.StatusCode)
 	}
-	if resp, _ := f.do(t, "POST", "test/echo", rootToken, strings.Repeat(`{"a":`, 301)+"1"+strings.Repeat("}", 301)); resp.StatusCode != 400 {
+	if resp, _ := f.do(t, "POST", "test/echo", rootToken, strings.Repeat(`{"a":`, 301)+"1"+strings.Repeat("}", 301)); resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("depth 301: %d", resp.StatusCode)
 	}
-	if resp, body := f.do(t, "POST", "test/echo", rootToken, `{"a":"`+strings.Repeat("x", 33<<20)+`"}`); resp.StatusCode != 413 {
+	if resp, body := f.do(t, "POST", "test/echo", rootToken, `{"a":"`+strings.Repeat("x", 33<<20)+`"}`); resp.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("33 MiB: %d %.100s", resp.StatusCode, body)
 	}
 }
@@ -198,14 +198,14 @@ func TestWhatReachesThePlugin(t *testing.T) {
 	if !strings.Contains(body, `"data":{"a":"1","b":["2","3"]}`) {
 		t.Errorf("query data: %s", body)
 	}
-	if resp, body := f.do(t, "GET", "test/open/this/here", "", ""); resp.StatusCode != 200 || !strings.Contains(body, `"display_name":""`) {
+	if resp, body := f.do(t, "GET", "test/open/this/here", "", ""); resp.StatusCode != http.StatusOK || !strings.Contains(body, `"display_name":""`) {
 		t.Errorf("unauthenticated path: %d %s", resp.StatusCode, body)
 	}
-	if resp, _ := f.do(t, "GET", "test/open/this/there", "", ""); resp.StatusCode != 403 {
+	if resp, _ := f.do(t, "GET", "test/open/this/there", "", ""); resp.StatusCode != http.StatusForbidden {
 		t.Errorf("a path beside it: %d", resp.StatusCode)
 	}
 	resp, body = f.do(t, "GET", "test/raw", rootToken, "")
-	if resp.StatusCode != 418 || body != "short and stout\n" || resp.Header.Get("Content-Type") != "text/plain" {
+	if resp.StatusCode != http.StatusTeapot || body != "short and stout\n" || resp.Header.Get("Content-Type") != "text/plain" {
 		t.Errorf("raw answer: %d %q", resp.StatusCode, body)
 	}
 }
@@ -214,10 +214,10 @@ func strPtr(s string) *string { return &s }
 
 func TestNamespacesAreRefused(t *testing.T) {
 	f := newFixture(t)
-	if resp, body := f.do(t, "GET", "test/echo", rootToken, "", "X-Vault-Namespace", "team"); resp.StatusCode != 400 || !strings.Contains(body, "no namespaces") {
+	if resp, body := f.do(t, "GET", "test/echo", rootToken, "", "X-Vault-Namespace", "team"); resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "no namespaces") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
-	if resp, _ := f.do(t, "GET", "test/echo", rootToken, "", "X-Vault-Namespace", "root"); resp.StatusCode != 200 {
+	if resp, _ := f.do(t, "GET", "test/echo", rootToken, "", "X-Vault-Namespace", "root"); resp.StatusCode != http.StatusOK {
 		t.Errorf("root namespace: %d", resp.StatusCode)
 	}
 }

@@ -297,4 +297,3 @@ func (s *Server) hostInfo(context.Context, *request) (*logical.Response, error) 
 	host, _ := os.Hostname()
 	return &logical.Response{Data: map[string]any{"host": map[string]any{"hostname": host, "os": runtime.GOOS, "kernelArch": runtime.GOARCH}, "timestamp": s.now().UTC()}}, nil
 }
-

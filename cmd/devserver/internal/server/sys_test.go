@@ -4,6 +4,7 @@ package server
 
 import (
 	"encoding/hex"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -144,7 +145,7 @@ func TestMounts(t *testing.T) {
 	if got := must(f.root.Logical().Read("moved/kv/a"))(t).Data["value"]; got != "kept" {
 		t.Errorf("moved value %v", got)
 	}
-	if resp, _ := f.do(t, "GET", "team/keys/kv/a", rootToken, ""); resp.StatusCode != 404 {
+	if resp, _ := f.do(t, "GET", "team/keys/kv/a", rootToken, ""); resp.StatusCode != http.StatusNotFound {
 		t.Errorf("status %d at the old path", resp.StatusCode)
 	}
 	if err := sys.Unmount("moved"); err != nil {

@@ -228,33 +228,33 @@ func (s *Server) tokenRenewAccessor(_ context.Context, r *request) (*logical.Res
 	return s.renewed(r, t, "")
 }
 
-func (s *Server) tokenRevokeSelf(ctx context.Context, r *request) (*logical.Response, error) {
-	return nil, s.revokeToken(ctx, r.token.Digest, false)
+func (s *Server) tokenRevokeSelf(_ context.Context, r *request) (*logical.Response, error) {
+	return nil, s.revokeToken(r.token.Digest, false)
 }
 
-func (s *Server) tokenRevoke(ctx context.Context, r *request) (*logical.Response, error) {
-	return s.revokeNamed(ctx, r, false)
+func (s *Server) tokenRevoke(_ context.Context, r *request) (*logical.Response, error) {
+	return s.revokeNamed(r, false)
 }
 
-func (s *Server) tokenRevokeOrphan(ctx context.Context, r *request) (*logical.Response, error) {
-	return s.revokeNamed(ctx, r, true)
+func (s *Server) tokenRevokeOrphan(_ context.Context, r *request) (*logical.Response, error) {
+	return s.revokeNamed(r, true)
 }
 
 // revokeNamed succeeds for a token that does not exist: it is revoked.
-func (s *Server) revokeNamed(ctx context.Context, r *request, orphanChildren bool) (*logical.Response, error) {
+func (s *Server) revokeNamed(r *request, orphanChildren bool) (*logical.Response, error) {
 	id := fields(r.Data).text("token")
 	if id == "" {
 		return nil, badRequest("missing token ID")
 	}
-	return nil, s.revokeToken(ctx, digest(id), orphanChildren)
+	return nil, s.revokeToken(digest(id), orphanChildren)
 }
 
-func (s *Server) tokenRevokeAccessor(ctx context.Context, r *request) (*logical.Response, error) {
+func (s *Server) tokenRevokeAccessor(_ context.Context, r *request) (*logical.Response, error) {
 	t, err := s.namedByAccessor(r)
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.revokeToken(ctx, t.Digest, false)
+	return nil, s.revokeToken(t.Digest, false)
 }
 
 func (s *Server) tokenAccessors(context.Context, *request) (*logical.Response, error) {

@@ -3,7 +3,6 @@
 package server
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -185,7 +184,7 @@ func (s *Server) loadTokens() error {
 }
 
 // endToken looks at a token that was announced as due.
-func (s *Server) endToken(ctx context.Context, d string) error {
+func (s *Server) endToken(d string) error {
 	var t token
 	found, err := s.load(tokenPrefix+d, &t)
 	if err != nil {
@@ -199,7 +198,7 @@ func (s *Server) endToken(ctx context.Context, d string) error {
 		s.due.push(dueItem{at: t.Expires, kind: dueToken, id: d})
 		return nil
 	}
-	if err := s.revokeToken(ctx, d, false); err != nil {
+	if err := s.revokeToken(d, false); err != nil {
 		s.due.push(dueItem{at: s.now().Add(revokeRetryBase), kind: dueToken, id: d})
 		return err
 	}
@@ -208,7 +207,7 @@ func (s *Server) endToken(ctx context.Context, d string) error {
 
 // revokeToken ends a token, its leases and, unless they shall become orphans, its children. Order matters:
 // the token first refuses, then everything that hangs on it is marked, and only then is it forgotten.
-func (s *Server) revokeToken(ctx context.Context, d string, orphanChildren bool) error {
+func (s *Server) revokeToken(d string, orphanChildren bool) error {
 	t, err := s.markRevoking(d)
 	if err != nil || t == nil {
 		return err
@@ -225,7 +224,7 @@ func (s *Server) revokeToken(ctx context.Context, d string, orphanChildren bool)
 		if orphanChildren {
 			err = s.makeOrphan(child)
 		} else {
-			err = s.revokeToken(ctx, child, false)
+			err = s.revokeToken(child, false)
 		}
 		if err != nil {
 			return err

@@ -5,8 +5,20 @@ package server
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
+
+// human is a duration as Vault's warnings write it: 1h, not 1h0m0s.
+func human(d time.Duration) string {
+	s := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, zero) {
+			s = s[:len(s)-2]
+		}
+	}
+	return s
+}
 
 // ttlInput is what the length of a lease depends on.
 type ttlInput struct {
@@ -38,7 +50,7 @@ func leaseTTL(in ttlInput) (time.Duration, []string, error) {
 	case in.period > 0:
 		ttl = in.period
 		if ttl > limit {
-			warnings = append(warnings, fmt.Sprintf("period of %q exceeded the effective max_ttl of %q; period value is capped accordingly", ttl, limit))
+			warnings = append(warnings, fmt.Sprintf("period of %q exceeded the effective max_ttl of %q; period value is capped accordingly", human(ttl), human(limit)))
 			ttl = limit
 		}
 		// A periodic token ends only by its explicit maximum.
@@ -57,7 +69,7 @@ func leaseTTL(in ttlInput) (time.Duration, []string, error) {
 		return 0, nil, errors.New("past the max TTL, cannot renew")
 	}
 	if ttl > left {
-		warnings = append(warnings, fmt.Sprintf("TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly", ttl, left))
+		warnings = append(warnings, fmt.Sprintf("TTL of %q exceeded the effective max_ttl of %q; TTL value is capped accordingly", human(ttl), human(left)))
 		ttl = left
 	}
 	return ttl, warnings, nil

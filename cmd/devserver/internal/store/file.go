@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 var bucketName = []byte("entries")
@@ -37,7 +38,7 @@ type commit struct {
 // OpenFile opens or creates the file at path. It refuses a file that another process holds.
 func OpenFile(path string) (*File, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("storage file %s is in use by another process", path)
 	}
 	if err != nil {
@@ -163,7 +164,7 @@ func (f *File) Close() error {
 }
 
 func (f *File) wrap(err error) error {
-	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return ErrClosed
 	}
 	return err

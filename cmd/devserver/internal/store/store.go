@@ -24,7 +24,7 @@ var (
 	// ErrClosed is returned by every call after Close.
 	ErrClosed = errors.New("storage is closed")
 
-	errEmptyKey = errors.New("storage key is empty")
+	errEmptyKey  = errors.New("storage key is empty")
 	errDirectory = errors.New("storage key ends in a slash")
 )
 

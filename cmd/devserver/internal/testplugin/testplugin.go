@@ -90,7 +90,7 @@ func (e *engine) paths() []*framework.Path {
 		{Pattern: "kv/?$", Fields: page, HelpSynopsis: "List.", Operations: map[logical.Operation]framework.OperationHandler{logical.ListOperation: op(e.list)}},
 		{
 			Pattern: "kv/" + framework.GenericNameRegex("name"), Fields: fields("name", "value"), HelpSynopsis: "A stored value.",
-			ExistenceCheck: func(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+			ExistenceCheck: func(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
 				entry, err := req.Storage.Get(ctx, req.Path)
 				return entry != nil, err
 			},
