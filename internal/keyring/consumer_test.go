@@ -164,7 +164,7 @@ func TestConsumersHoldAKeyThatVerifies(t *testing.T) {
 			},
 			"rollback": func(t *rapid.T) {
 				if !rollbacks {
-					t.Skip("none")
+					return
 				}
 				to := 0
 				if rapid.Bool().Draw(t, "far") {

@@ -63,7 +63,7 @@ func (m *machine) drawNumber(t *rapid.T, known bool) int {
 		numbers = append(numbers, m.ring.Last+1)
 	}
 	if len(numbers) == 0 {
-		t.Skip("no version")
+		return 1 // the ring knows none, and so not that one
 	}
 	return rapid.SampledFrom(numbers).Draw(t, "version")
 }
@@ -259,7 +259,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		},
 		"revoke all": func(t *rapid.T) {
 			if rapid.IntRange(0, 3).Draw(t, "really") != 0 {
-				t.Skip("seldom")
+				return
 			}
 			m.apply(t, "revoke all",
 				func(r *keyring.Ring) error { r.RevokeAll(m.now); return nil },
