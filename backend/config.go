@@ -36,12 +36,15 @@ type configRecord struct {
 func (c *configRecord) schema() int { return c.Schema }
 
 func (c *configRecord) stageAhead() time.Duration { return orDefault(c.StageAhead, defaultStageAhead) }
+
 func (c *configRecord) deleteRecovery() time.Duration {
 	return orDefault(c.DeleteRecovery, defaultDeleteRecovery)
 }
+
 func (c *configRecord) maxRotations() int {
 	return orNumber(c.MaxRotationsPerSecond, defaultMaxRotations)
 }
+
 func (c *configRecord) maxLeakActions() int { return orNumber(c.MaxLeakActions, defaultMaxLeakActions) }
 func (c *configRecord) cacheSize() int      { return orNumber(c.CacheSize, defaultCacheSize) }
 

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -318,7 +319,7 @@ func TestRestoreOfNothing(t *testing.T) {
 				t.Errorf("%s: %d", id, got)
 			}
 		}
-		if resp, err := m.do(logical.ReadOperation, "restore/x", nil); err != logical.ErrUnsupportedOperation {
+		if resp, err := m.do(logical.ReadOperation, "restore/x", nil); !errors.Is(err, logical.ErrUnsupportedOperation) {
 			t.Errorf("%v %v", resp, err)
 		}
 	})

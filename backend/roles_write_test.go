@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -71,10 +72,10 @@ func someKey(t testing.TB, prefix string) keyformat.Key {
 	return k
 }
 
-func listOf(n int, make func(i int) string) []any {
+func listOf(n int, entry func(i int) string) []any {
 	list := []any{}
 	for i := range n {
-		list = append(list, make(i))
+		list = append(list, entry(i))
 	}
 	return list
 }
@@ -322,7 +323,7 @@ func TestRoleFieldsAtUpdateAndPatch(t *testing.T) {
 	for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 		for i, c := range fieldCases(t) {
 			path := fmt.Sprint("roles/", op, i)
-			m.write(path, map[string]any{"type": cmpOr(c.typ, typeStatic)})
+			m.write(path, map[string]any{"type": cmp.Or(c.typ, typeStatic)})
 			before := plain(t, m.read(path))
 			if c.refuse != nil {
 				t.Logf("%s %s %v", op, c.field, c.value)
@@ -350,13 +351,6 @@ func TestRoleFieldsAtUpdateAndPatch(t *testing.T) {
 			}
 		}
 	}
-}
-
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // Every field of the policy is one that can be written and read.
