@@ -62,9 +62,6 @@ func (m *machine) drawNumber(t *rapid.T, known bool) int {
 	if !known {
 		numbers = append(numbers, m.ring.Last+1)
 	}
-	if len(numbers) == 0 {
-		return 1 // the ring knows none, and so not that one
-	}
 	return rapid.SampledFrom(numbers).Draw(t, "version")
 }
 
@@ -279,12 +276,18 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 			})
 		},
 		"extend": func(t *rapid.T) {
+			if len(m.ring.Versions) == 0 {
+				return
+			}
 			n, step := m.drawNumber(t, true), drawSpan(t, "step")
 			m.apply(t, "extend",
 				func(r *keyring.Ring) error { r.Extend(m.now, n, step); return nil },
 				func(o *model) error { o.extend(n, step); return nil })
 		},
 		"report": func(t *rapid.T) {
+			if len(m.ring.Versions) == 0 {
+				return
+			}
 			n := m.drawNumber(t, true)
 			var until time.Time
 			if rapid.Bool().Draw(t, "with an end") {
