@@ -112,7 +112,11 @@ func decideLeak(state keyring.State, onLeak string, rotated bool) leakAction {
 // exactly that key. released says that an operator let a deferred one go.
 func (b *backend) reported(ctx context.Context, s logical.Storage, key *keyRecord, by actor, seen string, cfg *configRecord, released bool) (string, error) {
 	by.cause = causeLeak
-	by.reason = strings.TrimSpace("reported " + seen)
+	why := strings.TrimSpace("reported " + seen)
+	if by.reason != "" {
+		why += "; released: " + by.reason
+	}
+	by.reason = shorten(why, maxReason)
 	budget := func() bool { return released || b.leaks.take(b.clock.Now(), cfg.maxLeakActions()) }
 	if key.Dynamic {
 		return b.reportedDynamic(ctx, s, key, by, seen, budget)

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -144,11 +145,14 @@ func TestReportFloodIsDeferred(t *testing.T) {
 	if len(ids) != 1 || got["key_info"].(map[string]any)[ids[0]].(map[string]any)["role"] != "c" {
 		t.Fatal(got)
 	}
-	released := m.write("report/release", map[string]any{"key_ids": ids[0]})
+	released := m.write("report/release", map[string]any{"key_ids": ids[0], "reason": "looked at it"})
 	if released["results"].(map[string]any)[ids[0]] != "acted" {
 		t.Fatal(released)
 	}
 	m.expectVerdict(keys[2], "REVOKED")
+	if text := fmt.Sprint(m.read("history/c")); !strings.Contains(text, "looked at it") {
+		t.Fatal("the history does not say why it was released")
+	}
 	if got := m.must(logical.ListOperation, "report/deferred/", nil); got["keys"] != nil {
 		t.Fatal("a released report still waits")
 	}

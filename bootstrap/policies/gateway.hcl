@@ -6,11 +6,6 @@ path "apikeys/verify" {
   capabilities = ["update"]
 }
 
-# What changed, to drop answers from a cache before they run out.
-path "apikeys/changes" {
-  capabilities = ["read"]
-}
-
 # How often which key was used, for keys verified from a cache.
 path "apikeys/usage" {
   capabilities = ["update"]

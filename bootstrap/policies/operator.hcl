@@ -60,12 +60,29 @@ path "apikeys/report" {
   capabilities = ["update"]
 }
 
+# Reports that came too many at once, and what acts on them.
+path "apikeys/report/deferred" {
+  capabilities = ["list"]
+}
+
+path "apikeys/report/deferred/" {
+  capabilities = ["list"]
+}
+
+path "apikeys/report/release" {
+  capabilities = ["update"]
+}
+
 path "apikeys/import" {
   capabilities = ["update"]
 }
 
 path "apikeys/bulk" {
-  capabilities = ["update"]
+  capabilities = ["update", "list"]
+}
+
+path "apikeys/bulk/" {
+  capabilities = ["list"]
 }
 
 path "apikeys/bulk/*" {
@@ -77,10 +94,6 @@ path "apikeys/tidy" {
 }
 
 path "apikeys/key-format" {
-  capabilities = ["read"]
-}
-
-path "apikeys/metrics" {
   capabilities = ["read"]
 }
 

@@ -73,8 +73,8 @@ func Equal(stored string, secret []byte, version int, sum [sha256.Size]byte) boo
 // ids. It is computed from the mount's secret, because the plain hash of a
 // weak key would give that key away to whoever sees the id, and it is a hash
 // of the HMAC rather than the HMAC itself, because ids are public and stored
-// digests are not. A mount must always use the same secret for it: the id is
-// how the key is found.
+// digests are not. The id is how the key is found, so a mount has to look under
+// every secret that it made such ids with.
 func ImportedID(secret []byte, sum [sha256.Size]byte) string {
 	m := mac(secret, sum)
 	h := sha256.Sum256(m[:])
