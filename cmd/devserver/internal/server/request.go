@@ -50,6 +50,10 @@ func (s *Server) handle(ctx context.Context, r *request) (*logical.Response, err
 	if r.token != nil && r.token.UsedUp {
 		s.schedule(dueToken, r.token.Digest, s.now())
 	}
+	if err != nil && s.sealed.Load() {
+		// Whatever it was that failed under way, that is why.
+		return nil, errSealed
+	}
 	return resp, err
 }
 
