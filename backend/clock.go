@@ -39,11 +39,16 @@ const maxClockLead = 10 * time.Minute
 // far as these are plausible.
 func (b *backend) now(seen ...time.Time) time.Time {
 	clock := b.clock.Now()
-	now := plausible(clock, clock, b.highWater())
+	now := b.nowAt(clock, time.Time{})
 	for _, t := range seen {
 		now = plausible(now, clock, t)
 	}
 	return now.UTC().Round(0)
+}
+
+// nowAt is now, for whoever has looked at the clock.
+func (b *backend) nowAt(clock, seen time.Time) time.Time {
+	return plausible(plausible(clock, clock, b.highWater()), clock, seen).UTC().Round(0)
 }
 
 // plausible is the later of now and t, unless t is too far ahead of the clock.

@@ -27,8 +27,9 @@ func (b *backend) verifyOne(ctx context.Context, s logical.Storage, q *question)
 }
 
 func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question) (verdict, error) {
+	clock := b.clock.Now()
 	refused := func(c code) (verdict, error) { return verdict{code: c, now: b.now()}, nil }
-	key, last, c, err := b.present(ctx, s, q)
+	key, last, c, err := b.present(ctx, s, q, clock)
 	if err != nil {
 		return verdict{}, err
 	}
@@ -41,7 +42,7 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 	} else {
 		path = rolePath(key.Role)
 	}
-	role, err := b.roles.getOrAbsent(ctx, s, path, b.clock.Now())
+	role, err := b.roles.getOrAbsent(ctx, s, path, clock)
 	if err != nil {
 		return verdict{}, err
 	}
@@ -49,7 +50,7 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 		return refused(codeNotFound)
 	}
 	view := b.views.of(key, role, last)
-	v := verdict{now: b.now(role.Committed)}
+	v := verdict{now: b.nowAt(clock, role.Committed)}
 	v.code, v.status = judge(key, role, view.scopes, view.role.cidrs, q, v.now)
 	switch {
 	case v.code == codeNotFound:
@@ -60,7 +61,7 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 		v.code = codeRate
 	}
 	v.known = view
-	mayWrite := b.mayWrite()
+	mayWrite := b.mayWrite(clock)
 	v.cache = cacheSeconds(v.code, v.status, role, v.now, mayWrite)
 	if mayWrite && v.code != codeState {
 		b.usage.saw(&v, q.client)
@@ -70,7 +71,7 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 
 // presented is present for those who do not go on to judge the key.
 func (b *backend) presented(ctx context.Context, s logical.Storage, q *question) (*keyRecord, code, error) {
-	key, _, c, err := b.present(ctx, s, q)
+	key, _, c, err := b.present(ctx, s, q, b.clock.Now())
 	return key, c, err
 }
 
@@ -79,9 +80,9 @@ func (b *backend) presented(ctx context.Context, s logical.Storage, q *question)
 // unknown id, a wrong secret and a wrong role cost the same storage calls and
 // the same HMAC computations. The view is the last one of that key id, if there
 // is one, current or not.
-func (b *backend) present(ctx context.Context, s logical.Storage, q *question) (*keyRecord, *keyView, code, error) {
+func (b *backend) present(ctx context.Context, s logical.Storage, q *question, clock time.Time) (*keyRecord, *keyView, code, error) {
 	if q.byID {
-		key, last, err := b.keyByID(ctx, s, q.keyID)
+		key, last, err := b.keyByID(ctx, s, q.keyID, clock)
 		if err != nil || key == nil || key.RoleID != q.roleID || !ofRole(key, q.role) {
 			return nil, nil, codeNotFound, err
 		}
@@ -89,7 +90,7 @@ func (b *backend) present(ctx context.Context, s logical.Storage, q *question) (
 	}
 	parsed, err := keyformat.Parse(q.key)
 	if err != nil {
-		key, c, err := b.presentedForeign(ctx, s, q)
+		key, c, err := b.presentedForeign(ctx, s, q, clock)
 		if key == nil {
 			return nil, nil, c, err
 		}
@@ -102,7 +103,7 @@ func (b *backend) present(ctx context.Context, s logical.Storage, q *question) (
 	if err != nil {
 		return nil, nil, codeNotFound, err
 	}
-	key, last, err := b.keyByID(ctx, s, parsed.ID())
+	key, last, err := b.keyByID(ctx, s, parsed.ID(), clock)
 	if err != nil {
 		return nil, nil, codeNotFound, err
 	}
@@ -114,7 +115,7 @@ func (b *backend) present(ctx context.Context, s logical.Storage, q *question) (
 
 // keyByID is the record with that key id, nil if there is none, and the last
 // view of it, which spares the making of the path.
-func (b *backend) keyByID(ctx context.Context, s logical.Storage, id string) (*keyRecord, *keyView, error) {
+func (b *backend) keyByID(ctx context.Context, s logical.Storage, id string, clock time.Time) (*keyRecord, *keyView, error) {
 	last := b.views.find(id)
 	path := ""
 	if last != nil {
@@ -122,7 +123,7 @@ func (b *backend) keyByID(ctx context.Context, s logical.Storage, id string) (*k
 	} else {
 		path = keyPath(id)
 	}
-	key, err := b.keys.getOrAbsent(ctx, s, path, b.clock.Now())
+	key, err := b.keys.getOrAbsent(ctx, s, path, clock)
 	return key, last, err
 }
 
@@ -144,7 +145,7 @@ func ofRole(key *keyRecord, name string) bool { return name == "" || key.Role ==
 
 // presentedForeign looks for an imported key that has not this engine's form.
 // Without any in the mount it costs nothing.
-func (b *backend) presentedForeign(ctx context.Context, s logical.Storage, q *question) (*keyRecord, code, error) {
+func (b *backend) presentedForeign(ctx context.Context, s logical.Storage, q *question, clock time.Time) (*keyRecord, code, error) {
 	imported, err := b.importedForms(ctx, s)
 	if err != nil || !imported.mayBe(q.key) {
 		return nil, codeMalformed, err
@@ -164,7 +165,7 @@ func (b *backend) presentedForeign(ctx context.Context, s logical.Storage, q *qu
 			continue
 		}
 		b.hmacs.Add(1)
-		key, err := b.keys.getOrAbsent(ctx, s, keyPath(keyformat.ImportedID(secret, sum)), b.clock.Now())
+		key, err := b.keys.getOrAbsent(ctx, s, keyPath(keyformat.ImportedID(secret, sum)), clock)
 		if err != nil {
 			return nil, codeNotFound, err
 		}
@@ -187,8 +188,7 @@ func (b *backend) presentedForeign(ctx context.Context, s logical.Storage, q *qu
 const nodeChecked = time.Second
 
 // mayWrite is writeSafe, a second old at most.
-func (b *backend) mayWrite() bool {
-	now := b.clock.Now()
+func (b *backend) mayWrite(now time.Time) bool {
 	if last := b.node.Load(); last != nil {
 		if age := now.Sub(last.at); age >= 0 && age < nodeChecked {
 			return last.safe
