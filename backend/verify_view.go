@@ -19,8 +19,9 @@ type keyView struct {
 	scopes  []string
 	id      any
 	version any
-	answer  any       // scopes as answered
-	stamps  lastStamp // of its end
+	answer  any                      // scopes as answered
+	stamps  lastStamp                // of its end
+	last    atomic.Pointer[answered] // the last answer
 
 	// Where uses of its version, and of itself if it is dynamic, are counted.
 	use, keyUse atomic.Pointer[useHandle]
