@@ -234,6 +234,7 @@ func (c *simConsumer) hold(resp *logical.Response) {
 func (c *simConsumer) leased(ttl time.Duration) {
 	w := c.w
 	c.due = w.now.Add(ttl)
+	w.note("%s has a lease of version %d for %s", c.kind, c.version, ttl)
 	if c.kind == "operator" {
 		w.at(w.now.Add(time.Duration(float64(ttl)*(0.67+0.05*w.rng.Float64()))), c.renew)
 		return

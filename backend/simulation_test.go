@@ -118,6 +118,8 @@ type simWorld struct {
 	rng  *rand.Rand
 	name string
 
+	random *rand.ChaCha8 // of keys and ids
+
 	start, now time.Time // true time
 	queue      simQueue
 	seq        int
@@ -149,7 +151,7 @@ type simGrace struct {
 
 func newSimWorld(t *testing.T, rng *rand.Rand) *simWorld {
 	t.Helper()
-	w := &simWorld{t: t, rng: rng, storage: &logical.InmemStorage{}}
+	w := &simWorld{t: t, rng: rng, storage: &logical.InmemStorage{}, random: rand.NewChaCha8([32]byte{byte(rng.Uint32())})}
 	w.start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(w.upTo(366 * 24 * time.Hour))
 	w.now = w.start
 	w.server = w.mount(w.offsets[0])
@@ -179,7 +181,9 @@ func (w *simWorld) mount(offset time.Duration) *testMount {
 	w.t.Helper()
 	c := newFakeClock()
 	c.set(w.now.Add(offset))
-	return mountOn(w.t, w.storage, c)
+	m := mountOn(w.t, w.storage, c)
+	m.rand = w.random // so that a seed repeats the role's id, and its jitter
+	return m
 }
 
 func (w *simWorld) note(format string, args ...any) {
@@ -206,7 +210,7 @@ func (w *simWorld) describe() string {
 			fmt.Fprintf(&s, "\n  %d %s activate %s grace %s+%s until %s expires %s", v.N, st.State, stamp(v.Activate), v.Grace, v.Extended, stamp(st.Until), stamp(v.Expires))
 		}
 	}
-	return fmt.Sprintf("next %s due %s promise %+v%s", stamp(rec.Next), stamp(rec.Due), rec.Promise, s.String())
+	return fmt.Sprintf("next %s due %s promise %+v lease %d until %s%s", stamp(rec.Next), stamp(rec.Due), rec.Promise, rec.LeaseTTL, stamp(rec.LeaseUntil), s.String())
 }
 
 func (w *simWorld) serverNow() time.Time { return w.now.Add(w.offsets[w.active]) }
@@ -344,7 +348,7 @@ func (w *simWorld) outage() {
 	if w.hasTTL {
 		d = min(d, time.Minute)
 	}
-	w.down = w.now.Add(d)
+	w.down = later(w.down, w.now.Add(d))
 	w.note("the server is down for %s", d)
 	w.stats.outages++
 	if w.chance(0.5) {
