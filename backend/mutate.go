@@ -126,7 +126,7 @@ func (tx *roleTx) setPolicy(p policy) error {
 	if tx.old != nil {
 		// Readers may still hold the longer ttl of the old policy.
 		if old := tx.terms.bound(); old > t.bound() {
-			until := tx.now.Add(old + max(old, tx.terms.grace/2))
+			until := later(tx.rec.Promise.Until, tx.now.Add(old+max(old, tx.terms.grace/2)))
 			tx.rec.Promise = promise{TTL: seconds(max(old, tx.promised()) / time.Second), Until: until}
 		}
 	}
