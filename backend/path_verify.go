@@ -203,7 +203,8 @@ func readQuestion(item json.RawMessage, role string) (question, error) {
 	q, byKey := question{role: role}, false
 	var seen [6]bool
 	plain := plainItem(string(item), func(name string, value []string, list bool) bool {
-		to, n := (*string)(nil), 0
+		var to *string
+		var n int
 		switch name {
 		case "key":
 			to, n, byKey = &q.key, 0, true

@@ -36,7 +36,7 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 	if key == nil {
 		return refused(c)
 	}
-	path := ""
+	var path string
 	if last != nil && last.key == key {
 		path = last.role.path
 	} else {
@@ -117,7 +117,7 @@ func (b *backend) present(ctx context.Context, s logical.Storage, q *question, c
 // view of it, which spares the making of the path.
 func (b *backend) keyByID(ctx context.Context, s logical.Storage, id string, clock time.Time) (*keyRecord, *keyView, error) {
 	last := b.views.find(id)
-	path := ""
+	var path string
 	if last != nil {
 		path = last.path
 	} else {
