@@ -88,6 +88,11 @@ type jobRecord struct {
 	EntityID string    `json:"entity_id,omitempty"`
 	Display  string    `json:"display_name,omitempty"`
 
+	// By which a repetition of the request is known.
+	RequestID string `json:"request_id,omitempty"`
+	Caller    string `json:"caller,omitempty"`
+	Params    string `json:"params,omitempty"` // digest
+
 	State    string    `json:"state"`
 	After    string    `json:"after,omitempty"` // the last role that is done with
 	Seen     int       `json:"seen"`
@@ -248,23 +253,19 @@ func (b *backend) saveJob(ctx context.Context, t *tick, id string, done jobProgr
 // jobOne does the job's action to one role if the job means it; false means that
 // it is to be tried again with the next tick.
 func (b *backend) jobOne(ctx context.Context, t *tick, job *jobRecord, name string, limit *pacer, done *jobProgress) bool {
-	rec, err := b.roles.get(ctx, t.s, rolePath(name))
-	if err == nil && rec == nil && len(job.Select.Roles) > 0 {
-		err = noRole(name)
-	}
-	if err == nil && (rec == nil || !job.Select.matches(rec)) {
+	rec, err := b.jobTarget(ctx, t, job, name)
+	if err == nil && rec == nil {
 		return true
 	}
 	if err == nil {
 		if !limit.wait(ctx) {
 			return false
 		}
-		if job.Select.IssuedTo != "" {
-			var n int
-			n, err = b.revokeIssuedTo(ctx, t.s, rec, job.Select.IssuedTo, job.Reason)
-			done.keys += n
-		} else {
-			err = b.jobAction(ctx, t, job, name)
+		err = b.jobRole(ctx, t, job, rec, done)
+		if failedOfItself(err) && ctx.Err() == nil {
+			// Whether it happened is not known, and it may have been a hiccup: what
+			// was done is recognised.
+			err = b.jobRole(ctx, t, job, rec, done)
 		}
 	}
 	switch {
@@ -277,6 +278,39 @@ func (b *backend) jobOne(ctx context.Context, t *tick, job *jobRecord, name stri
 		done.failures = append(done.failures, jobFail{Role: name, Error: shorten(err.Error(), maxReason)})
 	}
 	return true
+}
+
+// jobTarget is the role if the job means it, nil if it does not.
+func (b *backend) jobTarget(ctx context.Context, t *tick, job *jobRecord, name string) (*roleRecord, error) {
+	rec, err := b.roles.get(ctx, t.s, rolePath(name))
+	if failedOfItself(err) && ctx.Err() == nil {
+		rec, err = b.roles.get(ctx, t.s, rolePath(name))
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case rec == nil && len(job.Select.Roles) > 0:
+		return nil, noRole(name)
+	case rec == nil || !job.Select.matches(rec):
+		return nil, nil
+	}
+	return rec, nil
+}
+
+func (b *backend) jobRole(ctx context.Context, t *tick, job *jobRecord, rec *roleRecord, done *jobProgress) error {
+	if job.Select.IssuedTo == "" {
+		return b.jobAction(ctx, t, job, rec.Name)
+	}
+	n, err := b.revokeIssuedTo(ctx, t.s, rec, job.Select.IssuedTo, job.Reason)
+	done.keys += n
+	return err
+}
+
+// failedOfItself: the error is neither the caller's mistake nor an absence, nor
+// for another node to deal with.
+func failedOfItself(err error) bool {
+	var r *refusal
+	return err != nil && !errors.As(err, &r) && !isAbsent(err) && !mustForward(err)
 }
 
 // jobAction carries the action out as the job's owner. A repetition after a

@@ -75,6 +75,7 @@ func jobFields() map[string]*framework.FieldSchema {
 		"roles":    {Type: framework.TypeStringSlice, Description: "Dry run: the roles that would be acted on, at most 1000."},
 		"matched":  {Type: framework.TypeInt, Description: "Dry run: how many were found."},
 		"complete": {Type: framework.TypeBool, Description: "Dry run: every role was looked at. If not, there may be more."},
+		"replayed": replayFields()["replayed"], "replayed_at": replayFields()["replayed_at"],
 	}
 }
 
@@ -97,6 +98,7 @@ func (b *backend) pathsBulk() []*framework.Path {
 				"reason":       {Type: framework.TypeString, Description: "Why; kept in the roles' histories."},
 				"grace_period": {Type: framework.TypeDurationSecond, Description: "With rotate: how long the versions before stay valid. Default: each role's own."},
 				"rotate":       {Type: framework.TypeBool, Default: true, Description: "With revoke: replace what is killed."},
+				"request_id":   actionFields()["request_id"],
 				"pace":         {Type: framework.TypeInt, Default: defaultBulkPace, Description: "Actions per second; 0 is no limit."},
 			}),
 			Operations: map[logical.Operation]framework.OperationHandler{
@@ -143,6 +145,7 @@ func readJobRequest(req *logical.Request, d *framework.FieldData) (*jobRecord, e
 	job := &jobRecord{
 		Schema: recordSchema, Action: d.Get("action").(string), Reason: by.reason, Replace: d.Get("rotate").(bool),
 		Pace: d.Get("pace").(int), EntityID: by.entityID, Display: by.display, State: jobRunning,
+		RequestID: by.requestID, Caller: by.caller, Params: paramsDigest(d),
 		Select: selector{
 			Owner: d.Get("owner").(string), Prefix: d.Get("name_prefix").(string), Metadata: d.Get("metadata").(map[string]string),
 			Scope: d.Get("scope").(string), IssuedTo: d.Get("issued_to").(string), Roles: d.Get("roles").([]string),
@@ -189,9 +192,19 @@ func (b *backend) bulk(ctx context.Context, req *logical.Request, d *framework.F
 	if d.Get("dry_run").(bool) {
 		return b.dryRun(ctx, req.Storage, job)
 	}
+	b.jobs.edit.Lock()
+	defer b.jobs.edit.Unlock()
 	ids, err := list(ctx, req.Storage, jobPrefix)
 	if err != nil {
 		return nil, err
+	}
+	if first, err := b.sameJob(ctx, req.Storage, ids, job); err != nil {
+		return nil, err
+	} else if first != nil {
+		b.jobs.forget() // it may be new to this node
+		data := first.view()
+		data["replayed"], data["replayed_at"] = true, stamp(first.Created)
+		return answer(data), nil
 	}
 	if len(ids) >= maxJobs {
 		return nil, refuse("bulk", nil, fmt.Sprintf("there are %d jobs", len(ids)), "delete those that have ended")
@@ -205,6 +218,29 @@ func (b *backend) bulk(ctx context.Context, req *logical.Request, d *framework.F
 		return nil, err
 	}
 	return answer(job.view()), nil
+}
+
+// sameJob is the job that the same request made before, nil if there is none. It
+// refuses a request id that was used for another.
+func (b *backend) sameJob(ctx context.Context, s logical.Storage, ids []string, job *jobRecord) (*jobRecord, error) {
+	if job.RequestID == "" {
+		return nil, nil
+	}
+	for _, id := range ids {
+		first, err := getRecord[jobRecord](ctx, s, jobPath(id))
+		if err != nil {
+			return nil, err
+		}
+		if first == nil || first.RequestID != job.RequestID || first.Caller != job.Caller {
+			continue
+		}
+		if first.Params != job.Params {
+			return nil, refuse("request_id", job.RequestID, "was used at "+stamp(first.Created)+" with other parameters",
+				"repeat those, or use a new id")
+		}
+		return first, nil
+	}
+	return nil, nil
 }
 
 // dryRun lists the roles that the job would act on.
