@@ -150,10 +150,12 @@ func (s *storm) acknowledge(t *testing.T, id string, version int64) {
 	s.done++
 }
 
+// fail counts an answer that was an error, and leaves a server that is getting up some air.
 func (s *storm) fail() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.failures++
+	s.mu.Unlock()
+	<-time.After(20 * time.Millisecond)
 }
 
 func (s *storm) progress() int {
