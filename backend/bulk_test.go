@@ -64,6 +64,45 @@ func TestBulkJob(t *testing.T) {
 	}
 }
 
+func TestBulkRequestID(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", nil)
+	params := map[string]any{"action": "rotate", "roles": "a", "dry_run": false, "request_id": "incident-17"}
+	first := m.write("bulk", params)
+	again := m.write("bulk", params)
+	if again["job"] != first["job"] || again["replayed"] != true || first["replayed"] != nil {
+		t.Fatal(first, again)
+	}
+	m.run(2 * time.Minute)
+	m.expectStates("a", "previous current")
+	params["action"] = "revoke"
+	m.refused(logical.UpdateOperation, "bulk", params, "request_id", "other parameters")
+	m.request.ClientTokenAccessor = "accessor-2"
+	if other := m.write("bulk", params); other["job"] == first["job"] {
+		t.Fatal("another caller got the same job")
+	}
+}
+
+func TestDeletedRolesAreListed(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", nil)
+	id := m.read("roles/a")["role_id"].(string)
+	m.must(logical.DeleteOperation, "roles/a", nil)
+	got := m.must(logical.ListOperation, "restore/", nil)
+	if !slices.Equal(got["keys"].([]string), []string{id}) || got["key_info"].(map[string]any)[id].(map[string]any)["role"] != "a" {
+		t.Fatal(got)
+	}
+	m.write("restore/"+id, map[string]any{"request_id": "undo-delete-1"})
+	if got := m.must(logical.ListOperation, "restore/", nil); got["keys"] != nil {
+		t.Fatal(got)
+	}
+	m.must(logical.DeleteOperation, "roles/a", nil)
+	m.clock.advance(24 * time.Hour)
+	if got := m.must(logical.ListOperation, "restore/", nil); got["keys"] != nil {
+		t.Fatal("listed after its time")
+	}
+}
+
 func TestBulkKillsGoFirstAndCanBeStopped(t *testing.T) {
 	m := newMount(t)
 	m.write("roles/a", nil)

@@ -18,11 +18,27 @@ var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]
 
 func (b *backend) pathsRestore() []*framework.Path {
 	return []*framework.Path{{
+		Pattern: "restore/?",
+		Fields:  pageFields(),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: &framework.PathOperation{
+				Callback: handle(b.listDeleted), Summary: "The deleted roles that can be restored.",
+				Responses: ok("The role_ids.", listFields("By role_id: role, deleted, deleted_by and restorable_until (RFC 3339).")),
+			},
+		},
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "list", OperationSuffix: "deleted-roles"},
+		HelpSynopsis:    "The deleted roles that can be restored.",
+		HelpDescription: "Lists the roles that were deleted less than the mount's delete_recovery ago, by role_id.",
+	}, {
 		Pattern:      "restore/(?P<role_id>[^/]+)",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "restore", OperationSuffix: "role"},
 		Fields: map[string]*framework.FieldSchema{
 			"role_id": {Type: framework.TypeString, Description: "The role_id that the deletion answered."},
 			"reason":  {Type: framework.TypeString, Description: "Why; kept in the role's history. At most 512 characters."},
+			"request_id": {
+				Type:        framework.TypeString,
+				Description: "Kept in the role's history. A restoration can be repeated with or without it.",
+			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: writes(&framework.PathOperation{
@@ -44,6 +60,32 @@ A role deleted less than the mount's delete_recovery ago comes back as it was,
 with its keys, less what ended meanwhile. It is refused while another role has
 its name. Repeating it is harmless.`),
 	}}
+}
+
+func (b *backend) listDeleted(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	w, err := windowAsked(d)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := list(ctx, req.Storage, deletedPrefix)
+	if err != nil {
+		return nil, err
+	}
+	now := b.now()
+	return w.collect(ids, func(id string) (map[string]any, error) {
+		rec, err := getRecord[roleRecord](ctx, req.Storage, deletedPath(id))
+		if err != nil || rec == nil || rec.stub() || !rec.restorable(now) {
+			return nil, err
+		}
+		// A copy counts only while the role does not live.
+		live, err := b.roles.get(ctx, req.Storage, rolePath(rec.Name))
+		if err != nil || (live != nil && live.ID == id) {
+			return nil, err
+		}
+		return map[string]any{
+			"role": rec.Name, "deleted": stamp(rec.Deleted), "deleted_by": rec.DeletedBy, "restorable_until": stamp(rec.PurgeAt),
+		}, nil
+	})
 }
 
 func (b *backend) restoreRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
