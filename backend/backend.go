@@ -17,7 +17,6 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/time/rate"
@@ -61,6 +60,7 @@ type backend struct {
 	rates    *rateLimits
 	imported importedState
 	node     atomic.Pointer[nodeState]
+	refused  atomic.Int64            // when storage last refused to be written; Unix nanoseconds
 	verdicts [codeCount]atomic.Int64 // how often each was given
 	hmacs    atomic.Int64            // computed for comparisons
 	usage    *usage
@@ -133,13 +133,11 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	if !b.writeSafe() {
 		return nil
 	}
-	if err := b.firstMark(ctx, req.Storage); err != nil && !mustForward(err) {
+	if err := b.quietly(b.firstMark(ctx, req.Storage)); err != nil {
 		return err
 	}
-	if _, err := b.ensureDigest(ctx, req.Storage); err != nil && !mustForward(err) {
-		return err
-	}
-	return nil
+	_, err := b.ensureDigest(ctx, req.Storage)
+	return b.quietly(err)
 }
 
 // invalidate forgets what another node wrote. The key is the path in storage.
@@ -169,15 +167,6 @@ func (b *backend) invalidate(_ context.Context, key string) {
 // clean runs before the engine is unloaded.
 func (b *backend) clean(ctx context.Context) { b.flushRest(ctx) }
 
-// writeSafe: this node may write to the mount's storage.
-func (b *backend) writeSafe() bool {
-	state := b.System().ReplicationState()
-	if state.HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary) {
-		return false
-	}
-	return b.System().LocalMount() || !state.HasState(consts.ReplicationPerformanceSecondary)
-}
-
 func (b *backend) lockRole(name string) (unlock func()) {
 	l := locksutil.LockForKey(b.roleLocks, name)
 	l.Lock()
@@ -202,10 +191,17 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 			resp, err = nil, errPanic
 		}
 	}()
+	if d := plainVerify(req); d != nil {
+		return handle(b.verify)(ctx, req, d)
+	}
 	if err := b.checkFields(req); err != nil {
 		return respond(err)
 	}
-	return b.Backend.HandleRequest(ctx, req)
+	resp, err = b.Backend.HandleRequest(ctx, req)
+	if err != nil && mustForward(err) && b.writeSafe() {
+		b.noteRefusal()
+	}
+	return resp, err
 }
 
 // checkFields refuses data that the path does not know or can not read.
