@@ -226,7 +226,7 @@ func (b *backend) checkFields(req *logical.Request) error {
 		}
 		d := framework.FieldData{Raw: map[string]any{name: req.Data[name]}, Schema: path.Fields}
 		if _, _, err := d.GetOkErr(name); err != nil {
-			var value any = req.Data[name]
+			value := req.Data[name]
 			if secretField(name) {
 				value = nil
 			}

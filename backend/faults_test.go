@@ -542,7 +542,7 @@ func tickScenes() []scene {
 				m.clock.advance(6 * time.Minute)
 			})},
 		{name: "usage", prepare: then(planned, keeps("a2"), does("rotate/a", nil), passes(20*time.Minute))},
-		{name: "purge", prepare: then(planned, func(m *testMount, w *world) { m.remove("a") }, kill("a2"), passes(25*time.Hour))},
+		{name: "purge", prepare: then(planned, func(m *testMount, _ *world) { m.remove("a") }, kill("a2"), passes(25*time.Hour))},
 		{name: "bulk revocation", prepare: then(pair(nil), kill("a2"), does("bulk", map[string]any{"action": "revoke", "roles": "a", "dry_run": false}))},
 		{name: "bulk rotation", prepare: then(pair(nil), keeps("a2"), does("bulk", map[string]any{"action": "rotate", "roles": "a", "dry_run": false}))},
 	}

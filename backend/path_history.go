@@ -67,7 +67,8 @@ func (b *backend) history(ctx context.Context, req *logical.Request, d *framewor
 	if err != nil || rec == nil {
 		return nil, err
 	}
-	entries, oldest := []historyEntry(nil), rec.Archived
+	var entries []historyEntry
+	oldest := rec.Archived
 	if asked < 0 {
 		entries = b.recentHistory(rec)
 	} else {

@@ -209,11 +209,11 @@ func (b *backend) rotate(ctx context.Context, req *logical.Request, d *framework
 			return nil, err
 		}
 		m.Held, m.Activate = stage, at
-		make := tx.rec.Ring.Rotate
+		transition := tx.rec.Ring.Rotate
 		if stage {
-			make = tx.rec.Ring.Stage
+			transition = tx.rec.Ring.Stage
 		}
-		events, err := make(tx.now, m, force)
+		events, err := transition(tx.now, m, force)
 		if err != nil {
 			return nil, ringRefusal(err)
 		}

@@ -301,7 +301,7 @@ func TestTidyKeepsThePlaintextOfAReusedNumber(t *testing.T) {
 
 func TestTidyRefilesWhatTheCalendarLacks(t *testing.T) {
 	for name, lose := range map[string]func(m *testMount, rec *roleRecord){
-		"missing": func(m *testMount, rec *roleRecord) {},
+		"missing": func(*testMount, *roleRecord) {},
 		"behind the ticks": func(m *testMount, rec *roleRecord) {
 			// As after a cursor that a wrong clock moved too far.
 			old := m.cursor().Add(-26 * time.Hour)

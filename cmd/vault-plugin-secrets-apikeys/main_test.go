@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -60,7 +61,7 @@ func TestFlags(t *testing.T) {
 		t.Errorf("version: %q, %v", out, err)
 	}
 	out, err = command(t, nil, "-no-such-flag").CombinedOutput()
-	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 1 || !strings.Contains(string(out), `"@level":"error"`) {
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), `"@level":"error"`) {
 		t.Errorf("bad flag: %q, %v", out, err)
 	}
 	// By hand it explains itself and serves nothing.

@@ -152,12 +152,12 @@ func TestConsumersHoldAKeyThatVerifies(t *testing.T) {
 				}
 			},
 			"wait": pause,
-			"rotate": func(t *rapid.T) {
+			"rotate": func(*rapid.T) {
 				if _, err := f.ring.Rotate(f.now, f.mint(), false); err == nil {
 					f.planned = f.now.Add(f.period)
 				}
 			},
-			"promote": func(t *rapid.T) {
+			"promote": func(*rapid.T) {
 				if _, _, err := f.ring.Promote(f.now, f.now, f.grace); err == nil {
 					f.planned = f.now.Add(f.period)
 				}

@@ -222,7 +222,7 @@ var sentinels = []error{
 // isExactly: err is that sentinel and no other.
 func isExactly(err, sentinel error) bool {
 	for _, s := range sentinels {
-		if errors.Is(err, s) != (s == sentinel) {
+		if errors.Is(err, s) != errors.Is(sentinel, s) {
 			return false
 		}
 	}

@@ -203,7 +203,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 			later.advance(to)
 			m.compare(t, later, to)
 		},
-		"settle": func(t *rapid.T) {
+		"settle": func(*rapid.T) {
 			m.model.advance(m.now)
 			m.ring.Settle(m.now)
 			m.settled = true

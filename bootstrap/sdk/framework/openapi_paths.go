@@ -65,7 +65,7 @@ func expand(re *syntax.Regexp, forms []form) ([]form, bool) {
 		return expand(re.Sub[0], forms)
 
 	case syntax.OpConcat:
-		ok := true
+		var ok bool
 		for _, sub := range re.Sub {
 			if forms, ok = expand(sub, forms); !ok {
 				return nil, false
