@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -49,12 +50,15 @@ type tick struct {
 
 	mu         sync.Mutex
 	unfinished time.Time // earliest minute that still holds an entry that is due
+
+	refused atomic.Bool // storage refused to be written: the run is over
 }
 
 // periodic is called about once a minute on every node that has the mount.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
-	if !b.writeSafe() {
-		return nil
+	if !b.writer() {
+		// The time that the writing node has seen counts here too.
+		return b.loadMark(ctx, req.Storage)
 	}
 	if !b.tickMu.TryLock() {
 		return nil // the run before is still at work
@@ -67,12 +71,20 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		// Out of time: the next run goes on where this one stopped.
 		return nil
 	}
-	return err
+	return b.quietly(err)
 }
 
 func (b *backend) runTick(ctx context.Context, s logical.Storage) error {
 	if err := b.loadMark(ctx, s); err != nil {
 		return err
+	}
+	if b.refused.Load() != 0 {
+		// Is it still so? Nothing else is tried before that is known.
+		if err := b.touchMark(ctx, s); err != nil {
+			return err
+		}
+		b.refused.Store(0)
+		b.node.Store(nil)
 	}
 	cfg, err := b.config(ctx, s)
 	if err != nil {
@@ -84,6 +96,9 @@ func (b *backend) runTick(ctx context.Context, s logical.Storage) error {
 	}
 	t := &tick{b: b, s: s, now: b.now(), config: cfg, lim: lim, pace: b.pace(cfg)}
 	walkErr := t.walk(ctx)
+	if walkErr != nil && mustForward(walkErr) {
+		return walkErr
+	}
 	upkeepErr := b.upkeep(ctx, t)
 	return errors.Join(walkErr, upkeepErr)
 }
@@ -213,7 +228,7 @@ func (t *tick) work(ctx context.Context, batch []dueEntry) error {
 	})
 	t.pool(len(jobs), func(i int) {
 		job := jobs[i]
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || t.refused.Load() {
 			t.leave(job.minute)
 			return
 		}
@@ -322,6 +337,9 @@ func (b *backend) pace(cfg *configRecord) *rate.Limiter {
 // minute stays unfinished.
 func (t *tick) failed(ctx context.Context, job dueJob, err error) {
 	if mustForward(err) || ctx.Err() != nil {
+		if mustForward(err) {
+			t.refused.Store(true)
+		}
 		t.leave(job.minute)
 		return
 	}
@@ -373,9 +391,10 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 		return t.refile(ctx, e, retry)
 	}
 	paused := false
-	var now time.Time
+	var now, filed time.Time
+	var seq int64
 	rec, err := b.mutateLocked(ctx, t.s, e.name, actor{cause: causePeriodic}, t.lim, func(tx *roleTx) error {
-		now = tx.now
+		now, filed, seq = tx.now, tx.old.Due, tx.old.Seq
 		acted, err := tx.upkeep(t.config)
 		if err != nil || acted > 0 {
 			return err
@@ -401,6 +420,8 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 	switch {
 	case paused:
 		return t.refile(ctx, e, now.Add(pausedRetry))
+	case !rec.Due.Equal(e.minute) && rec.Seq != seq && filed.Equal(e.minute):
+		// The commit removed the entry.
 	case !rec.Due.Equal(e.minute):
 		b.unfile(ctx, t.s, e.minute, e.name)
 	case e.minute.Before(t.now.Truncate(time.Minute)):
