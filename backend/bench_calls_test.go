@@ -26,7 +26,7 @@ func TestStorageCalls(t *testing.T) {
 	for range 3 {
 		m.clock.advance(time.Minute)
 		before := c.all.Load()
-		m.tick()
+		m.tickOnly()
 		if n := c.all.Load() - before; n > maxIdle {
 			t.Errorf("a tick with nothing due makes %d storage calls, more than %d", n, maxIdle)
 		}
