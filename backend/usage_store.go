@@ -131,6 +131,9 @@ func (b *backend) flushRest(ctx context.Context) {
 	defer cancel()
 	for _, path := range b.usage.dueGroups(b.now(), true) {
 		if err := b.flushGroup(ctx, *s, path); err != nil {
+			if mustForward(err) {
+				return // nor could it have counted
+			}
 			b.Logger().Warn("uses counted since the last flush are lost", "error", err)
 			return
 		}
