@@ -219,6 +219,10 @@ func (b *backend) rotate(ctx context.Context, req *logical.Request, d *framework
 		}
 		tx.record(events, tx.by)
 		activation := later(at, tx.now)
+		if cut := tx.rec.Ring.Get(tx.rec.Ring.Last).Grace; cut < grace {
+			tx.warn("grace_period is %d seconds instead of %d: the version that was pending would have ended the one before then, and nothing prolongs that",
+				inSeconds(cut), inSeconds(grace))
+		}
 		if !stage {
 			tx.rebase(activation)
 			if asked {

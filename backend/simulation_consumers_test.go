@@ -255,7 +255,12 @@ func (c *simConsumer) renew() {
 	}
 	resp, err := w.server.onLease(logical.RenewOperation, c.lease, 0)
 	w.stats.reads++
-	if err != nil || resp.IsError() || resp.Secret.TTL <= 2*w.skew {
+	if err != nil || resp.IsError() {
+		c.fetch()
+		return
+	}
+	if ttl := resp.Secret.TTL; ttl <= 2*w.skew {
+		c.due = w.now.Add(ttl) // too short for clocks like these
 		c.fetch()
 		return
 	}

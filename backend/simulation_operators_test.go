@@ -145,12 +145,15 @@ func (w *simWorld) rotate(data map[string]any) {
 	}
 }
 
-// rotateLater gives the activation a date, but for one that would leave the
-// readers of a key with a ttl without one: the answer to that is a warning.
+// rotateLater gives the activation a date, but for one that would leave readers
+// without a key or without grace: the answer to that is a warning.
 func (w *simWorld) rotateLater(wait time.Duration) {
 	at := w.serverNow().Add(wait)
 	if cur := w.record().Ring.Current(w.serverNow()); cur != nil && !cur.Expires.IsZero() && cur.Expires.Before(at.Add(w.grace())) {
 		return
+	}
+	if p := w.record().Ring.Pending(w.serverNow()); p != nil && !p.Activate.IsZero() && p.Activate.Before(at) {
+		return // the one before ends when the pending one would have ended it
 	}
 	w.rotate(map[string]any{"activate_at": fmt.Sprint(inSeconds(wait))})
 }
