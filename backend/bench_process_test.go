@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/pluginutil"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+)
+
+// benchPluginEnv makes this test binary a plugin: the engine with one path more,
+// whose handler does nothing.
+const benchPluginEnv = "APIKEYS_BENCH_PLUGIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(benchPluginEnv) == "" {
+		os.Exit(m.Run())
+	}
+	if err := plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: emptyPathFactory}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func emptyPathFactory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	b := newBackend(systemClock{}, rand.Reader)
+	// An answer of the size that a verdict has.
+	verdict := &logical.Response{Data: map[string]any{
+		"valid": true, "code": "VALID", "now": "2026-03-02T09:00:00Z", "state": "current", "reason": "", "expires_at": "", "end": "",
+		"cache_ttl": int64(30), "role": "orders", "role_id": "00000000-0000-4000-8000-000000000000", "key_id": "000000000000", "version": 1,
+		"scopes": []string{"orders:read", "orders:write"}, "metadata": map[string]string{"team": "shop"}, "rate_limit": 0.0,
+	}}
+	b.Paths = append([]*framework.Path{{
+		Pattern: "empty", Fields: verifyFields(),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) { return verdict, nil },
+			},
+		},
+	}}, b.Paths...)
+	if err := b.Setup(ctx, conf); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// pluginProcess is a mount of the engine in a process of its own, whose storage
+// is in this one.
+type pluginProcess struct {
+	logical.Backend
+	goplugin.ClientProtocol
+
+	client *goplugin.Client
+	conn   *grpc.ClientConn
+	ready  time.Duration // from the launch until it has answered a read
+}
+
+// Conn names the mount in every call.
+func (p *pluginProcess) Conn() grpc.ClientConnInterface { return mountConn{p.conn} }
+
+func (p *pluginProcess) Reload() error { return p.Close() }
+
+func (p *pluginProcess) Close() error {
+	p.client.Kill()
+	return nil
+}
+
+type mountConn struct{ *grpc.ClientConn }
+
+func (c mountConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	return c.ClientConn.Invoke(metadata.AppendToOutgoingContext(ctx, pluginutil.MultiplexingCtxKey, "bench"), method, args, reply, opts...)
+}
+
+// launch starts a plugin on the storage, as a server does.
+func launch(b *testing.B, path string, s logical.Storage, env ...string) *pluginProcess {
+	b.Helper()
+	cmd := exec.Command(path)
+	cmd.Env = append(append(os.Environ(), env...), "VAULT_PLUGIN_AUTOMTLS_ENABLED=true", "VAULT_PLUGIN_METADATA_MODE=false", "VAULT_VERSION=1.21.0")
+	began := time.Now()
+	p := &pluginProcess{client: goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig: plugin.HandshakeConfig, VersionedPlugins: plugin.PluginSet, Cmd: cmd, AutoMTLS: true,
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC}, Logger: hclog.NewNullLogger(),
+	})}
+	b.Cleanup(p.client.Kill)
+	var err error
+	if p.ClientProtocol, err = p.client.Client(); err != nil {
+		b.Fatal(err)
+	}
+	p.conn = p.ClientProtocol.(*goplugin.GRPCClient).Conn
+	if p.Backend, err = plugin.Dispense(p.ClientProtocol, p); err != nil {
+		b.Fatal(err)
+	}
+	conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: s, BackendUUID: "bench"}
+	if err := p.Setup(b.Context(), conf); err != nil {
+		b.Fatal(err)
+	}
+	if err := p.Initialize(b.Context(), &logical.InitializationRequest{Storage: s}); err != nil {
+		b.Fatal(err)
+	}
+	p.ready = time.Since(began)
+	return p
+}
+
+// send is one request, which has to succeed.
+func (p *pluginProcess) send(b *testing.B, s logical.Storage, op logical.Operation, path string, data map[string]any) *logical.Response {
+	b.Helper()
+	resp, err := p.HandleRequest(b.Context(), &logical.Request{Operation: op, Path: path, Data: data, Storage: s, MountPoint: "apikeys/"})
+	if err != nil || resp.IsError() {
+		b.Fatal(path, resp, err)
+	}
+	return resp
+}
+
+// resident is the process's memory, in MiB; false where the system does not say.
+func (p *pluginProcess) resident(b *testing.B) (float64, bool) {
+	b.Helper()
+	status, err := os.ReadFile("/proc/" + p.client.ID() + "/status")
+	if err != nil {
+		return 0, false
+	}
+	for line := range bytes.Lines(status) {
+		if text, ok := strings.CutPrefix(string(line), "VmRSS:"); ok {
+			kib, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(text), "kB")))
+			if err != nil {
+				b.Fatal(err)
+			}
+			return float64(kib) / 1024, true
+		}
+	}
+	return 0, false
+}
+
+// buildPlugin makes the plugin that is shipped.
+func buildPlugin(b *testing.B) string {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), "plugin")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "../cmd/vault-plugin-secrets-apikeys")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("building the plugin: %v\n%s", err, out)
+	}
+	return path
+}
+
+// BenchmarkProcess is the shipped plugin in a process of its own: how soon it is
+// ready, and how much memory it has after the start, and after 100,000 reads of
+// as many roles.
+func BenchmarkProcess(b *testing.B) {
+	path := buildPlugin(b)
+	for _, n := range benchSizes(b) {
+		b.Run(fmt.Sprintf("roles=%d", n), func(b *testing.B) {
+			s := newTreeStore()
+			fillStore(b, s, n)
+			c := &calls{Storage: s}
+			best := time.Hour
+			for range 5 {
+				p := launch(b, path, c)
+				best = min(best, p.ready)
+				p.client.Kill()
+			}
+			c.all.Store(0)
+			c.lists.Store(0)
+			p := launch(b, path, c)
+			metrics := map[string]float64{"ms-to-ready": ms(best), "calls": float64(c.all.Load()), "lists": float64(c.lists.Load())}
+			if mib, ok := p.resident(b); ok {
+				metrics["MiB"] = mib
+			}
+			once(b, "start", metrics)
+			const reads = 100000
+			for i := range reads {
+				p.send(b, c, logical.ReadOperation, "creds/"+benchRole(i%(n+2*dueRoles)), nil)
+			}
+			if mib, ok := p.resident(b); ok {
+				once(b, "reads=100000", map[string]float64{"MiB": mib})
+			}
+		})
+	}
+}
+
+// BenchmarkServer asks a plugin process for verdicts and, in between, the same
+// process for nothing with requests and answers of the same size: what the
+// verdict itself costs beside the way there and back.
+func BenchmarkServer(b *testing.B) {
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := newTreeStore()
+	p := launch(b, self, s, benchPluginEnv+"=1")
+	p.send(b, s, logical.CreateOperation, "roles/orders", map[string]any{"scopes": "orders:read,orders:write", "metadata": map[string]any{"team": "shop"}})
+	data := map[string]any{"key": p.send(b, s, logical.ReadOperation, "creds/orders", nil).Data["api_key"]}
+	const round = 50
+	var verify, empty time.Duration
+	rounds := 0
+	ask := func(path string) time.Duration {
+		began := time.Now()
+		for range round {
+			p.send(b, s, logical.UpdateOperation, path, data)
+		}
+		return time.Since(began)
+	}
+	ask("verify")
+	ask("empty")
+	for b.Loop() {
+		// The one that comes first changes, so that neither has an advantage.
+		if rounds%2 == 0 {
+			verify += ask("verify")
+			empty += ask("empty")
+		} else {
+			empty += ask("empty")
+			verify += ask("verify")
+		}
+		rounds++
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(verify.Nanoseconds())/float64(rounds*round), "ns/verify")
+	b.ReportMetric(float64(empty.Nanoseconds())/float64(rounds*round), "ns/empty")
+	b.ReportMetric(100*float64(empty)/float64(verify), "%-of-empty")
+}
