@@ -60,7 +60,6 @@ type backend struct {
 	rates    *rateLimits
 	imported importedState
 	node     atomic.Pointer[nodeState]
-	refused  atomic.Int64            // when storage last refused to be written; Unix nanoseconds
 	verdicts [codeCount]atomic.Int64 // how often each was given
 	hmacs    atomic.Int64            // computed for comparisons
 	usage    *usage
@@ -133,11 +132,11 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	if !b.writeSafe() {
 		return nil
 	}
-	if err := b.quietly(b.firstMark(ctx, req.Storage)); err != nil {
+	if err := quietly(b.firstMark(ctx, req.Storage)); err != nil {
 		return err
 	}
 	_, err := b.ensureDigest(ctx, req.Storage)
-	return b.quietly(err)
+	return quietly(err)
 }
 
 // invalidate forgets what another node wrote. The key is the path in storage.
@@ -197,11 +196,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 	if err := b.checkFields(req); err != nil {
 		return respond(err)
 	}
-	resp, err = b.Backend.HandleRequest(ctx, req)
-	if err != nil && mustForward(err) && b.writeSafe() {
-		b.noteRefusal()
-	}
-	return resp, err
+	return b.Backend.HandleRequest(ctx, req)
 }
 
 // checkFields refuses data that the path does not know or can not read.

@@ -88,6 +88,9 @@ func (tx *roleTx) keepCopy() error {
 	if err != nil {
 		return err
 	}
+	if _, err := getRecord[roleRecord](tx.ctx, tx.s, deletedPath(tx.rec.ID)); err != nil {
+		return err // what a newer build left there is not overwritten
+	}
 	// The copy comes before its calendar entry: a look that finds an entry
 	// without a copy removes the entry.
 	if err := putBytes(tx.ctx, tx.s, deletedPath(tx.rec.ID), data); err != nil {

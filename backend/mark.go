@@ -76,15 +76,6 @@ func (b *backend) forgetMark() {
 	b.mark.loaded = false
 }
 
-// touchMark writes the mark as it is stored, to see whether storage takes it.
-func (b *backend) touchMark(ctx context.Context, s logical.Storage) error {
-	rec, err := getRecord[markRecord](ctx, s, markPath)
-	if err != nil || rec == nil {
-		return err
-	}
-	return putRecord(ctx, s, markPath, rec)
-}
-
 // advance persists that everything up to cursor is done with and that now has
 // been seen. What is filed concurrently sees the new cursor only after it is
 // stored; the overlap of the ticks covers the time between.

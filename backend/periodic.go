@@ -56,7 +56,7 @@ type tick struct {
 
 // periodic is called about once a minute on every node that has the mount.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
-	if !b.writer() {
+	if !b.writeSafe() {
 		// The time that the writing node has seen counts here too.
 		return b.loadMark(ctx, req.Storage)
 	}
@@ -71,20 +71,12 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		// Out of time: the next run goes on where this one stopped.
 		return nil
 	}
-	return b.quietly(err)
+	return quietly(err)
 }
 
 func (b *backend) runTick(ctx context.Context, s logical.Storage) error {
 	if err := b.loadMark(ctx, s); err != nil {
 		return err
-	}
-	if b.refused.Load() != 0 {
-		// Is it still so? Nothing else is tried before that is known.
-		if err := b.touchMark(ctx, s); err != nil {
-			return err
-		}
-		b.refused.Store(0)
-		b.node.Store(nil)
 	}
 	cfg, err := b.config(ctx, s)
 	if err != nil {

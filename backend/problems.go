@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -95,6 +96,9 @@ func (p *problemSet) clear(role string) bool {
 
 // storeProblem adds the role to the index of problems, as far as storage takes it.
 func (b *backend) storeProblem(ctx context.Context, s logical.Storage, role string, p problem) {
+	if _, err := getRecord[problem](ctx, s, problemPath(role)); errors.Is(err, errSchema) {
+		return // a newer build's is not overwritten
+	}
 	if err := putRecord(ctx, s, problemPath(role), &p); err != nil {
 		b.Logger().Debug("a problem is known in memory only", "role", role, "error", err)
 	}
