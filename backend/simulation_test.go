@@ -6,10 +6,12 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,7 +120,7 @@ type simWorld struct {
 	rng  *rand.Rand
 	name string
 
-	random *rand.ChaCha8 // of keys and ids
+	random io.Reader // of keys and ids
 
 	start, now time.Time // true time
 	queue      simQueue
@@ -151,7 +153,7 @@ type simGrace struct {
 
 func newSimWorld(t *testing.T, rng *rand.Rand) *simWorld {
 	t.Helper()
-	w := &simWorld{t: t, rng: rng, storage: &logical.InmemStorage{}, random: rand.NewChaCha8([32]byte{byte(rng.Uint32())})}
+	w := &simWorld{t: t, rng: rng, storage: &logical.InmemStorage{}, random: &lockedReader{r: rand.NewChaCha8([32]byte{byte(rng.Uint32())})}}
 	w.start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(w.upTo(366 * 24 * time.Hour))
 	w.now = w.start
 	w.server = w.mount(w.offsets[0])
@@ -412,4 +414,16 @@ func (w *simWorld) policyText() string {
 		parts = append(parts, fmt.Sprintf("%s=%v", name, w.policy[name]))
 	}
 	return strings.Join(parts, " ")
+}
+
+// lockedReader lets the workers of a tick share a seeded source.
+type lockedReader struct {
+	mu sync.Mutex
+	r  io.Reader
+}
+
+func (l *lockedReader) Read(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r.Read(p)
 }
