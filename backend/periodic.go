@@ -23,6 +23,9 @@ const (
 	// tickBudget is how long one run of the periodic function works. A call in
 	// progress holds up a reload of the plugin.
 	tickBudget = 5 * time.Second
+	// tickWork is how long it begins to work on roles: what was begun is ended
+	// within the budget, and the cursor stored.
+	tickWork = 4500 * time.Millisecond
 	// tickOverlap is how many minutes before the cursor each tick looks at
 	// again, for entries that a slow or failed-over writer filed late.
 	tickOverlap = 15
@@ -107,24 +110,37 @@ func (t *tick) walk(ctx context.Context) error {
 	if from.After(end) {
 		from = end
 	}
+	begin, cancel := context.WithTimeout(ctx, tickWork)
+	defer cancel()
 	var batch []dueEntry
 	flush := func() error {
-		err := t.work(ctx, batch)
+		err := t.work(ctx, begin, batch)
 		batch = batch[:0]
 		return err
 	}
-	walkErr := t.entries(ctx, from, end, func(e dueEntry) error {
+	walkErr := t.entries(begin, from, end, func(e dueEntry) error {
 		if batch = append(batch, e); len(batch) < tickBatch {
 			return nil
 		}
 		return flush()
 	})
 	workErr := flush()
+	if begin.Err() != nil && ctx.Err() == nil {
+		walkErr, workErr = unlessLate(walkErr), unlessLate(workErr)
+	}
 	done := end.Add(-time.Minute)
 	if u := t.unfinished; !u.IsZero() && !u.After(done) {
 		done = u.Add(-time.Minute)
 	}
 	return errors.Join(walkErr, workErr, t.b.advance(ctx, t.s, t.now, done))
+}
+
+// unlessLate is err but for the end of a tick's time: the next one goes on.
+func unlessLate(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
 }
 
 // entries calls fn for every entry of the minutes from to end, in order.
@@ -207,9 +223,9 @@ const (
 	urgentNothing
 )
 
-// work acts on a batch of entries in a bounded pool. One bad role never stops
-// the others.
-func (t *tick) work(ctx context.Context, batch []dueEntry) error {
+// work acts on a batch of entries in a bounded pool, and begins nothing once begin
+// is done. One bad role never stops the others.
+func (t *tick) work(ctx, begin context.Context, batch []dueEntry) error {
 	if len(batch) == 0 {
 		return nil
 	}
@@ -220,11 +236,11 @@ func (t *tick) work(ctx context.Context, batch []dueEntry) error {
 	})
 	t.pool(len(jobs), func(i int) {
 		job := jobs[i]
-		if ctx.Err() != nil || t.refused.Load() {
+		if begin.Err() != nil || t.refused.Load() {
 			t.leave(job.minute)
 			return
 		}
-		if job.mints && !t.mayMint(ctx) {
+		if job.mints && !t.mayMint(begin) {
 			t.leave(job.minute)
 			return
 		}
@@ -232,7 +248,7 @@ func (t *tick) work(ctx context.Context, batch []dueEntry) error {
 			t.failed(ctx, job, err)
 		}
 	})
-	return ctx.Err()
+	return begin.Err()
 }
 
 func (t *tick) pool(n int, fn func(int)) {
