@@ -31,26 +31,29 @@ import (
 // tolerance in a world is half the grace less the clocks' difference.
 
 const (
-	simWorlds = 60
-	simEvents = 2500 // per world
+	simWorlds = 24   // unless SIMULATION_WORLDS says otherwise
+	simEvents = 1500 // per world
 	simSpan   = 3 * 366 * 24 * time.Hour
 )
 
 // TestSimulatedYears fails when a consumer within its tolerance holds a refused
-// key. SIMULATION_SEED repeats a run.
+// key. SIMULATION_SEED repeats a run, SIMULATION_WORLDS makes it a longer one.
 func TestSimulatedYears(t *testing.T) {
-	seed := rand.Uint64()
-	if text := os.Getenv("SIMULATION_SEED"); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatal(err)
+	setting := func(name string, value uint64) uint64 {
+		if text := os.Getenv(name); text != "" {
+			var err error
+			if value, err = strconv.ParseUint(text, 10, 64); err != nil {
+				t.Fatal(err)
+			}
 		}
+		return value
 	}
+	seed, worlds := setting("SIMULATION_SEED", rand.Uint64()), setting("SIMULATION_WORLDS", simWorlds)
 	t.Logf("SIMULATION_SEED=%d", seed)
 	var total simStats
 	var table strings.Builder
-	for i := range simWorlds {
-		w := newSimWorld(t, rand.New(rand.NewPCG(seed, uint64(i))))
+	for i := range worlds {
+		w := newSimWorld(t, rand.New(rand.NewPCG(seed, i)))
 		w.name = fmt.Sprintf("SIMULATION_SEED=%d world %d", seed, i)
 		w.run()
 		fmt.Fprintf(&table, "%3d %s\n", i, w.summary())
@@ -61,7 +64,7 @@ func TestSimulatedYears(t *testing.T) {
 	}
 	t.Logf("%d worlds, %.1f years, %d reads (%d more that would have answered the same), %d checks by two clocks, %d rotations, %d rollbacks, "+
 		"%d policy changes, %d outages, %d failovers\nslack is what was left of the grace of a key when its holder replaced it; - is never superseded\n%s",
-		simWorlds, total.span.Hours()/24/365.25, total.reads, total.skipped, total.checks, total.rotations, total.rollbacks,
+		worlds, total.span.Hours()/24/365.25, total.reads, total.skipped, total.checks, total.rotations, total.rollbacks,
 		total.updates, total.outages, total.failovers, table.String())
 	for what, n := range map[string]int{
 		"reads": total.reads, "checks": total.checks, "rotations": total.rotations, "rollbacks": total.rollbacks,
