@@ -176,8 +176,8 @@ func buildPlugin(b *testing.B) string {
 }
 
 // BenchmarkProcess is the shipped plugin in a process of its own: how soon it is
-// ready, and how much memory it has after the start, and after 100,000 reads of
-// as many roles.
+// ready, and how much memory it has after the start, after 100,000 reads of as
+// many roles, and after a part of a tidy pass on top.
 func BenchmarkProcess(b *testing.B) {
 	path := buildPlugin(b)
 	for _, n := range benchSizes(b) {
@@ -205,6 +205,11 @@ func BenchmarkProcess(b *testing.B) {
 			}
 			if mib, ok := p.resident(b); ok {
 				once(b, "reads=100000", map[string]float64{"MiB": mib})
+			}
+			// The longest lists that the engine ever asks for are tidy's.
+			p.send(b, c, logical.UpdateOperation, "tidy", nil)
+			if mib, ok := p.resident(b); ok {
+				once(b, "tidy", map[string]float64{"MiB": mib})
 			}
 		})
 	}
