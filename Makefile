@@ -78,7 +78,7 @@ tidy: need-go ## Tidy the go.mod files without asking for the official SDK
 	@scripts/tidy.sh
 
 .PHONY: bench
-bench: need-go ## Run the benchmarks (BENCH=regexp)
+bench: need-go ## Run the benchmarks (BENCH=regexp, BENCH_SIZES=1000,10000: numbers of roles)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./...
 
 .PHONY: fuzz
