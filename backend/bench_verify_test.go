@@ -214,73 +214,100 @@ func filledMount(b *testing.B, n, sample int) (*testMount, []string) {
 }
 
 // BenchmarkVerifyCold is a key of which nothing is cached, on a file with few
-// and with many keys: the ratio is what matters.
+// and with many keys. The two take turns: the ratio is what matters.
 func BenchmarkVerifyCold(b *testing.B) {
-	for _, n := range []int{1000, 1000000} {
-		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
-			m, keys := filledMount(b, n, 1000)
-			m.keys.resize(1)
-			m.roles.resize(1)
-			m.views.resize(1)
-			i := 0
-			b.ReportAllocs()
-			for b.Loop() {
-				q := question{key: keys[i%len(keys)]}
-				i++
+	const round = 100
+	sizes := [2]int{1000, 1000000}
+	var mounts [2]*testMount
+	var keys [2][]string
+	for i, n := range sizes {
+		mounts[i], keys[i] = filledMount(b, n, 1000)
+		mounts[i].keys.resize(1)
+		mounts[i].roles.resize(1)
+		mounts[i].views.resize(1)
+	}
+	var spent [2]time.Duration
+	asked := 0
+	for b.Loop() {
+		for i, m := range mounts {
+			began := time.Now()
+			for k := range round {
+				q := question{key: keys[i][(asked+k)%len(keys[i])]}
 				if v, err := m.verifyOne(b.Context(), m.storage, &q); err != nil || v.code != codeValid {
 					b.Fatal(v.code, err)
 				}
 			}
-		})
+			spent[i] += time.Since(began)
+		}
+		asked += round
 	}
+	b.ReportMetric(0, "ns/op")
+	for i, n := range sizes {
+		b.ReportMetric(float64(spent[i].Nanoseconds())/float64(asked), fmt.Sprintf("ns/keys=%d", n))
+	}
+	b.ReportMetric(float64(spent[1])/float64(spent[0]), "ratio")
 }
 
-// BenchmarkVerifyBesideUnknown is a cached key alone, and with unknown ones
-// asked for beside it at the given rate. A second core answers those.
+// BenchmarkVerifyBesideUnknown is a cached key alone and, taking turns, with
+// unknown ones asked for beside it, 10,000 a second. A second core answers those.
 func BenchmarkVerifyBesideUnknown(b *testing.B) {
-	for _, perSecond := range []int{0, 10000} {
-		b.Run(fmt.Sprintf("unknown=%d/s", perSecond), func(b *testing.B) {
-			m := newMount(b)
-			m.write("roles/r", nil)
-			known := question{key: m.read("creds/r")["api_key"].(string)}
+	const (
+		perSecond = 10000
+		turn      = 100 * time.Millisecond
+	)
+	m := newMount(b)
+	m.write("roles/r", nil)
+	known := question{key: m.read("creds/r")["api_key"].(string)}
+	others := make([]string, 20000)
+	for i := range others {
+		others[i] = unknownKey(b)
+	}
+	var unknown atomic.Int64
+	flood := func(stop <-chan struct{}) {
+		began, asked := time.Now(), 0
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			for ; asked < int(time.Since(began).Seconds()*perSecond); asked++ {
+				q := question{key: others[int(unknown.Add(1))%len(others)]}
+				if _, err := m.verifyOne(context.Background(), m.storage, &q); err != nil {
+					b.Error(err)
+				}
+			}
+		}
+	}
+	var spent [2]time.Duration
+	var answered [2]int
+	for b.Loop() {
+		for beside := range 2 {
 			stop := make(chan struct{})
-			var asked atomic.Int64
 			var wg sync.WaitGroup
-			if perSecond > 0 {
-				others := make([]string, 20000)
-				for i := range others {
-					others[i] = unknownKey(b)
-				}
-				ticker := time.NewTicker(time.Millisecond)
-				defer ticker.Stop()
-				wg.Go(func() {
-					for i := 0; ; {
-						select {
-						case <-stop:
-							return
-						case <-ticker.C:
-						}
-						for range perSecond / 1000 {
-							q := question{key: others[i%len(others)]}
-							i++
-							if _, err := m.verifyOne(context.Background(), m.storage, &q); err != nil {
-								b.Error(err)
-							}
-							asked.Add(1)
-						}
+			if beside == 1 {
+				wg.Go(func() { flood(stop) })
+			}
+			began := time.Now()
+			for time.Since(began) < turn {
+				for range 100 {
+					if v, err := m.verifyOne(b.Context(), m.storage, &known); err != nil || v.code != codeValid {
+						b.Fatal(v.code, err)
 					}
-				})
-			}
-			for b.Loop() {
-				if v, err := m.verifyOne(b.Context(), m.storage, &known); err != nil || v.code != codeValid {
-					b.Fatal(v.code, err)
 				}
+				answered[beside] += 100
 			}
+			spent[beside] += time.Since(began)
 			close(stop)
 			wg.Wait()
-			b.ReportMetric(float64(asked.Load())/b.Elapsed().Seconds(), "unknown/s")
-		})
+		}
 	}
+	alone, beside := float64(spent[0].Nanoseconds())/float64(answered[0]), float64(spent[1].Nanoseconds())/float64(answered[1])
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(alone, "ns-alone")
+	b.ReportMetric(beside, "ns-beside")
+	b.ReportMetric(100*(beside/alone-1), "%-worse")
+	b.ReportMetric(float64(unknown.Load())/spent[1].Seconds(), "unknown/s")
 }
 
 // BenchmarkVerifyRefused is what the refusals cost that anybody can cause. They
