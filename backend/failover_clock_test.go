@@ -77,6 +77,13 @@ func TestFailoverBetweenClocksTwoMinutesApart(t *testing.T) {
 				t.Fatalf("%s has not ended: %s", name, want[name])
 			}
 		}
+		m.clock.advance(50 * time.Second)
+		m.write("rotate/d", nil) // after the last mark
+		committed, err := getRecord[roleRecord](context.Background(), m.storage, rolePath("d"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.clock.advance(-50 * time.Second)
 		now := m.now()
 		clock := newFakeClock()
 		clock.set(m.clock.Now().Add(apart))
@@ -85,6 +92,10 @@ func TestFailoverBetweenClocksTwoMinutesApart(t *testing.T) {
 			t.Errorf("the time went back by %s", now.Sub(m.now()))
 		}
 		w.check(m, true)
+		m.write("rotate/d", nil)
+		if rec, err := getRecord[roleRecord](context.Background(), m.storage, rolePath("d")); err != nil || rec.Committed.Before(committed.Committed) {
+			t.Errorf("%s apart: a commit at %s after one at %s: %v", apart, rec.Committed, committed.Committed, err)
+		}
 		m.write("rotate/a", nil)
 		w.check(m, true)
 		m.run(26 * time.Hour)

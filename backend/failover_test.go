@@ -80,6 +80,7 @@ type cluster struct {
 	active, standby *testMount
 	writes          *probe
 	refusing        *standbyStorage
+	forwards        int
 }
 
 func newCluster(t testing.TB) *cluster {
@@ -115,6 +116,7 @@ func (c *cluster) seenBy(m *testMount, keys map[string]string) map[string]string
 	ask := func(name string, op logical.Operation, path string, data map[string]any, fields ...string) {
 		resp, err := m.do(op, path, data)
 		if err == logical.ErrReadOnly { //nolint:errorlint // servers compare it as it is
+			c.forwards++
 			resp, err = c.active.do(op, path, data)
 		}
 		text := fmt.Sprint(err)
@@ -236,7 +238,17 @@ func followed(t *testing.T, order func([]string) []string, late bool) {
 		}
 		owed = nil
 		c.standby.tick()
+		c.forwards = 0
 		want, got := c.seenBy(a, keys), c.seenBy(c.standby, keys)
+		unknown := 0
+		for name := range keys {
+			if strings.HasPrefix(want["verify "+name], "<nil> NOT_FOUND") {
+				unknown++
+			}
+		}
+		if c.forwards != unknown {
+			t.Errorf("%s: it forwarded %d questions, %d of them about unknown keys", step.name, c.forwards, unknown)
+		}
 		if !reflect.DeepEqual(got, want) {
 			for k := range want {
 				if got[k] != want[k] {
@@ -400,6 +412,7 @@ func TestStandbyKnowsTheTimeOfTheWriter(t *testing.T) {
 	a.write("rotate/a", map[string]any{"grace_period": "1h"})
 	slow := newFakeClock()
 	c.standby.backend.clock = slow
+	c.standby.expectVerdict(old, "VALID") // and so its caches are filled
 	for range 61 {
 		a.clock.advance(time.Minute)
 		slow.advance(time.Minute)

@@ -328,6 +328,57 @@ func (w *world) leftovers(m *testMount) {
 	}
 }
 
+// erased: what was killed is not stored any more, from the acknowledgement on.
+func (w *world) erased(m *testMount) {
+	m.t.Helper()
+	for _, path := range m.under(secretPrefix) {
+		secret, err := getRecord[secretRecord](context.Background(), m.storage, path)
+		if err != nil || secret == nil {
+			m.t.Fatal(err)
+		}
+		for name := range w.kills {
+			if w.keys[name] == secret.Key {
+				m.t.Errorf("the plaintext of key %s, which was killed, is still stored", name)
+			}
+		}
+	}
+}
+
+// filedOnce: where nothing failed the calendar holds no role twice.
+func (w *world) filedOnce(m *testMount) {
+	m.t.Helper()
+	filed := map[string]bool{}
+	for _, path := range m.under(duePrefix) {
+		name := path[strings.LastIndex(path, "/")+1:]
+		if filed[name] {
+			m.t.Errorf("the calendar holds role %s twice", name)
+		}
+		filed[name] = true
+	}
+}
+
+// idle: when everything due has happened, a tick changes no role.
+func (w *world) idle(m *testMount) {
+	m.t.Helper()
+	roles := func() map[string]string {
+		all := map[string]string{}
+		for path, value := range dump(m.t, m.storage) {
+			if strings.HasPrefix(path, rolePrefix) {
+				all[path] = value
+			}
+		}
+		return all
+	}
+	m.clock.advance(time.Minute)
+	m.tick()
+	before := roles()
+	m.clock.advance(time.Minute)
+	m.tick()
+	if after := roles(); !maps.Equal(before, after) {
+		m.t.Errorf("roles change although nothing is due: %v, then %v", before, after)
+	}
+}
+
 // copyStorage is a storage of its own with the same content.
 func copyStorage(t testing.TB, content map[string]string) logical.Storage {
 	t.Helper()
