@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+// upkeep does what is due for one role: what the clock ended was settled
+// before; plaintexts are erased by the commit; here graces are prolonged and
+// versions made. It returns how much was done.
+func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
+	acted := len(tx.rec.History) - len(tx.old.History)
+	for i := range tx.rec.Ring.Versions {
+		if tx.erasable(&tx.rec.Ring.Versions[i], &tx.rec.Ring) {
+			acted++
+		}
+	}
+	extended, err := tx.extendGrace()
+	if err != nil {
+		return acted, err
+	}
+	acted += extended
+	if tx.rec.Owed {
+		return acted + 1, tx.payOwed()
+	}
+	if cfg.RotationPaused {
+		return acted, nil
+	}
+	if at := stageAt(tx.rec, tx.terms, tx.now); at.IsZero() || at.After(tx.now) {
+		return acted, nil
+	}
+	return acted + 1, tx.rotateByPlan()
+}
+
+// payOwed makes the replacement of a killed version that could not be made with
+// the kill. A pause of the automatic rotation does not hold it up: somebody
+// asked for it.
+func (tx *roleTx) payOwed() error {
+	if tx.rec.Ring.Current(tx.now) != nil {
+		tx.rec.Owed = false
+		return nil
+	}
+	m, err := tx.newVersion(tx.defaultGrace())
+	if err != nil {
+		return err
+	}
+	events, err := tx.rec.Ring.Rotate(tx.now, m, true)
+	if err != nil {
+		return err
+	}
+	tx.record(events, tx.by)
+	tx.rebase(tx.now)
+	tx.rotated()
+	return nil
+}
+
+// extendGrace prolongs the grace of an automatic rotation by a step while the
+// version that it ended is still in use.
+func (tx *roleTx) extendGrace() (int, error) {
+	at, ok := extensionLook(tx.rec, tx.terms, tx.now)
+	if !ok || at.After(tx.now) {
+		return 0, nil
+	}
+	prev, succ := extensible(tx.rec, tx.terms, tx.now)
+	step := min(max(succ.Grace, time.Minute), tx.terms.maxGrace-succ.Grace-succ.Extended)
+	st, _ := tx.rec.Ring.Status(prev.N, tx.now)
+	used, err := tx.b.lastUse(tx.ctx, tx.s, tx.rec, prev.N)
+	if err != nil {
+		return 0, err
+	}
+	if used.Before(st.Until.Add(-max(succ.Grace, extensionMargin(succ.Grace)))) || used.Before(succ.Activate) {
+		return 0, nil
+	}
+	events := tx.rec.Ring.Extend(tx.now, prev.N, step)
+	tx.record(events, actor{cause: causeLimit, reason: "the previous version is still in use"})
+	return len(events), nil
+}
+
+// rotateByPlan makes the version that the plan wants: staged for its
+// activation, or, where that is overdue, current at once, once for all that was
+// missed.
+func (tx *roleTx) rotateByPlan() error {
+	if tx.postponed() {
+		return nil
+	}
+	m, err := tx.newVersion(tx.defaultGrace())
+	if err != nil {
+		return err
+	}
+	m.Auto = true
+	planned := tx.rec.Next
+	if planned.After(tx.now) {
+		m.Activate = planned
+		if m.TTL > 0 && !m.Activate.Before(tx.now.Add(m.TTL)) {
+			return fmt.Errorf("ttl %s is too short for a staging %s ahead", m.TTL, planned.Sub(tx.now))
+		}
+	}
+	events, err := tx.rec.Ring.Rotate(tx.now, m, true)
+	if err != nil {
+		return err
+	}
+	tx.record(events, tx.by)
+	tx.plan(tx.terms.cadence.after(planned, tx.now, tx.terms.jitter))
+	tx.rotated()
+	return nil
+}
+
+// postponed puts the planned rotation off where it would have to end a version
+// that somebody who reads as he was told to may still hold: after many rotations
+// by hand, or when the policy's distance between rotations became much shorter.
+// A key that would end by itself meanwhile does not wait.
+func (tx *roleTx) postponed() bool {
+	planned := tx.rec.Next
+	m := keyring.Mint{Grace: tx.defaultGrace(), TTL: tx.terms.ttl, Activate: planned}
+	since, until, crowded := tx.rec.Ring.Crowded(tx.now, m)
+	if !crowded {
+		return false
+	}
+	if tx.rec.Type == typeStatic {
+		told := max(min(tx.terms.bound(), tx.terms.longest), tx.promised())
+		until = since.Add(told + tx.terms.grace/2)
+	}
+	if !until.After(tx.now) {
+		return false
+	}
+	tx.plan(until.Add(tx.terms.lead))
+	return tx.rec.Next.After(planned)
+}
+
+// rotated is what follows from any new version. Longer leases than the policy now
+// gives may be out under a version that is handed out until the new one is
+// activated, or again after a rollback: until they are over they count.
+func (tx *roleTx) rotated() {
+	tx.rec.Owed = false
+	if tx.rec.Type == typeDynamic && !tx.now.Before(tx.rec.LeaseUntil) {
+		tx.rec.LeaseTTL = seconds(tx.terms.ttl / time.Second)
+	}
+}
