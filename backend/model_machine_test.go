@@ -197,10 +197,8 @@ func (w *machine) rotate(t *rapid.T) {
 	if r.live(now) >= 9 {
 		return // room is another story
 	}
-	refused := ""
-	if held && r.in("pending", now) != nil {
-		refused = "one is pending"
-	} else {
+	refused := "one is pending"
+	if !held || r.in("pending", now) == nil {
 		refused = r.rotate(now, at, held, grace)
 	}
 	got := w.ask(t, logical.UpdateOperation, "rotate/"+name, data, refused)
