@@ -312,7 +312,11 @@ func (tx *roleTx) encode() ([]byte, error) {
 		case len(data) <= sizeGoal:
 			return data, nil
 		case len(tx.rec.History) > 0:
-			if err := tx.archive(keep); err != nil {
+			err := tx.archive(keep)
+			if err != nil && len(data) <= maxRecordSize && tx.optional(err) == nil {
+				return data, nil // a kill does not wait for a smaller record
+			}
+			if err != nil {
 				return nil, err
 			}
 		case len(tx.rec.Requests) > 0:

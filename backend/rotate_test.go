@@ -432,3 +432,35 @@ func TestRevealOnce(t *testing.T) {
 		t.Fatal("the same key again")
 	}
 }
+
+// noArchive is a storage that can not write pages of the archive.
+type noArchive struct{ logical.Storage }
+
+func (s noArchive) Put(ctx context.Context, e *logical.StorageEntry) error {
+	if strings.HasPrefix(e.Key, archivePrefix) {
+		return errStorage
+	}
+	return s.Storage.Put(ctx, e)
+}
+
+func TestKillDoesNotWaitForTheArchive(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", nil)
+	key := m.read("creds/r")["api_key"]
+	rec, err := getRecord[roleRecord](context.Background(), m.storage, rolePath("r"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range maxHistory {
+		rec.History = append(rec.History, historyEntry{Time: m.clock.Now(), Kind: eventRoleUpdated, Reason: strings.Repeat("x", sizeGoal/maxHistory)})
+	}
+	if err := putRecord(context.Background(), m.storage, rolePath("r"), rec); err != nil {
+		t.Fatal(err)
+	}
+	m.storage = noArchive{m.storage}
+	if _, err := m.do(logical.UpdateOperation, "rotate/r", nil); err == nil {
+		t.Fatal("a rotation dropped history that it could not archive")
+	}
+	m.write("revoke/r", map[string]any{"version": 1})
+	m.expectVerdict(key, "REVOKED")
+}
