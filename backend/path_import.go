@@ -184,7 +184,7 @@ func readImport(item json.RawMessage, d *digestRecord, cfg *configRecord) (*adop
 		delete(raw, f)
 	}
 	if !validName(it.Role) {
-		return nil, refuse("role", nil, "must be 1 to 128 of a-z 0-9 . _ - with a letter or digit first", "name the role")
+		return nil, refuse("role", nil, nameRule, "name the role")
 	}
 	if it.Version < 0 || it.Version > math.MaxInt32 {
 		return nil, refuse("version", it.Version, "is not a version", "give a number above zero, or leave it out")

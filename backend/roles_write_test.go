@@ -378,7 +378,7 @@ func TestRoleNames(t *testing.T) {
 	}
 	for _, name := range []string{"A", "-a", ".a", "_a", "..", "~a", "a b", "ä", "a\n", strings.Repeat("a", 129), "a%2fb"} {
 		m.unchanged(func() {
-			m.refused(logical.UpdateOperation, "roles/"+name, nil, "name: ", "must be 1 to 128 of a-z 0-9 . _ - with a letter or digit first: choose another name")
+			m.refused(logical.UpdateOperation, "roles/"+name, nil, "name: ", "must be 1 to 128 of a-z 0-9 . _ - with a letter or digit first and no two dots in a row: choose another name")
 			if resp, err := m.do(logical.ReadOperation, "roles/"+name, nil); resp != nil || err != nil {
 				t.Errorf("%q: %v %v", name, resp, err)
 			}

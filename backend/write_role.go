@@ -18,7 +18,7 @@ import (
 func (b *backend) writeRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
 	if !validName(name) {
-		return nil, refuse("name", name, "must be 1 to 128 of a-z 0-9 . _ - with a letter or digit first", "choose another name")
+		return nil, refuse("name", name, nameRule, "choose another name")
 	}
 	if v, named := req.Data["name"]; named && v != nil && fmt.Sprint(v) != name {
 		return nil, refuse("name", v, "is not the role that the path names", "leave it out; a role can not be renamed")
