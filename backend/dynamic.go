@@ -4,7 +4,6 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -179,9 +178,6 @@ func hostTTL(asked, leaseMax, mountMax time.Duration, issued, now time.Time) tim
 func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	resp, err := b.renewKey(ctx, req)
 	if err != nil {
-		if errors.Is(err, errUnchanged) {
-			err = nil
-		}
 		return respond(err)
 	}
 	return resp, nil

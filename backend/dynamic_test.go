@@ -176,3 +176,20 @@ func TestRevocationOfWhatIsGone(t *testing.T) {
 	m.write("roles/d", map[string]any{"type": "dynamic"})
 	m.expectVerdict(a.Data["api_key"], "NOT_FOUND")
 }
+
+func TestAnExpiredKeyIsNotRevivedByAClockThatGoesBack(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "30m"})
+	a := m.lease("d", nil)
+	m.clock.advance(30 * time.Minute)
+	m.expectVerdict(a.Data["api_key"], "EXPIRED")
+	if resp, err := m.onLease(logical.RevokeOperation, a, 0); err != nil || resp.IsError() {
+		t.Fatal(resp, err)
+	}
+	m.clock.advance(-24 * time.Hour)
+	m.expectVerdict(a.Data["api_key"], "EXPIRED")
+	m.restart().expectVerdict(a.Data["api_key"], "EXPIRED")
+	if resp, err := m.onLease(logical.RenewOperation, a, 0); err == nil && !resp.IsError() {
+		t.Fatal("renewed a key that had expired")
+	}
+}

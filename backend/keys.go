@@ -65,7 +65,7 @@ func keyStatus(rec *keyRecord, role *roleRecord, now time.Time) keyring.Status {
 		return keyring.Status{State: keyring.Expired, Until: rec.Expires}
 	case st.State.Ended():
 		return st
-	case !now.Before(rec.Expires):
+	case rec.ExpiredSeen || !now.Before(rec.Expires):
 		return keyring.Status{State: keyring.Expired, Until: rec.Expires}
 	case !rec.Cap.IsZero() && !now.Before(rec.Cap):
 		return keyring.Status{State: keyring.Retired, Reason: keyring.GraceEnded, Until: rec.Cap}

@@ -298,8 +298,12 @@ func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, che
 			return err
 		}
 		now := b.now()
-		if rec == nil || !rec.RevokedAt.IsZero() || !now.Before(rec.Expires) {
+		if rec == nil || !rec.RevokedAt.IsZero() || rec.ExpiredSeen {
 			return errUnchanged
+		}
+		if !now.Before(rec.Expires) {
+			rec.ExpiredSeen = true // no clock that goes back revives it
+			return nil
 		}
 		rec.RevokedAt, rec.Revoked = now, cause
 		if reason != "" {

@@ -162,19 +162,21 @@ type keyRecord struct {
 	End *keyEnd `json:"end,omitempty"`
 
 	// Dynamic keys only.
-	Dynamic   bool      `json:"dynamic,omitempty"`
-	Issued    time.Time `json:"issued,omitzero"`
-	Expires   time.Time `json:"expires,omitzero"`
-	RevokedAt time.Time `json:"revoked_at,omitzero"`
-	Revoked   string    `json:"revoked,omitempty"` // why
-	Scopes    []string  `json:"scopes,omitempty"`
-	Narrowed  bool      `json:"narrowed,omitempty"` // Scopes holds even if empty
-	TTL       seconds   `json:"ttl,omitempty"`      // asked for at issue; 0: the role's
-	Label     string    `json:"label,omitempty"`
-	EntityID  string    `json:"entity_id,omitempty"`
-	Display   string    `json:"display_name,omitempty"`
-	Reported  time.Time `json:"reported,omitzero"`
-	Cap       time.Time `json:"cap,omitzero"`
+	Dynamic bool      `json:"dynamic,omitempty"`
+	Issued  time.Time `json:"issued,omitzero"`
+	Expires time.Time `json:"expires,omitzero"`
+	// ExpiredSeen marks an expiry that the end of the lease came across.
+	ExpiredSeen bool      `json:"expired_seen,omitempty"`
+	RevokedAt   time.Time `json:"revoked_at,omitzero"`
+	Revoked     string    `json:"revoked,omitempty"` // why
+	Scopes      []string  `json:"scopes,omitempty"`
+	Narrowed    bool      `json:"narrowed,omitempty"` // Scopes holds even if empty
+	TTL         seconds   `json:"ttl,omitempty"`      // asked for at issue; 0: the role's
+	Label       string    `json:"label,omitempty"`
+	EntityID    string    `json:"entity_id,omitempty"`
+	Display     string    `json:"display_name,omitempty"`
+	Reported    time.Time `json:"reported,omitzero"`
+	Cap         time.Time `json:"cap,omitzero"`
 	// LeakRotated: the one replacement that a report may cause has happened.
 	LeakRotated bool `json:"leak_rotated,omitempty"`
 }
