@@ -386,7 +386,7 @@ func (b *backend) revokeIssuedTo(ctx context.Context, s logical.Storage, role *r
 			if rec == nil || rec.RoleID != role.ID || (rec.EntityID != to && rec.Display != to) {
 				return errUnchanged
 			}
-			killed = rec.RevokedAt.IsZero()
+			killed = rec.RevokedAt.IsZero() && b.now().Before(rec.Expires)
 			return nil
 		}, causeRequest, reason)
 		if err != nil {
