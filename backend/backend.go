@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Package backend is the secrets engine as Vault and OpenBao see it: paths,
-// periodic function, leases and storage records. What a version of a key may do
-// when is decided in internal/keyring.
 package backend
 
 import (
@@ -46,6 +43,7 @@ type backend struct {
 	configMu    sync.Mutex
 	configCache atomic.Pointer[configRecord]
 	configGen   atomic.Uint64 // counts what may have changed it elsewhere
+	resized     []func(int)   // told of a new cache_size
 
 	mark     mark
 	problems problemSet
@@ -90,6 +88,7 @@ func newBackend(c clock, random io.Reader) *backend {
 		digestCache: newRecordCache[digestRecord](1),
 		views:       newKeyViews(), rates: newRateLimits(c), usage: newUsage(),
 	}
+	b.resized = []func(int){b.views.resize}
 	b.Backend = &framework.Backend{
 		Help:           backendHelp,
 		BackendType:    logical.TypeLogical,
@@ -165,18 +164,6 @@ func (b *backend) invalidate(_ context.Context, key string) {
 
 // clean runs before the engine is unloaded.
 func (b *backend) clean(ctx context.Context) { b.flushRest(ctx) }
-
-func (b *backend) lockRole(name string) (unlock func()) {
-	l := locksutil.LockForKey(b.roleLocks, name)
-	l.Lock()
-	return l.Unlock
-}
-
-func (b *backend) lockKey(id string) (unlock func()) {
-	l := locksutil.LockForKey(b.keyLocks, id)
-	l.Lock()
-	return l.Unlock
-}
 
 var errPanic = errors.New("internal error: the request was given up; the server's log has the details")
 

@@ -5,6 +5,8 @@ package backend
 import (
 	"context"
 	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 // clock is the one source of time of the engine.
@@ -34,23 +36,6 @@ func (systemClock) Wait(ctx context.Context, d time.Duration) bool {
 // still count. One that is further ahead was written by a wrong clock.
 const maxClockLead = 10 * time.Minute
 
-// now is the instant of an operation: the latest of the node's clock, the
-// mount's high-water mark and what else is given (a record's last commit), as
-// far as these are plausible.
-func (b *backend) now(seen ...time.Time) time.Time {
-	clock := b.clock.Now()
-	now := b.nowAt(clock, time.Time{})
-	for _, t := range seen {
-		now = plausible(now, clock, t)
-	}
-	return now.UTC().Round(0)
-}
-
-// nowAt is now, for whoever has looked at the clock.
-func (b *backend) nowAt(clock, seen time.Time) time.Time {
-	return plausible(plausible(clock, clock, b.highWater()), clock, seen).UTC().Round(0)
-}
-
 // plausible is the later of now and t, unless t is too far ahead of the clock.
 func plausible(now, clock, t time.Time) time.Time {
 	if t.After(now) && t.Sub(clock) <= maxClockLead {
@@ -69,3 +54,20 @@ func (b *backend) clockProblem(t time.Time) string {
 	return "written at " + t.UTC().Format(time.RFC3339) + ", which is " + t.Sub(clock).Truncate(time.Second).String() +
 		" ahead of this node's clock: a clock was wrong, this node's counts"
 }
+
+// stamp is a time as answers show it; a zero one is empty.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return keyring.Stamp(t)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+func inSeconds(d time.Duration) int64 { return int64(d / time.Second) }

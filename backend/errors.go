@@ -106,3 +106,7 @@ func mustForward(err error) bool {
 }
 
 func asRefusal(err error, r **refusal) bool { return errors.As(err, r) }
+
+func answer(data map[string]any, warnings ...string) *logical.Response {
+	return &logical.Response{Data: data, Warnings: warnings}
+}

@@ -7,25 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-)
-
-// The actions of a bulk job.
-const (
-	bulkRotate  = "rotate"
-	bulkRevoke  = "revoke"
-	bulkDisable = "disable"
-	bulkEnable  = "enable"
-)
-
-// The states of a bulk job.
-const (
-	jobRunning = "running"
-	jobDone    = "done"
-	jobStopped = "stopped"
 )
 
 const (
@@ -38,82 +22,6 @@ const (
 	// the first time.
 	jobBatch = 100
 )
-
-// selector says which roles a job means: those that all of its set parts
-// match.
-type selector struct {
-	Owner    string            `json:"owner,omitempty"`
-	Prefix   string            `json:"name_prefix,omitempty"`
-	Metadata map[string]string `json:"metadata,omitempty"`
-	Scope    string            `json:"scope,omitempty"`
-	IssuedTo string            `json:"issued_to,omitempty"` // an entity id or display name
-	Roles    []string          `json:"roles,omitempty"`
-}
-
-func (s *selector) empty() bool {
-	return s.Owner == "" && s.Prefix == "" && len(s.Metadata) == 0 && s.Scope == "" && s.IssuedTo == "" && len(s.Roles) == 0
-}
-
-// matches reports whether the role is meant. Whom keys were issued to is asked
-// of each key.
-func (s *selector) matches(rec *roleRecord) bool {
-	if s.Owner != "" && rec.Policy.Owner != s.Owner {
-		return false
-	}
-	if !strings.HasPrefix(rec.Name, s.Prefix) {
-		return false
-	}
-	for k, v := range s.Metadata {
-		if have, ok := rec.Policy.Metadata[k]; !ok || have != v {
-			return false
-		}
-	}
-	if s.Scope != "" && !anyCovers(rec.Policy.Scopes, s.Scope) {
-		return false
-	}
-	return s.IssuedTo == "" || rec.Type == typeDynamic
-}
-
-// jobRecord is a bulk job: what it does, to what, and how far it has come.
-type jobRecord struct {
-	Schema   int       `json:"schema"`
-	ID       string    `json:"id"`
-	Action   string    `json:"action"`
-	Select   selector  `json:"selector"`
-	Reason   string    `json:"reason,omitempty"`
-	Grace    *seconds  `json:"grace_period,omitempty"`
-	Replace  bool      `json:"rotate"`
-	Pace     int       `json:"pace"` // actions per second; 0 is no limit
-	Created  time.Time `json:"created"`
-	EntityID string    `json:"entity_id,omitempty"`
-	Display  string    `json:"display_name,omitempty"`
-
-	// By which a repetition of the request is known.
-	RequestID string `json:"request_id,omitempty"`
-	Caller    string `json:"caller,omitempty"`
-	Params    string `json:"params,omitempty"` // digest
-
-	State    string    `json:"state"`
-	After    string    `json:"after,omitempty"` // the last role that is done with
-	Seen     int       `json:"seen"`
-	Acted    int       `json:"acted"`
-	Keys     int       `json:"keys,omitempty"` // dynamic keys acted on
-	Failed   int       `json:"failed"`
-	Failures []jobFail `json:"failures,omitempty"`
-	Finished time.Time `json:"finished,omitzero"`
-}
-
-type jobFail struct {
-	Role  string `json:"role"`
-	Error string `json:"error"`
-}
-
-func (j *jobRecord) schema() int { return j.Schema }
-
-func jobPath(id string) string { return jobPrefix + id }
-
-// kills: the job ends keys, and so goes before those that do not.
-func (j *jobRecord) kills() bool { return j.Action == bulkRevoke || j.Action == bulkDisable }
 
 // runJobs works on the bulk jobs within the tick's time, those that end keys
 // first.
@@ -155,21 +63,6 @@ func (b *backend) runJobs(ctx context.Context, t *tick) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// openJobs lists the jobs, from memory where this node knows them.
-func (b *backend) openJobs(ctx context.Context, s logical.Storage) ([]string, error) {
-	b.jobs.mu.Lock()
-	defer b.jobs.mu.Unlock()
-	if b.jobs.loaded {
-		return b.jobs.ids, nil
-	}
-	ids, err := list(ctx, s, jobPrefix)
-	if err != nil {
-		return nil, err
-	}
-	b.jobs.ids, b.jobs.loaded = ids, true
-	return ids, nil
 }
 
 // runJob takes up the next roles of a job, until its time is over or it is.

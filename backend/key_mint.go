@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 var errNoDigest = errors.New("the mount has no digest secret yet")
@@ -82,25 +80,4 @@ func (b *backend) mintKey(d *digestRecord, prefix string) (keyformat.Key, *keyRe
 		Schema: recordSchema, ID: key.ID(),
 		Digest: keyformat.Digest(d.Secrets[d.Current], d.Current, keyformat.Sum(key.Reveal())),
 	}, nil
-}
-
-// newVersion prepares the next version of the role: for a static role a key is
-// minted, whose records the commit writes.
-func (tx *roleTx) newVersion(grace time.Duration) (keyring.Mint, error) {
-	m := keyring.Mint{Prefix: tx.terms.prefix, Grace: grace}
-	if tx.rec.Type == typeDynamic {
-		return m, nil
-	}
-	d, err := tx.b.digests(tx.ctx, tx.s)
-	if err != nil {
-		return m, err
-	}
-	key, rec, err := tx.b.mintKey(d, tx.terms.prefix)
-	if err != nil {
-		return m, err
-	}
-	rec.Role, rec.RoleID, rec.Version = tx.rec.Name, tx.rec.ID, tx.rec.Ring.Last+1
-	tx.minted = append(tx.minted, mintedKey{version: rec.Version, record: rec, plain: key.Reveal()})
-	m.KeyID, m.TTL, m.Plain = rec.ID, tx.terms.ttl, true
-	return m, nil
 }

@@ -2,7 +2,11 @@
 
 package backend
 
-import "github.com/hashicorp/vault/sdk/helper/consts"
+import (
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+)
 
 // writeSafe: by the server's word this node may write to the mount's storage.
 func (b *backend) writeSafe() bool {
@@ -21,3 +25,24 @@ func quietly(err error) error {
 	}
 	return err
 }
+
+// mayWrite is writeSafe, a second old at most.
+func (b *backend) mayWrite(now time.Time) bool {
+	if last := b.node.Load(); last != nil {
+		if age := now.Sub(last.at); age >= 0 && age < nodeChecked {
+			return last.safe
+		}
+	}
+	safe := b.writeSafe()
+	b.node.Store(&nodeState{at: now, safe: safe})
+	return safe
+}
+
+type nodeState struct {
+	at   time.Time
+	safe bool
+}
+
+// nodeChecked is how long this node's word about whether it may write is taken
+// for answers that do not depend on it: asking is a call to the server.
+const nodeChecked = time.Second

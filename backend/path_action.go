@@ -20,9 +20,6 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
-// maxReplays is how many answers a role remembers for repeated request ids.
-const maxReplays = 64
-
 var requestIDForm = regexp.MustCompile(`^[A-Za-z0-9._:/-]{8,128}$`)
 
 // actionFields are what every action on a role takes.
@@ -138,52 +135,6 @@ func paramsDigest(d *framework.FieldData) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// findReplay returns the answer that the request id already got, or refuses an
-// id that was used for something else.
-func (tx *roleTx) findReplay(op, id, params string) (*replay, error) {
-	for i := range tx.rec.Requests {
-		r := &tx.rec.Requests[i]
-		if r.ID != id || r.Op != op || r.Caller != tx.by.caller {
-			continue
-		}
-		if r.Params != params {
-			return nil, refuse("request_id", id, "was used at "+keyring.Stamp(r.Time)+" with other parameters",
-				"repeat those, or use a new id")
-		}
-		return r, nil
-	}
-	return nil, nil
-}
-
-func (r *replay) answer() (*logical.Response, error) {
-	var stored replayResult
-	if err := json.Unmarshal(r.Result, &stored); err != nil {
-		return nil, fmt.Errorf("reading the stored answer: %w", err)
-	}
-	stored.Data["replayed"] = true
-	stored.Data["replayed_at"] = keyring.Stamp(r.Time)
-	return answer(stored.Data, stored.Warnings...), nil
-}
-
-type replayResult struct {
-	Data     map[string]any `json:"data"`
-	Warnings []string       `json:"warnings,omitempty"`
-}
-
-func (tx *roleTx) keepReplay(op, id, params string, resp *logical.Response) error {
-	result, err := json.Marshal(replayResult{Data: resp.Data, Warnings: resp.Warnings})
-	if err != nil {
-		return fmt.Errorf("encoding the answer: %w", err)
-	}
-	tx.rec.Requests = append(tx.rec.Requests, replay{
-		ID: id, Op: op, Caller: tx.by.caller, Params: params, Time: tx.now, Result: result,
-	})
-	if n := len(tx.rec.Requests) - maxReplays; n > 0 {
-		tx.rec.Requests = tx.rec.Requests[n:]
-	}
-	return nil
-}
-
 // checkCAS refuses the request if the current version is not the expected one.
 func (tx *roleTx) checkCAS(d *framework.FieldData) error {
 	v, ok := d.GetOk("cas")
@@ -198,19 +149,6 @@ func (tx *roleTx) checkCAS(d *framework.FieldData) error {
 		return refuse("cas", v, fmt.Sprintf("the current version is %d", have), "read the role's status and decide again")
 	}
 	return nil
-}
-
-// warn adds a warning to the answer.
-func (tx *roleTx) warn(format string, args ...any) {
-	tx.warnings = append(tx.warnings, fmt.Sprintf(format, args...))
-}
-
-// stamp is a time as answers show it; a zero one is empty.
-func stamp(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return keyring.Stamp(t)
 }
 
 const maxActivateAhead = 366 * 24 * time.Hour

@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/time/rate"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 )
@@ -24,37 +22,6 @@ const (
 	dryRunBudget = 3 * time.Second
 	dryRunShown  = 1000
 )
-
-// jobSet is this node's list of bulk jobs. edit is held from the read of a job's
-// record to its write.
-type jobSet struct {
-	mu     sync.Mutex
-	loaded bool
-	ids    []string
-	edit   sync.Mutex
-}
-
-func (j *jobSet) forget() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.loaded = false
-}
-
-// pacer spreads a job's actions over time.
-type pacer struct {
-	b       *backend
-	limiter *rate.Limiter
-}
-
-func newPacer(b *backend, perSecond int) *pacer {
-	if perSecond <= 0 {
-		return &pacer{b: b}
-	}
-	return &pacer{b: b, limiter: rate.NewLimiter(rate.Limit(perSecond), perSecond)}
-}
-
-// wait is false where the next action has to wait longer than this run may.
-func (p *pacer) wait(ctx context.Context) bool { return p.b.paced(ctx, p.limiter) }
 
 // jobFields describe a job in answers.
 func jobFields() map[string]*framework.FieldSchema {

@@ -183,41 +183,6 @@ func (b *backend) dueRoles(ctx context.Context, s logical.Storage, now, until ti
 	return roles, complete, nil
 }
 
-// dueBetween calls fn for the entries of the calendar of those minutes, in
-// order, reading it day by day.
-func dueBetween(ctx context.Context, s logical.Storage, from, until time.Time, fn func(dueEntry) error) error {
-	from, until = from.UTC().Truncate(time.Minute), until.UTC()
-	for day := from.Truncate(24 * time.Hour); !day.After(until); day = day.Add(24 * time.Hour) {
-		minutes, err := list(ctx, s, dayPrefix(day))
-		if err != nil {
-			return err
-		}
-		slices.Sort(minutes)
-		for _, name := range minutes {
-			minute, err := time.Parse(dayFormat+"1504", day.Format(dayFormat)+strings.TrimSuffix(name, "/"))
-			if err != nil || minute.Before(from) || minute.After(until) {
-				continue
-			}
-			shards, err := list(ctx, s, minutePrefix(minute))
-			if err != nil {
-				return err
-			}
-			for _, shard := range shards {
-				names, err := list(ctx, s, minutePrefix(minute)+shard)
-				if err != nil {
-					return err
-				}
-				for _, name := range names {
-					if err := fn(dueEntry{minute: minute, name: name}); err != nil {
-						return err
-					}
-				}
-			}
-		}
-	}
-	return nil
-}
-
 // comingOf is what is known to come for one role.
 func (b *backend) comingOf(rec *roleRecord, lim limits) ([]coming, error) {
 	if !rec.Deleted.IsZero() {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -160,135 +159,6 @@ func (b *backend) currentKey(ctx context.Context, req *logical.Request, rec *rol
 	return answer(data), nil
 }
 
-// countdown is what tells the reader of a current version when to come back:
-// fields whose names and types agents and operators of servers look at.
-func (b *backend) countdown(rec *roleRecord, cur *keyring.Version, t terms, now time.Time) map[string]any {
-	next := nextActivation(rec, t, b.mountPaused(), now)
-	h := keyring.Handout{NextActivation: next, Refresh: t.refresh, Grace: t.grace, Ends: hardEnd(cur)}
-	if p := rec.Ring.Pending(now); p != nil && p.Grace > 0 && (h.Grace == 0 || p.Grace < h.Grace) {
-		h.Grace = p.Grace
-	}
-	ttl := h.TTL(now)
-	period := ttl
-	if t.cadence != nil && !next.IsZero() {
-		period = max(t.cadence.distance(now, t.jitter), time.Second)
-	}
-	data := map[string]any{
-		"ttl": int64(ttl / time.Second), "rotation_period": int64(period / time.Second),
-		"last_vault_rotation": cur.CurrentSince().UTC().Format(time.RFC3339Nano),
-	}
-	if rec.Policy.RotationSchedule != "" {
-		data["rotation_schedule"] = rec.Policy.RotationSchedule
-	}
-	return data
-}
-
-// hardEnd is the end of a version that no rotation decides; zero if there is none.
-func hardEnd(v *keyring.Version) time.Time {
-	switch {
-	case v.Cap.IsZero():
-		return v.Expires
-	case v.Expires.IsZero() || v.Cap.Before(v.Expires):
-		return v.Cap
-	default:
-		return v.Expires
-	}
-}
-
-// noCurrent says why a role has no current key and what makes a new one.
-func noCurrent(rec *roleRecord, now time.Time) error {
-	top := rec.Ring.Top(now)
-	if top == nil {
-		return refuse("role", rec.Name, "has no current key yet", "promote the pending version with promote/"+rec.Name)
-	}
-	st, _ := rec.Ring.Status(top.N, now)
-	return refuse("role", rec.Name,
-		fmt.Sprintf("has no current key: version %d is %s since %s", top.N, st.State, keyring.Stamp(st.Until)),
-		"rotate/"+rec.Name+" makes a new one")
-}
-
-// plaintext returns the stored key of a live version, and the role's record as
-// it was when that was found. A record that was overtaken by a commit is read
-// again.
-func (b *backend) plaintext(ctx context.Context, req *logical.Request, rec *roleRecord, n int, t terms) (string, *roleRecord, error) {
-	v := rec.Ring.Get(n)
-	switch {
-	case v == nil:
-		return "", nil, fmt.Errorf("version %d is missing in the role record", n)
-	case !v.Revealed.IsZero():
-		return "", nil, alreadyRevealed(rec, v)
-	case !v.Plain && v.Strength != "":
-		return "", nil, refuse("role", rec.Name, fmt.Sprintf("version %d was imported by digest: its value was never known here", n),
-			"ask who imported it, or make a new key with rotate/"+rec.Name)
-	case t.reveal == revealOnce:
-		return b.revealOnce(ctx, req, rec.Name, n)
-	}
-	secret, err := b.secretCache.get(ctx, req.Storage, secretPath(rec.ID, n))
-	if err != nil {
-		return "", nil, err
-	}
-	if secret == nil {
-		// Ended and erased since the record was read.
-		fresh, err := getRecord[roleRecord](ctx, req.Storage, rolePath(rec.Name))
-		if err != nil {
-			return "", nil, err
-		}
-		b.roles.drop(rolePath(rec.Name))
-		if fresh == nil {
-			return "", nil, noRole(rec.Name)
-		}
-		if fv := fresh.Ring.Get(n); fv != nil && !fv.Revealed.IsZero() {
-			return "", nil, alreadyRevealed(fresh, fv)
-		}
-		if fresh.Seq == rec.Seq {
-			return "", nil, fmt.Errorf("the plaintext of version %d is missing in storage", n)
-		}
-		return "", nil, errOvertaken
-	}
-	return secret.Key, rec, nil
-}
-
-// errOvertaken: a commit came between two reads. Callers read again.
-var errOvertaken = errors.New("the role changed while it was read: try again")
-
-func alreadyRevealed(rec *roleRecord, v *keyring.Version) error {
-	return refuse("role", rec.Name, fmt.Sprintf("version %d was handed out at %s, and its value is not kept", v.N, keyring.Stamp(v.Revealed)),
-		"rotate/"+rec.Name+" makes a new key")
-}
-
-// revealOnce hands a version out for the only time: that it was is committed
-// before the answer, and the plaintext is erased.
-func (b *backend) revealOnce(ctx context.Context, req *logical.Request, name string, n int) (string, *roleRecord, error) {
-	var plain string
-	rec, err := b.mutate(ctx, req.Storage, name, requester(req), func(tx *roleTx) error {
-		v := tx.rec.Ring.Get(n)
-		if v == nil {
-			return errOvertaken
-		}
-		if !v.Revealed.IsZero() {
-			return alreadyRevealed(tx.rec, v)
-		}
-		if st, _ := tx.rec.Ring.Status(n, tx.now); st.State.Ended() {
-			return errOvertaken
-		}
-		secret, err := getRecord[secretRecord](ctx, req.Storage, secretPath(tx.rec.ID, n))
-		if err != nil {
-			return err
-		}
-		if secret == nil {
-			return fmt.Errorf("the plaintext of version %d is missing in storage", n)
-		}
-		plain = secret.Key
-		v.Revealed = tx.now
-		tx.note(historyEntry{Kind: eventRevealed, Version: n, KeyID: v.KeyID})
-		return nil
-	})
-	if err != nil {
-		return "", nil, err
-	}
-	return plain, rec, nil
-}
-
 func (b *backend) credsOther(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	rec, err := b.roles.get(ctx, req.Storage, rolePath(d.Get("name").(string)))
 	if err != nil || rec == nil {
@@ -342,11 +212,4 @@ func (b *backend) otherKey(ctx context.Context, req *logical.Request, rec *roleR
 		"api_key": plain, "key_id": v.KeyID, "version": v.N, "scopes": orEmpty(rec.Policy.Scopes), "role": rec.Name,
 		"state": string(st.State), "activates_at": stamp(v.Activate), "valid_until": stamp(st.Until),
 	}), nil
-}
-
-func orEmpty(list []string) []string {
-	if list == nil {
-		return []string{}
-	}
-	return list
 }

@@ -153,37 +153,6 @@ func (b *backend) historyOf(ctx context.Context, s logical.Storage, name, id str
 	return goneRole(ctx, s, name, id)
 }
 
-// goneRole is what the archive tells of a role of which nothing else is left;
-// nil if that is nothing.
-func goneRole(ctx context.Context, s logical.Storage, name, id string) (*roleRecord, error) {
-	pages, err := archivePages(ctx, s, id)
-	if err != nil || len(pages) == 0 {
-		return nil, err
-	}
-	last := pages[len(pages)-1]
-	page, err := getRecord[archivePage](ctx, s, archivePath(id, last))
-	if err != nil || page == nil || page.Role != name {
-		return nil, err
-	}
-	return &roleRecord{Name: name, ID: id, Archived: last + 1, Deleted: page.Written}, nil
-}
-
-// archivePages are the numbers of the pages that are kept of a role, ascending.
-func archivePages(ctx context.Context, s logical.Storage, roleID string) ([]int, error) {
-	names, err := list(ctx, s, archivePrefix+roleID+"/")
-	if err != nil {
-		return nil, err
-	}
-	var pages []int
-	for _, name := range names {
-		if n, ok := pageNumber(name); ok {
-			pages = append(pages, n)
-		}
-	}
-	slices.Sort(pages)
-	return pages, nil
-}
-
 // historyView shows the newest entries, newest first.
 func historyView(entries []historyEntry, limit int) []any {
 	// Entries are in the order in which they were written; what the clock did

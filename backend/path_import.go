@@ -16,7 +16,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 func (b *backend) pathsImport() []*framework.Path {
@@ -73,12 +72,6 @@ type importItem struct {
 
 var importFields = []string{"role", "key", "sha256", "key_id", "version", "expires_at"}
 
-const (
-	importDone     = "imported"
-	importRepeated = "already_imported"
-	importRefused  = "refused"
-)
-
 func (b *backend) importKeys(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	by, err := actorOf(req, d)
 	if err != nil {
@@ -104,22 +97,6 @@ func (b *backend) importKeys(ctx context.Context, req *logical.Request, d *frame
 		results[i] = result
 	}
 	return answer(map[string]any{"results": results}), nil
-}
-
-// adopted is a key to adopt, as far as that is known: under which id and digest
-// it is stored.
-type adopted struct {
-	role     string
-	record   *keyRecord
-	sum      [32]byte
-	plain    string
-	version  int
-	expires  time.Time
-	foreign  bool
-	weak     bool
-	strength string
-	grace    *time.Duration
-	policy   map[string]any // fields named
 }
 
 func (b *backend) importOne(ctx context.Context, s logical.Storage, item json.RawMessage, by actor) (map[string]any, error) {
@@ -257,29 +234,6 @@ func (a *adopted) byDigest(it importItem, d *digestRecord) error {
 	return nil
 }
 
-func (a *adopted) foreignRecord(d *digestRecord, sum [32]byte) {
-	id, digest := foreignID(d, sum)
-	a.foreign = true
-	a.record = &keyRecord{Schema: recordSchema, ID: id, Digest: digest}
-}
-
-// foreignIDs are the ids that a foreign key may be stored under: one for each
-// digest secret under which keys were imported, and for the current one.
-func (b *backend) foreignIDs(ctx context.Context, s logical.Storage, d *digestRecord, sum [32]byte) ([]string, error) {
-	forms, err := b.importedForms(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	id, _ := foreignID(d, sum)
-	ids := []string{id}
-	for _, n := range forms.Numbers {
-		if secret := d.Secrets[n]; secret != nil && n != d.Current {
-			ids = append(ids, keyformat.ImportedID(secret, sum))
-		}
-	}
-	return ids, nil
-}
-
 func printable(s string) bool {
 	for _, c := range []byte(s) {
 		if c < 0x21 || c > 0x7e {
@@ -321,54 +275,6 @@ func bitsOf(s string) int {
 	return int(float64(len(s)) * math.Log2(float64(alphabet)))
 }
 
-// alreadyImported looks at a key record that is there under the key's id: the
-// answer if this very import happened before, a refusal if the key belongs to
-// something else, and neither if nothing came of the record.
-func (b *backend) alreadyImported(ctx context.Context, s logical.Storage, known *keyRecord, a *adopted, d *digestRecord) (map[string]any, error) {
-	role, err := getRecord[roleRecord](ctx, s, rolePath(known.Role))
-	if err != nil {
-		return nil, err
-	}
-	if role == nil || role.ID != known.RoleID {
-		if copied, err := getRecord[roleRecord](ctx, s, deletedPath(known.RoleID)); err != nil {
-			return nil, err
-		} else if copied != nil {
-			return nil, refuse("key", nil, "belongs to a role that was deleted and can still be restored", "restore it, or wait until it is gone")
-		}
-		return nil, nil
-	}
-	v := role.Ring.Get(known.Version)
-	if !known.Dynamic && known.End == nil && (v == nil || v.KeyID != known.ID) {
-		return nil, nil // the commit never happened
-	}
-	if known.Role == a.role && !known.Dynamic && b.matches(known, d, a.sum) {
-		return map[string]any{"result": importRepeated, "role": known.Role, "version": known.Version, "key_id": known.ID, "role_id": known.RoleID}, nil
-	}
-	return nil, refuse("key", nil, "is known to this mount already, as another role's key or with another value", "each key belongs to one role")
-}
-
-// dropLeftPlaintext erases what an import that never came to its commit left
-// under the number it was to have. The record of the key is about to be written
-// anew: afterwards nothing would lead there.
-func (b *backend) dropLeftPlaintext(ctx context.Context, s logical.Storage, left *keyRecord) error {
-	if left.Dynamic {
-		return nil
-	}
-	unlock := b.lockRole(left.Role)
-	defer unlock()
-	role, err := getRecord[roleRecord](ctx, s, rolePath(left.Role))
-	if err != nil {
-		return err
-	}
-	if role != nil && role.ID == left.RoleID && keepsPlaintext(role, left.Version) {
-		return nil
-	}
-	path := secretPath(left.RoleID, left.Version)
-	err = deleteRecord(ctx, s, path)
-	b.secretCache.drop(path)
-	return err
-}
-
 // adopt commits the key as the next version of its role, which is made if there
 // is none.
 func (b *backend) adopt(ctx context.Context, s logical.Storage, a *adopted, by actor) (*roleRecord, error) {
@@ -404,36 +310,6 @@ func (b *backend) adopt(ctx context.Context, s logical.Storage, a *adopted, by a
 		return nil, err
 	}
 	return tx.rec, nil
-}
-
-// adopt makes the key the next version of the role.
-func (tx *roleTx) adopt(a *adopted) error {
-	ring := &tx.rec.Ring
-	if a.version != 0 && a.version <= ring.Last {
-		return refuse("version", a.version, fmt.Sprintf("the role gave out numbers up to %d", ring.Last), "leave it out, or give a higher one")
-	}
-	m := keyring.Mint{
-		KeyID: a.record.ID, Grace: tx.defaultGrace(), Plain: a.plain != "", Number: a.version, Strength: a.strength, Foreign: a.foreign,
-	}
-	if a.grace != nil {
-		m.Grace = *a.grace
-	}
-	if !a.expires.IsZero() {
-		if m.TTL = a.expires.Sub(tx.now); m.TTL <= 0 {
-			return refuse("expires_at", stamp(a.expires), "is over", "there is nothing to adopt")
-		}
-	}
-	a.record.Role, a.record.RoleID, a.record.Version = tx.rec.Name, tx.rec.ID, max(ring.Last+1, a.version)
-	a.record.Created = tx.now
-	events, err := ring.Rotate(tx.now, m, false)
-	if err != nil {
-		return ringRefusal(err)
-	}
-	tx.minted = append(tx.minted, mintedKey{version: a.record.Version, record: a.record, plain: a.plain})
-	tx.note(historyEntry{Kind: eventImported, Version: a.record.Version, KeyID: a.record.ID, Reason: a.strength})
-	tx.record(events, tx.by)
-	tx.rebase(tx.now)
-	return nil
 }
 
 // importedPolicy is the policy of a role that an import makes.

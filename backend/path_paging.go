@@ -4,8 +4,6 @@ package backend
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -19,14 +17,6 @@ const (
 	// shows.
 	pageWaste = 1000
 )
-
-// window is which part of a list a request asks for: the names behind after, at
-// most limit of them. Servers page no lists for plugins, so a page costs one
-// whole List, but no more than its own records.
-type window struct {
-	after string
-	limit int
-}
 
 // pageFields are what every paged list with key info takes.
 func pageFields() map[string]*framework.FieldSchema {
@@ -44,25 +34,6 @@ func windowAsked(d *framework.FieldData) (window, error) {
 			"read page by page: give after the last name that you got")
 	}
 	return w, nil
-}
-
-// behind returns the names that come behind after, sorted and cleared of
-// folders' marks. It changes what it is given.
-func (w window) behind(names []string) []string {
-	for i := range names {
-		names[i] = strings.TrimSuffix(names[i], "/")
-	}
-	if !slices.IsSorted(names) {
-		slices.Sort(names)
-	}
-	if w.after == "" {
-		return names
-	}
-	i, found := slices.BinarySearch(names, w.after)
-	if found {
-		i++
-	}
-	return names[i:]
 }
 
 // collect describes the names of the page one by one. show returns nil for what

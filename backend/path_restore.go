@@ -4,17 +4,12 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
-
-var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
 func (b *backend) pathsRestore() []*framework.Path {
 	return []*framework.Path{{
@@ -112,68 +107,4 @@ func (b *backend) restoreRole(ctx context.Context, req *logical.Request, d *fram
 	unlock := b.lockRole(seen.Name)
 	defer unlock()
 	return b.restoreLocked(ctx, req.Storage, seen.Name, id, by, lim)
-}
-
-func (b *backend) restoreLocked(ctx context.Context, s logical.Storage, name, id string, by actor, lim limits) (*logical.Response, error) {
-	copied, err := getRecord[roleRecord](ctx, s, deletedPath(id))
-	if err != nil {
-		return nil, err
-	}
-	live, err := getRecord[roleRecord](ctx, s, rolePath(name))
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case live != nil && live.ID == id:
-		b.retireCopy(ctx, s, copied)
-		return restored(live, b.now(live.Committed), false), nil
-	case copied == nil || copied.stub():
-		return nil, errGone(id)
-	}
-	now := b.now(copied.Committed)
-	if !copied.restorable(now) {
-		return nil, errGone(id)
-	}
-	if live != nil {
-		return nil, refuse("role_id", id, "another role has the name "+shown(name)+" now, with role_id "+live.ID, "delete that one first")
-	}
-	rec := copied.clone()
-	rec.Deleted, rec.DeletedBy, rec.PurgeAt, rec.Due = time.Time{}, "", time.Time{}, time.Time{}
-	tx := &roleTx{b: b, ctx: ctx, s: s, now: now, by: by, old: copied, rec: rec, lim: lim}
-	if tx.terms, err = rec.Policy.terms(rec.ID, rec.Type, lim); err != nil {
-		return nil, fmt.Errorf("role %s: %w", name, err)
-	}
-	tx.record(tx.rec.Ring.Settle(now), actor{cause: causePeriodic})
-	tx.note(historyEntry{Kind: eventRoleRestored})
-	if err := tx.commit(); err != nil {
-		return nil, err
-	}
-	b.retireCopy(ctx, s, copied)
-	return restored(tx.rec, now, true), nil
-}
-
-// stub: there is nothing in the copy to restore.
-func (r *roleRecord) stub() bool { return r.Ring.Last == 0 }
-
-// retireCopy leaves a stub of the copy of a role that lives. Where that fails
-// the copy is ignored, and overwritten by the next deletion.
-func (b *backend) retireCopy(ctx context.Context, s logical.Storage, copied *roleRecord) {
-	if copied == nil || copied.stub() {
-		return
-	}
-	stub := &roleRecord{
-		Schema: recordSchema, Name: copied.Name, ID: copied.ID, Type: copied.Type, Created: copied.Created,
-		Committed: copied.Committed, Deleted: copied.Deleted, PurgeAt: copied.PurgeAt, Due: copied.Due,
-	}
-	if err := putRecord(ctx, s, deletedPath(copied.ID), stub); err != nil {
-		b.Logger().Warn("the copy of a restored role is removed later", "role", copied.Name, "error", err)
-	}
-}
-
-func restored(rec *roleRecord, now time.Time, done bool) *logical.Response {
-	current := 0
-	if cur := rec.Ring.Current(now); cur != nil {
-		current = cur.N
-	}
-	return answer(map[string]any{"role": rec.Name, "role_id": rec.ID, "current_version": current, "restored": done})
 }

@@ -4,7 +4,6 @@ package backend
 
 import (
 	"context"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -12,10 +11,6 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
-
-// revokeAllRepeat is how long a repeated all=true by the same caller answers
-// the first result: the replacement it got must not die by a retry.
-const revokeAllRepeat = 5 * time.Minute
 
 func (b *backend) pathsRevoke() []*framework.Path {
 	return []*framework.Path{{
@@ -95,25 +90,6 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 	})
 }
 
-// revokeAllMark keeps the result of an all=true without request id; no request
-// id looks like it.
-const revokeAllMark = "(all)"
-
-// recentRevokeAll is the answer to an all=true by the same caller a moment ago.
-func (tx *roleTx) recentRevokeAll() *replay {
-	for i := len(tx.rec.Requests) - 1; i >= 0; i-- {
-		r := &tx.rec.Requests[i]
-		if r.ID == revokeAllMark && r.Caller == tx.by.caller && tx.now.Sub(r.Time) < revokeAllRepeat {
-			return r
-		}
-	}
-	return nil
-}
-
-// repeated ends an action that was carried out before: the stored answer is
-// given again and nothing is written.
-type repeated struct{ first *replay }
-
 func (*repeated) Error() string { return "carried out before" }
 
 // toRevoke reads which versions the request means.
@@ -135,106 +111,6 @@ func (tx *roleTx) toRevoke(d *framework.FieldData) ([]int, error) {
 		return []int{n}, nil
 	}
 	return tx.live(), nil
-}
-
-// live are the versions that have not ended, the pending one included.
-func (tx *roleTx) live() []int {
-	var live []int
-	for i := range tx.rec.Ring.Versions {
-		v := &tx.rec.Ring.Versions[i]
-		if st, _ := tx.rec.Ring.Status(v.N, tx.now); !st.State.Ended() {
-			live = append(live, v.N)
-		}
-	}
-	return live
-}
-
-// revokeVersions kills the versions and, where the current one is among them
-// and replace is set, makes its replacement in the same transition. Where there
-// can be no replacement the kill stands alone.
-func (tx *roleTx) revokeVersions(numbers []int, replace bool) (map[string]any, error) {
-	tx.kill = true
-	ring := &tx.rec.Ring
-	cur := ring.Current(tx.now)
-	hitsCurrent := false
-	for _, n := range numbers {
-		hitsCurrent = hitsCurrent || (cur != nil && n == cur.N)
-	}
-	events, err := ring.Revoke(tx.now, numbers...)
-	if err != nil {
-		return nil, err
-	}
-	tx.record(events, tx.by)
-	replaced := false
-	if hitsCurrent && replace {
-		if err := tx.replace(); err != nil {
-			if mustForward(err) {
-				return nil, err
-			}
-			tx.b.Logger().Error("a killed version could not be replaced", "role", tx.rec.Name, "error", err)
-			tx.warn("the version was killed, but its replacement could not be made: the periodic function tries again; rotate/<role> makes one at once")
-			// The pending version dies with it as it does where there is a
-			// replacement: whoever read the one may have read the other.
-			if p := ring.Pending(tx.now); p != nil {
-				events, err := ring.Revoke(tx.now, p.N)
-				if err != nil {
-					return nil, err
-				}
-				tx.record(events, tx.by)
-			}
-			tx.rec.Owed = true
-		} else {
-			replaced = true
-		}
-	}
-	data := map[string]any{
-		"revoked_versions": numbersOf(numbers), "revoked_key_ids": []string{},
-		"version": 0, "key_id": "", "replaced": replaced, "next_rotation": stamp(tx.nextRotation()),
-	}
-	ids := []string{}
-	for _, n := range numbers {
-		if v := ring.Get(n); v.KeyID != "" {
-			ids = append(ids, v.KeyID)
-		}
-	}
-	data["revoked_key_ids"] = ids
-	if cur := ring.Current(tx.now); cur != nil {
-		data["version"], data["key_id"] = cur.N, cur.KeyID
-	}
-	return data, nil
-}
-
-func numbersOf(numbers []int) []int {
-	if numbers == nil {
-		return []int{}
-	}
-	return numbers
-}
-
-// replace makes a version in place of the current one that was just killed. Its
-// records are written at once: if that fails the kill must not fail with it.
-func (tx *roleTx) replace() error {
-	before := len(tx.minted)
-	m, err := tx.newVersion(tx.defaultGrace())
-	if err != nil {
-		return err
-	}
-	for i := before; i < len(tx.minted); i++ {
-		if err := tx.writeKey(&tx.minted[i]); err != nil {
-			tx.minted = tx.minted[:before]
-			return err
-		}
-		tx.minted[i].written = true
-	}
-	events, err := tx.rec.Ring.Rotate(tx.now, m, true)
-	if err != nil {
-		tx.minted = tx.minted[:before]
-		return err
-	}
-	tx.record(events, tx.by)
-	tx.rebase(tx.now)
-	tx.rotated()
-	return nil
 }
 
 // revokeDynamic kills one key of a dynamic role; done is false if the id is not
@@ -287,28 +163,4 @@ func (b *backend) revokeDynamic(ctx context.Context, req *logical.Request, d *fr
 		resp.AddWarning("the key is killed, but the role's history could not be written")
 	}
 	return resp, true, nil
-}
-
-// killKey marks the key of a dynamic role as revoked, in one Put, and returns
-// its record. check may refuse what was found, nil if nothing was. A key that
-// is dead already stays as it is.
-func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, check func(*keyRecord) error, cause, reason string) (*keyRecord, error) {
-	return b.mutateKey(ctx, s, id, func(rec *keyRecord) error {
-		if err := check(rec); err != nil {
-			return err
-		}
-		now := b.now()
-		if rec == nil || !rec.RevokedAt.IsZero() || rec.ExpiredSeen {
-			return errUnchanged
-		}
-		if !now.Before(rec.Expires) {
-			rec.ExpiredSeen = true // no clock that goes back revives it
-			return nil
-		}
-		rec.RevokedAt, rec.Revoked = now, cause
-		if reason != "" {
-			rec.Revoked = cause + ": " + reason
-		}
-		return nil
-	})
 }

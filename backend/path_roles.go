@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -15,15 +14,6 @@ import (
 )
 
 const maxListLimit = 1000
-
-var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
-
-// nameRule says what a role may be called.
-const nameRule = "must be 1 to 128 of a-z 0-9 . _ - with a letter or digit first and no two dots in a row"
-
-// validName: a role can have that name. Vault's storage refuses keys with two
-// dots in a row, wherever they stand.
-func validName(name string) bool { return nameForm.MatchString(name) && !strings.Contains(name, "..") }
 
 func (b *backend) pathsRoles() []*framework.Path {
 	attrs := &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationSuffix: "role"}
@@ -187,13 +177,63 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, d *framewo
 	return answer(view), nil
 }
 
-// view is the role as its readers see it.
-func (r *roleRecord) view(lim limits) (map[string]any, error) {
-	t, err := r.Policy.terms(r.ID, r.Type, lim)
+// deleteRole ends the role's keys at once and hides the role.
+func (b *backend) deleteRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	if !validName(name) {
+		return nil, nil
+	}
+	cfg, err := b.config(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	view := r.Policy.show(t)
-	view["name"], view["type"], view["role_id"], view["created"] = r.Name, r.Type, r.ID, stamp(r.Created)
-	return view, nil
+	unlock := b.lockRole(name)
+	defer unlock()
+	path := rolePath(name)
+	old, err := getRecord[roleRecord](ctx, req.Storage, path)
+	if err != nil {
+		return nil, err
+	}
+	if old == nil {
+		b.roles.drop(path)
+		return nil, nil
+	}
+	if old.Policy.DeletionProtection {
+		return nil, refuse("deletion_protection", true, "role "+shown(name)+" is protected", "set it to false first")
+	}
+	by := requester(req)
+	tx := &roleTx{b: b, ctx: ctx, s: req.Storage, now: b.now(old.Committed), by: by, old: old, rec: old.clone()}
+	tx.record(tx.rec.Ring.Settle(tx.now), actor{cause: causePeriodic})
+	tx.note(historyEntry{Kind: eventRoleDeleted})
+	tx.rec.Deleted, tx.rec.DeletedBy, tx.rec.Committed = tx.now, by.display, tx.now
+	tx.rec.PurgeAt = tx.now.Add(cfg.deleteRecovery())
+	tx.rec.Seq++
+
+	recoverable := cfg.deleteRecovery() > 0
+	if recoverable {
+		err = tx.keepCopy()
+	} else {
+		err = tx.dropCopy()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := deleteRecord(ctx, req.Storage, path); err != nil {
+		b.roles.drop(path)
+		return nil, err
+	}
+	b.roles.drop(path)
+
+	// From here on the role is deleted; what fails is left to tidy.
+	if !old.Due.IsZero() {
+		b.unfile(ctx, req.Storage, old.Due, name)
+	}
+	b.clearProblem(ctx, req.Storage, name)
+	until := ""
+	if recoverable {
+		until = stamp(tx.rec.PurgeAt)
+	} else if err := b.deleteSecrets(ctx, req.Storage, old.ID); err != nil {
+		b.Logger().Warn("plaintexts of a deleted role are left for tidy", "role", name, "error", err)
+	}
+	return answer(map[string]any{"role_id": old.ID, "restorable_until": until}), nil
 }

@@ -5,9 +5,6 @@ package backend
 import (
 	"context"
 	"fmt"
-	"io"
-	"reflect"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -95,57 +92,6 @@ func (b *backend) createRole(ctx context.Context, req *logical.Request, d *frame
 		return nil, err
 	}
 	return warned(policyWarnings(p, typ, tx.terms)), nil
-}
-
-// newRole begins the creation of a role, whose lock it holds until unlock.
-func (b *backend) newRole(ctx context.Context, s logical.Storage, name, typ string, p *policy, by actor) (tx *roleTx, unlock func(), err error) {
-	lim, err := b.limits(ctx, s)
-	if err != nil {
-		return nil, nil, err
-	}
-	id, err := newUUID(b.rand)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := checkPolicy(nil, p, id, typ, lim); err != nil {
-		return nil, nil, err
-	}
-	if _, err := b.ensureDigest(ctx, s); err != nil {
-		return nil, nil, err
-	}
-	unlock = b.lockRole(name)
-	stored, err := getRecord[roleRecord](ctx, s, rolePath(name))
-	if err == nil && stored != nil {
-		err = refuse("name", name, "was created by somebody else this moment", "repeat the request to update the role")
-	}
-	if err != nil {
-		unlock()
-		return nil, nil, err
-	}
-	now := b.now()
-	return &roleTx{
-		b: b, ctx: ctx, s: s, now: now, by: by, lim: lim,
-		rec: &roleRecord{Schema: recordSchema, Name: name, ID: id, Type: typ, Created: now.Truncate(time.Second)},
-	}, unlock, nil
-}
-
-// found gives a role that is being created its policy and first version.
-func (tx *roleTx) found(p policy) error {
-	if err := tx.setPolicy(p); err != nil {
-		return err
-	}
-	tx.note(historyEntry{Kind: eventRoleCreated})
-	m, err := tx.newVersion(tx.defaultGrace())
-	if err != nil {
-		return err
-	}
-	events, err := tx.rec.Ring.Rotate(tx.now, m, true)
-	if err != nil {
-		return fmt.Errorf("making the first version: %w", err)
-	}
-	tx.record(events, tx.by)
-	tx.rotated()
-	return nil
 }
 
 // checkIdentity refuses to change what identifies a role. Writing it as it is
@@ -245,62 +191,9 @@ func wholeSeconds(field string, typ framework.FieldType, raw any) error {
 	return nil
 }
 
-const maxChangeText = 256
-
-// changesOf is what differs between two views of a role, as history keeps it.
-func changesOf(before, after map[string]any) map[string]change {
-	changes := map[string]change{}
-	for name, v := range after {
-		if !reflect.DeepEqual(before[name], v) {
-			changes[name] = change{Old: brief(before[name]), New: brief(v)}
-		}
-	}
-	return changes
-}
-
-// brief shortens what would fill the history.
-func brief(v any) any {
-	text, isText := v.(string)
-	if !isText {
-		if text = fmt.Sprint(v); len(text) <= maxChangeText {
-			return v
-		}
-	}
-	return shorten(text, maxChangeText)
-}
-
-func policyWarnings(p *policy, typ string, t terms) []string {
-	var warnings []string
-	if typ == typeStatic && t.ttl > 0 && (t.cadence == nil || t.autoPaused) {
-		warnings = append(warnings, fmt.Sprintf("ttl: each key ends %d seconds after it was made, and nothing replaces it by itself: rotate/%s does", inSeconds(t.ttl), "<role>"))
-	}
-	if p.RotationJitter > 0 && t.cadence == nil {
-		warnings = append(warnings, "rotation_jitter: has no effect without rotation_period or rotation_schedule")
-	}
-	return warnings
-}
-
 func warned(warnings []string) *logical.Response {
 	if len(warnings) == 0 {
 		return nil
 	}
 	return &logical.Response{Warnings: warnings}
-}
-
-// newUUID is a random UUID (RFC 9562, version 4).
-func newUUID(random io.Reader) (string, error) {
-	var u [16]byte
-	if _, err := io.ReadFull(random, u[:]); err != nil {
-		return "", fmt.Errorf("reading randomness: %w", err)
-	}
-	u[6] = u[6]&0x0f | 0x40
-	u[8] = u[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:]), nil
-}
-
-func shorten(text string, limit int) string {
-	if len(text) <= limit {
-		return text
-	}
-	return strings.ToValidUTF8(text[:limit], "") + "…"
 }

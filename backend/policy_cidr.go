@@ -29,24 +29,6 @@ func parseCIDRs(list []string) []netip.Prefix {
 	return out
 }
 
-// admits reports whether the role lets that address in. Where a role says who
-// may come, no address is nobody.
-func admits(role *roleRecord, cidrs []netip.Prefix, remote string) bool {
-	if len(role.Policy.AllowedCIDRs) == 0 {
-		return true
-	}
-	addr, ok := parseRemote(remote)
-	if !ok {
-		return false
-	}
-	for _, p := range cidrs {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return false
-}
-
 // parseRemote reads an address, with or without port, zone and brackets.
 func parseRemote(text string) (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(strings.Trim(text, "[]"))

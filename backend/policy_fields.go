@@ -254,16 +254,6 @@ func (p *policy) show(t terms) map[string]any {
 	return view
 }
 
-func inSeconds(d time.Duration) int64 { return int64(d / time.Second) }
-
-func shownMap(m map[string]string) map[string]string {
-	shown := make(map[string]string, len(m))
-	for k, v := range m {
-		shown[k] = v
-	}
-	return shown
-}
-
 // showTTL and showMaxTTL show what was written even where the mount's maximum
 // has become smaller since: what a reader wrote must not seem to have changed.
 func showTTL(p *policy, t terms) any {

@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 )
@@ -31,20 +30,6 @@ const (
 )
 
 var scopeForm = regexp.MustCompile(`^([A-Za-z0-9._-]+:)*([A-Za-z0-9._-]+|\*)$`)
-
-// checkText refuses what can not be stored as it is, or is too long.
-func checkText(field, text string, limit int) error {
-	if !utf8.ValidString(text) {
-		return refuse(field, nil, "is not valid UTF-8", "send text in UTF-8")
-	}
-	if n := utf8.RuneCountInString(text); n > limit {
-		return refuse(field, n, fmt.Sprintf("has more than %d characters", limit), "shorten it")
-	}
-	return nil
-}
-
-// holdsKey: one of our keys is in the text, where it could not be replaced.
-func holdsKey(text string) bool { return keyformat.Redact(text) != text }
 
 func setText(field string, at func(*policy) *string) func(*policy, any) error {
 	return func(p *policy, v any) error {

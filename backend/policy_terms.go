@@ -137,3 +137,50 @@ func (t terms) bound() time.Duration {
 	}
 	return t.refresh
 }
+
+func shownMap(m map[string]string) map[string]string {
+	shown := make(map[string]string, len(m))
+	for k, v := range m {
+		shown[k] = v
+	}
+	return shown
+}
+
+// policy is what an operator wrote. A nil pointer, like an empty Prefix,
+// Reveal or OnLeak, is a field that was never written or was reset: its default
+// is looked up when it is needed, so that a default may depend on other fields
+// and on the mount.
+type policy struct {
+	Description        string            `json:"description,omitempty"`
+	Owner              string            `json:"owner,omitempty"`
+	Metadata           map[string]string `json:"metadata,omitempty"`
+	Scopes             []string          `json:"scopes,omitempty"`
+	Prefix             string            `json:"prefix,omitempty"`
+	TTL                *seconds          `json:"ttl,omitempty"`
+	MaxTTL             *seconds          `json:"max_ttl,omitempty"`
+	RotationPeriod     *seconds          `json:"rotation_period,omitempty"`
+	RotationSchedule   string            `json:"rotation_schedule,omitempty"`
+	RotationJitter     seconds           `json:"rotation_jitter,omitempty"`
+	RotationPaused     bool              `json:"rotation_paused,omitempty"`
+	GracePeriod        *seconds          `json:"grace_period,omitempty"`
+	MaxGracePeriod     *seconds          `json:"max_grace_period,omitempty"`
+	RefreshInterval    *seconds          `json:"refresh_interval,omitempty"`
+	Reveal             string            `json:"reveal,omitempty"`
+	AllowedCIDRs       []string          `json:"allowed_cidrs,omitempty"`
+	RateLimit          float64           `json:"rate_limit,omitempty"`
+	OnLeak             string            `json:"on_leak,omitempty"`
+	LeakGracePeriod    *seconds          `json:"leak_grace_period,omitempty"`
+	Disabled           bool              `json:"disabled,omitempty"`
+	DeletionProtection bool              `json:"deletion_protection,omitempty"`
+}
+
+// seconds is a duration as it is written and answered.
+type seconds int64
+
+func (s seconds) duration() time.Duration { return time.Duration(s) * time.Second }
+
+// The two types of roles.
+const (
+	typeStatic  = "static"
+	typeDynamic = "dynamic"
+)

@@ -17,10 +17,6 @@ import (
 // those whose own record shows that somebody should look at them. An entry
 // decides nothing: who reads the index judges the role's record again.
 
-const attentionPrefix = "attention/"
-
-func attentionPath(name string) string { return attentionPrefix + name }
-
 // troubles says in words what in the role's record an operator should look at,
 // as far as it follows from the record and the time of a commit alone.
 func troubles(rec *roleRecord, now time.Time) []string {
@@ -62,30 +58,9 @@ func (b *backend) overdue(rec *roleRecord, t terms, now time.Time) string {
 	return "the rotation of " + keyring.Stamp(rec.Next) + " is overdue"
 }
 
-// attend keeps the index in step with the transition: it adds the entry before
-// the commit that needs it. The two records say on their own whether there is
-// one already, so the usual transition writes nothing here.
-func (tx *roleTx) attend() error {
-	if len(troubles(tx.rec, tx.now)) == 0 || (tx.old != nil && attended(tx.old)) {
-		return nil
-	}
-	return putBytes(tx.ctx, tx.s, attentionPath(tx.rec.Name), dueValue)
-}
-
 // attended: the index has the role, as of the record's commit.
 func attended(rec *roleRecord) bool {
 	return rec.Deleted.IsZero() && len(troubles(rec, rec.Committed)) > 0
-}
-
-// unattend removes, after the commit, the entry that it made unnecessary. Where
-// that fails tidy does it.
-func (tx *roleTx) unattend() {
-	if tx.old == nil || !attended(tx.old) || attended(tx.rec) {
-		return
-	}
-	if err := tx.s.Delete(tx.ctx, attentionPath(tx.rec.Name)); err != nil {
-		tx.b.Logger().Debug("a solved problem is still listed", "role", tx.rec.Name, "error", err)
-	}
 }
 
 // problemNames lists the roles in the index of problems, and says which of them

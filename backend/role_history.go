@@ -3,7 +3,8 @@
 package backend
 
 import (
-	"strconv"
+	"context"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -66,18 +67,6 @@ func requester(req *logical.Request) actor {
 	}
 	return a
 }
-
-// archivePage is older history of a role.
-type archivePage struct {
-	Schema  int            `json:"schema"`
-	RoleID  string         `json:"role_id"`
-	Role    string         `json:"role"`
-	Page    int            `json:"page"`
-	Written time.Time      `json:"written"`
-	Entries []historyEntry `json:"entries"`
-}
-
-func (p *archivePage) schema() int { return p.Schema }
 
 // note adds an entry to the role's history, as this transition's actor.
 func (tx *roleTx) note(e historyEntry) {
@@ -144,7 +133,33 @@ func (r *roleRecord) hear(kind string, n int64, first, last time.Time) {
 	r.Noise[kind] = e
 }
 
-func pageNumber(name string) (int, bool) {
-	n, err := strconv.Atoi(name)
-	return n, err == nil && n >= 0
+// goneRole is what the archive tells of a role of which nothing else is left;
+// nil if that is nothing.
+func goneRole(ctx context.Context, s logical.Storage, name, id string) (*roleRecord, error) {
+	pages, err := archivePages(ctx, s, id)
+	if err != nil || len(pages) == 0 {
+		return nil, err
+	}
+	last := pages[len(pages)-1]
+	page, err := getRecord[archivePage](ctx, s, archivePath(id, last))
+	if err != nil || page == nil || page.Role != name {
+		return nil, err
+	}
+	return &roleRecord{Name: name, ID: id, Archived: last + 1, Deleted: page.Written}, nil
+}
+
+// archivePages are the numbers of the pages that are kept of a role, ascending.
+func archivePages(ctx context.Context, s logical.Storage, roleID string) ([]int, error) {
+	names, err := list(ctx, s, archivePrefix+roleID+"/")
+	if err != nil {
+		return nil, err
+	}
+	var pages []int
+	for _, name := range names {
+		if n, ok := pageNumber(name); ok {
+			pages = append(pages, n)
+		}
+	}
+	slices.Sort(pages)
+	return pages, nil
 }

@@ -284,20 +284,6 @@ func (b *backend) reportedDynamic(ctx context.Context, s logical.Storage, key *k
 	return outcome, nil
 }
 
-// deferredLeak is a report that waits for an operator.
-type deferredLeak struct {
-	Schema int       `json:"schema"`
-	KeyID  string    `json:"key_id"`
-	Role   string    `json:"role"`
-	RoleID string    `json:"role_id"`
-	At     time.Time `json:"at"`
-	Seen   string    `json:"seen"`
-}
-
-func (d *deferredLeak) schema() int { return d.Schema }
-
-const deferredPrefix = "deferred/"
-
 func (b *backend) deferLeak(ctx context.Context, s logical.Storage, key *keyRecord, seen string) error {
 	path := deferredPrefix + key.ID
 	old, err := getRecord[deferredLeak](ctx, s, path)

@@ -4,50 +4,9 @@ package backend
 
 import (
 	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
-
-// setPolicy replaces the policy and what follows from it.
-func (tx *roleTx) setPolicy(p policy) error {
-	t, err := p.terms(tx.rec.ID, tx.rec.Type, tx.lim)
-	if err != nil {
-		return err
-	}
-	if tx.old != nil {
-		// Readers may still hold the longer ttl of the old policy.
-		if old := tx.terms.bound(); old > t.bound() {
-			until := later(tx.rec.Promise.Until, tx.now.Add(old+max(old, tx.terms.grace/2)))
-			tx.rec.Promise = promise{TTL: seconds(max(old, tx.promised()) / time.Second), Until: until}
-		}
-	}
-	if tx.rec.Type == typeDynamic {
-		tx.rec.LeaseTTL = max(tx.rec.LeaseTTL, seconds(t.ttl/time.Second))
-		if tx.old != nil && t.ttl < tx.terms.ttl {
-			tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(tx.terms.ttl))
-		}
-	}
-	replan := tx.old == nil || !sameCadence(&tx.rec.Policy, &p)
-	tx.rec.Policy, tx.terms = p, t
-	if replan {
-		tx.replan()
-	} else {
-		tx.plan(tx.rec.Next)
-	}
-	return nil
-}
-
-func sameCadence(a, b *policy) bool {
-	same := func(x, y *seconds) bool { return (x == nil) == (y == nil) && (x == nil || *x == *y) }
-	return same(a.RotationPeriod, b.RotationPeriod) && a.RotationSchedule == b.RotationSchedule && a.RotationJitter == b.RotationJitter
-}
-
-// promised is the longest ttl that some reader may still be waiting out beyond
-// the policy in force.
-func (tx *roleTx) promised() time.Duration {
-	if tx.now.Before(tx.rec.Promise.Until) {
-		return tx.rec.Promise.TTL.duration()
-	}
-	return 0
-}
 
 // replan makes the next planned activation the first one after now, or after
 // the activation of the version that is pending with a date.
@@ -87,12 +46,88 @@ func (tx *roleTx) plan(next time.Time) {
 	}
 }
 
-// defaultGrace is the grace of a rotation for which nobody asked for one: the
-// role's, lengthened where readers were told to come back later than it allows.
-func (tx *roleTx) defaultGrace() time.Duration {
-	g := max(tx.terms.grace, 2*tx.promised())
-	if tx.rec.Type == typeDynamic {
-		g = max(g, tx.rec.LeaseTTL.duration(), tx.terms.ttl)
+func (b *backend) nextLook(rec *roleRecord, t terms, now time.Time) time.Time {
+	next := rec.Ring.NextEnd(now)
+	consider := func(at time.Time) {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
 	}
-	return g
+	if rec.Owed {
+		consider(now)
+	}
+	if p := rec.Ring.Pending(now); p != nil {
+		// The clock alone activates; the look records that it did, so that no
+		// other clock can undo it.
+		consider(p.Activate)
+	}
+	consider(stageAt(rec, t, now))
+	if at, ok := extensionLook(rec, t, now); ok {
+		consider(at)
+	}
+	return next
+}
+
+// stageAt is when the automatic rotation makes its next version; zero without
+// automatic rotation, and while a version is held.
+func stageAt(rec *roleRecord, t terms, now time.Time) time.Time {
+	if t.cadence == nil || t.autoPaused || rec.Next.IsZero() {
+		return time.Time{}
+	}
+	if p := rec.Ring.Pending(now); p != nil && p.Activate.IsZero() {
+		return time.Time{}
+	}
+	return rec.Next.Add(-t.lead)
+}
+
+// nextActivation is the next activation that is planned; zero if there is none.
+func nextActivation(rec *roleRecord, t terms, mountPaused bool, now time.Time) time.Time {
+	if p := rec.Ring.Pending(now); p != nil {
+		return p.Activate
+	}
+	if t.cadence == nil || t.autoPaused || mountPaused {
+		return time.Time{}
+	}
+	return rec.Next
+}
+
+// extensionMargin is how long before the end of a grace it is decided whether
+// the grace is prolonged: time for a few runs of the periodic function.
+func extensionMargin(grace time.Duration) time.Duration {
+	return min(keyring.MinLead, grace/4)
+}
+
+// extensible returns the previous version whose grace may be prolonged because
+// it is still in use, with its successor; nil if there is none. Only the grace
+// of an automatic rotation is, and never that of a reported version.
+func extensible(rec *roleRecord, t terms, now time.Time) (prev, succ *keyring.Version) {
+	if t.maxGrace <= t.grace {
+		return nil, nil
+	}
+	for i := range rec.Ring.Versions {
+		v := &rec.Ring.Versions[i]
+		if st, _ := rec.Ring.Status(v.N, now); st.State != keyring.Previous || !st.Planned {
+			continue
+		}
+		s := rec.Ring.Successor(v.N, now)
+		if s == nil || !s.Auto || s.Grace+s.Extended >= t.maxGrace || !v.Reported.IsZero() || !v.Cap.IsZero() {
+			continue
+		}
+		return v, s
+	}
+	return nil, nil
+}
+
+func extensionLook(rec *roleRecord, t terms, now time.Time) (time.Time, bool) {
+	prev, succ := extensible(rec, t, now)
+	if prev == nil {
+		return time.Time{}, false
+	}
+	st, _ := rec.Ring.Status(prev.N, now)
+	return st.Until.Add(-extensionMargin(succ.Grace)), true
+}
+
+// nextRotation is the next activation that answers announce.
+func (tx *roleTx) nextRotation() time.Time {
+	return nextActivation(tx.rec, tx.terms, tx.b.mountPaused(), tx.now)
 }

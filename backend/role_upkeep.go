@@ -130,13 +130,3 @@ func (tx *roleTx) postponed() bool {
 	tx.plan(until.Add(tx.terms.lead))
 	return tx.rec.Next.After(planned)
 }
-
-// rotated is what follows from any new version. Longer leases than the policy now
-// gives may be out under a version that is handed out until the new one is
-// activated, or again after a rollback: until they are over they count.
-func (tx *roleTx) rotated() {
-	tx.rec.Owed = false
-	if tx.rec.Type == typeDynamic && !tx.now.Before(tx.rec.LeaseUntil) {
-		tx.rec.LeaseTTL = seconds(tx.terms.ttl / time.Second)
-	}
-}

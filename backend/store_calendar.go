@@ -6,11 +6,11 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 // The calendar says which role to look at when: due/<day>/<minute>/<shard>/<role>.
@@ -51,25 +51,6 @@ func (b *backend) fileAt(at time.Time) time.Time {
 	return minute
 }
 
-// file writes the calendar entry for the next look at the role. It is left to
-// unfile, after the commit, to take away the old one.
-func (tx *roleTx) file() error {
-	look := tx.nextLook()
-	if look.IsZero() {
-		tx.rec.Due = time.Time{}
-		return nil
-	}
-	minute := tx.b.fileAt(look)
-	if minute.Equal(tx.rec.Due) {
-		return nil
-	}
-	if err := putBytes(tx.ctx, tx.s, duePath(minute, tx.rec.Name), dueValue); err != nil {
-		return err
-	}
-	tx.rec.Due = minute
-	return nil
-}
-
 // unfile deletes an entry that is not needed any more. Where that fails the
 // entry causes one look too many.
 func (b *backend) unfile(ctx context.Context, s logical.Storage, minute time.Time, name string) {
@@ -78,87 +59,43 @@ func (b *backend) unfile(ctx context.Context, s logical.Storage, minute time.Tim
 	}
 }
 
-// nextLook is when the periodic function has to look at the role next; zero:
-// never, as far as is known now.
-func (tx *roleTx) nextLook() time.Time { return tx.b.nextLook(tx.rec, tx.terms, tx.now) }
+// dueEntry is one entry of the calendar.
+type dueEntry struct {
+	minute time.Time
+	name   string // of a role, or deletedMark and the id of a deleted one
+}
 
-func (b *backend) nextLook(rec *roleRecord, t terms, now time.Time) time.Time {
-	next := rec.Ring.NextEnd(now)
-	consider := func(at time.Time) {
-		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
-			next = at
+// dueBetween calls fn for the entries of the calendar of those minutes, in
+// order, reading it day by day.
+func dueBetween(ctx context.Context, s logical.Storage, from, until time.Time, fn func(dueEntry) error) error {
+	from, until = from.UTC().Truncate(time.Minute), until.UTC()
+	for day := from.Truncate(24 * time.Hour); !day.After(until); day = day.Add(24 * time.Hour) {
+		minutes, err := list(ctx, s, dayPrefix(day))
+		if err != nil {
+			return err
+		}
+		slices.Sort(minutes)
+		for _, name := range minutes {
+			minute, err := time.Parse(dayFormat+"1504", day.Format(dayFormat)+strings.TrimSuffix(name, "/"))
+			if err != nil || minute.Before(from) || minute.After(until) {
+				continue
+			}
+			shards, err := list(ctx, s, minutePrefix(minute))
+			if err != nil {
+				return err
+			}
+			for _, shard := range shards {
+				names, err := list(ctx, s, minutePrefix(minute)+shard)
+				if err != nil {
+					return err
+				}
+				for _, name := range names {
+					if err := fn(dueEntry{minute: minute, name: name}); err != nil {
+						return err
+					}
+				}
+			}
 		}
 	}
-	if rec.Owed {
-		consider(now)
-	}
-	if p := rec.Ring.Pending(now); p != nil {
-		// The clock alone activates; the look records that it did, so that no
-		// other clock can undo it.
-		consider(p.Activate)
-	}
-	consider(stageAt(rec, t, now))
-	if at, ok := extensionLook(rec, t, now); ok {
-		consider(at)
-	}
-	return next
-}
-
-// stageAt is when the automatic rotation makes its next version; zero without
-// automatic rotation, and while a version is held.
-func stageAt(rec *roleRecord, t terms, now time.Time) time.Time {
-	if t.cadence == nil || t.autoPaused || rec.Next.IsZero() {
-		return time.Time{}
-	}
-	if p := rec.Ring.Pending(now); p != nil && p.Activate.IsZero() {
-		return time.Time{}
-	}
-	return rec.Next.Add(-t.lead)
-}
-
-// nextActivation is the next activation that is planned; zero if there is none.
-func nextActivation(rec *roleRecord, t terms, mountPaused bool, now time.Time) time.Time {
-	if p := rec.Ring.Pending(now); p != nil {
-		return p.Activate
-	}
-	if t.cadence == nil || t.autoPaused || mountPaused {
-		return time.Time{}
-	}
-	return rec.Next
-}
-
-// extensionMargin is how long before the end of a grace it is decided whether
-// the grace is prolonged: time for a few runs of the periodic function.
-func extensionMargin(grace time.Duration) time.Duration {
-	return min(keyring.MinLead, grace/4)
-}
-
-// extensible returns the previous version whose grace may be prolonged because
-// it is still in use, with its successor; nil if there is none. Only the grace
-// of an automatic rotation is, and never that of a reported version.
-func extensible(rec *roleRecord, t terms, now time.Time) (prev, succ *keyring.Version) {
-	if t.maxGrace <= t.grace {
-		return nil, nil
-	}
-	for i := range rec.Ring.Versions {
-		v := &rec.Ring.Versions[i]
-		if st, _ := rec.Ring.Status(v.N, now); st.State != keyring.Previous || !st.Planned {
-			continue
-		}
-		s := rec.Ring.Successor(v.N, now)
-		if s == nil || !s.Auto || s.Grace+s.Extended >= t.maxGrace || !v.Reported.IsZero() || !v.Cap.IsZero() {
-			continue
-		}
-		return v, s
-	}
-	return nil, nil
-}
-
-func extensionLook(rec *roleRecord, t terms, now time.Time) (time.Time, bool) {
-	prev, succ := extensible(rec, t, now)
-	if prev == nil {
-		return time.Time{}, false
-	}
-	st, _ := rec.Ring.Status(prev.N, now)
-	return st.Until.Add(-extensionMargin(succ.Grace)), true
+	return nil
 }

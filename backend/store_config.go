@@ -90,7 +90,9 @@ func (b *backend) applyConfig(cfg *configRecord) {
 	b.roles.resize(cfg.cacheSize())
 	b.keys.resize(cfg.cacheSize())
 	b.secretCache.resize(cfg.cacheSize())
-	b.views.resize(cfg.cacheSize())
+	for _, resize := range b.resized {
+		resize(cfg.cacheSize())
+	}
 }
 
 // limits is what the mount says about the roles in it.
@@ -108,4 +110,11 @@ func (b *backend) limits(ctx context.Context, s logical.Storage) (limits, error)
 // leaseTTLs are the mount's default and maximum TTL of leases.
 func (b *backend) leaseTTLs() (defaultTTL, maxTTL time.Duration) {
 	return b.System().DefaultLeaseTTL(), b.System().MaxLeaseTTL()
+}
+
+// mountPaused: the mount's automatic rotation is paused, as far as this node
+// has read its config.
+func (b *backend) mountPaused() bool {
+	cfg := b.configCache.Load()
+	return cfg != nil && cfg.RotationPaused
 }

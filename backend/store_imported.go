@@ -13,10 +13,6 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 )
 
-// importedPath says under which digest secrets keys were imported that have not
-// this engine's form. Without it such strings are malformed and cost nothing.
-const importedPath = "imported"
-
 type importedRecord struct {
 	Schema int `json:"schema"`
 	// Numbers of digest secrets, newest first.

@@ -5,45 +5,12 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
-
-// Where records live. Names of roles and key ids are visible to who reads the
-// server's raw storage; values are not.
-const (
-	configPath    = "config"
-	digestPath    = "digest"
-	markPath      = "mark"
-	rolePrefix    = "role/"
-	secretPrefix  = "secret/"
-	keyPrefix     = "key/"
-	issuedPrefix  = "issued/"
-	duePrefix     = "due/"
-	usagePrefix   = "usage/"
-	archivePrefix = "archive/"
-	deletedPrefix = "deleted/"
-	problemPrefix = "problem/"
-	jobPrefix     = "job/"
-)
-
-func rolePath(name string) string            { return rolePrefix + name }
-func secretPath(roleID string, n int) string { return secretPrefix + roleID + "/" + strconv.Itoa(n) }
-func keyPath(id string) string               { return keyPrefix + id[:2] + "/" + id }
-func issuedPath(roleID, keyID string) string { return issuedPrefix + roleID + "/" + keyID }
-func archivePath(roleID string, page int) string {
-	return archivePrefix + roleID + "/" + strconv.Itoa(page)
-}
-func deletedPath(roleID string) string { return deletedPrefix + roleID }
-func problemPath(name string) string   { return problemPrefix + name }
-
-// isSecretPath: the plaintexts and the digest secrets are seal-wrapped.
-func isSecretPath(path string) bool {
-	return path == digestPath || strings.HasPrefix(path, secretPrefix)
-}
 
 // getRecord reads and decodes one record; nil if there is none.
 func getRecord[T any](ctx context.Context, s logical.Storage, path string) (*T, error) {
@@ -82,12 +49,6 @@ func decodeRecord(data []byte, into any) error {
 	return nil
 }
 
-func (r *roleRecord) schema() int   { return r.Schema }
-func (r *keyRecord) schema() int    { return r.Schema }
-func (r *secretRecord) schema() int { return r.Schema }
-func (r *digestRecord) schema() int { return r.Schema }
-func (r *markRecord) schema() int   { return r.Schema }
-
 func putRecord(ctx context.Context, s logical.Storage, path string, rec any) error {
 	data, err := json.Marshal(rec)
 	if err != nil {
@@ -125,3 +86,6 @@ func family(path string) string {
 	kind, _, _ := strings.Cut(path, "/")
 	return "the " + kind + " record"
 }
+
+// errUnchanged ends a transition that found nothing to do.
+var errUnchanged = errors.New("unchanged")

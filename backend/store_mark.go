@@ -92,3 +92,20 @@ func (b *backend) advance(ctx context.Context, s logical.Storage, now, cursor ti
 	b.mark.rec.Schema, b.mark.rec.High, b.mark.rec.Cursor = rec.Schema, rec.High, rec.Cursor
 	return nil
 }
+
+// now is the instant of an operation: the latest of the node's clock, the
+// mount's high-water mark and what else is given (a record's last commit), as
+// far as these are plausible.
+func (b *backend) now(seen ...time.Time) time.Time {
+	clock := b.clock.Now()
+	now := b.nowAt(clock, time.Time{})
+	for _, t := range seen {
+		now = plausible(now, clock, t)
+	}
+	return now.UTC().Round(0)
+}
+
+// nowAt is now, for whoever has looked at the clock.
+func (b *backend) nowAt(clock, seen time.Time) time.Time {
+	return plausible(plausible(clock, clock, b.highWater()), clock, seen).UTC().Round(0)
+}

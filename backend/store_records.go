@@ -4,6 +4,8 @@ package backend
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
@@ -15,45 +17,6 @@ import (
 // recordSchema is the newest layout this build writes and the newest it reads.
 // A record of a newer one is refused, never overwritten.
 const recordSchema = 1
-
-// The two types of roles.
-const (
-	typeStatic  = "static"
-	typeDynamic = "dynamic"
-)
-
-// seconds is a duration as it is written and answered.
-type seconds int64
-
-func (s seconds) duration() time.Duration { return time.Duration(s) * time.Second }
-
-// policy is what an operator wrote. A nil pointer, like an empty Prefix,
-// Reveal or OnLeak, is a field that was never written or was reset: its default
-// is looked up when it is needed, so that a default may depend on other fields
-// and on the mount.
-type policy struct {
-	Description        string            `json:"description,omitempty"`
-	Owner              string            `json:"owner,omitempty"`
-	Metadata           map[string]string `json:"metadata,omitempty"`
-	Scopes             []string          `json:"scopes,omitempty"`
-	Prefix             string            `json:"prefix,omitempty"`
-	TTL                *seconds          `json:"ttl,omitempty"`
-	MaxTTL             *seconds          `json:"max_ttl,omitempty"`
-	RotationPeriod     *seconds          `json:"rotation_period,omitempty"`
-	RotationSchedule   string            `json:"rotation_schedule,omitempty"`
-	RotationJitter     seconds           `json:"rotation_jitter,omitempty"`
-	RotationPaused     bool              `json:"rotation_paused,omitempty"`
-	GracePeriod        *seconds          `json:"grace_period,omitempty"`
-	MaxGracePeriod     *seconds          `json:"max_grace_period,omitempty"`
-	RefreshInterval    *seconds          `json:"refresh_interval,omitempty"`
-	Reveal             string            `json:"reveal,omitempty"`
-	AllowedCIDRs       []string          `json:"allowed_cidrs,omitempty"`
-	RateLimit          float64           `json:"rate_limit,omitempty"`
-	OnLeak             string            `json:"on_leak,omitempty"`
-	LeakGracePeriod    *seconds          `json:"leak_grace_period,omitempty"`
-	Disabled           bool              `json:"disabled,omitempty"`
-	DeletionProtection bool              `json:"deletion_protection,omitempty"`
-}
 
 // roleRecord is everything that decides about a role. One record is one atomic
 // commit: every transition of a role is exactly one Put of it.
@@ -210,3 +173,63 @@ type markRecord struct {
 	// Cursor is the last minute of the calendar that is done with.
 	Cursor time.Time `json:"cursor"`
 }
+
+// clone copies the record deeply enough for a transition to change anything.
+func (r *roleRecord) clone() *roleRecord {
+	c := *r
+	c.Ring = r.Ring.Clone()
+	c.History = append([]historyEntry(nil), r.History...)
+	c.Requests = append([]replay(nil), r.Requests...)
+	if r.Noise != nil {
+		c.Noise = make(map[string]noise, len(r.Noise))
+		for k, v := range r.Noise {
+			c.Noise[k] = v
+		}
+	}
+	return &c
+}
+
+// newUUID is a random UUID (RFC 9562, version 4).
+func newUUID(random io.Reader) (string, error) {
+	var u [16]byte
+	if _, err := io.ReadFull(random, u[:]); err != nil {
+		return "", fmt.Errorf("reading randomness: %w", err)
+	}
+	u[6] = u[6]&0x0f | 0x40
+	u[8] = u[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:]), nil
+}
+
+// archivePage is older history of a role.
+type archivePage struct {
+	Schema  int            `json:"schema"`
+	RoleID  string         `json:"role_id"`
+	Role    string         `json:"role"`
+	Page    int            `json:"page"`
+	Written time.Time      `json:"written"`
+	Entries []historyEntry `json:"entries"`
+}
+
+func (p *archivePage) schema() int { return p.Schema }
+
+// deferredLeak is a report that waits for an operator.
+type deferredLeak struct {
+	Schema int       `json:"schema"`
+	KeyID  string    `json:"key_id"`
+	Role   string    `json:"role"`
+	RoleID string    `json:"role_id"`
+	At     time.Time `json:"at"`
+	Seen   string    `json:"seen"`
+}
+
+func (d *deferredLeak) schema() int { return d.Schema }
+
+func (r *roleRecord) schema() int { return r.Schema }
+
+func (r *keyRecord) schema() int { return r.Schema }
+
+func (r *secretRecord) schema() int { return r.Schema }
+
+func (r *digestRecord) schema() int { return r.Schema }
+
+func (r *markRecord) schema() int { return r.Schema }

@@ -12,9 +12,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// reportersPath is what the mount remembers of those who report usage.
-const reportersPath = "reporters"
-
 // maxReporters bounds them. Of one that is forgotten, because that many others
 // have reported since, a repeat would count again.
 const maxReporters = 4096

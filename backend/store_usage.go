@@ -17,15 +17,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-const (
-	// usageInterval is how often counts go to storage that nothing waits for.
-	usageInterval = 15 * time.Minute
-	// usageBudget is how many records one tick writes.
-	usageBudget = 2000
-	// lastFlush is how long the unloading of the engine waits for the rest.
-	lastFlush = 2 * time.Second
-)
-
 // unsureFlushes are groups whose write returned an error: whether it happened is
 // seen when the record is read the next time.
 type unsureFlushes struct {
@@ -97,28 +88,6 @@ func (u *usage) dueGroups(now time.Time, all bool) []string {
 		paths[i] = due[i].path
 	}
 	return slices.Compact(paths)
-}
-
-// flushUsage is the periodic part: within the tick's time and the budget.
-func (b *backend) flushUsage(ctx context.Context, t *tick) error {
-	paths := b.usage.dueGroups(t.now, false)
-	paths = paths[:min(len(paths), usageBudget)]
-	var mu sync.Mutex
-	var failed error
-	t.pool(len(paths), func(i int) {
-		if ctx.Err() != nil {
-			return
-		}
-		if err := b.flushGroup(ctx, t.s, paths[i]); err != nil {
-			mu.Lock()
-			defer mu.Unlock()
-			failed = err
-		}
-	})
-	if n := b.usage.dropped.Swap(0); n > 0 {
-		b.Logger().Warn("uses were not counted: too many keys were used since the last flush", "uses", n)
-	}
-	return failed
 }
 
 // flushRest brings what is left to storage before the engine is unloaded.
@@ -196,37 +165,6 @@ func (u *usage) flushed(g *usageGroup) {
 	u.entries.Add(-g.held)
 }
 
-// absorb adds another closed group to this one.
-func (g *usageGroup) absorb(o *usageGroup) {
-	g.held += o.held
-	if g.role == "" {
-		g.role = o.role
-	}
-	g.reported = g.reported || o.reported
-	for id, e := range o.entries {
-		mine := g.entries[id]
-		if mine == nil {
-			g.entries[id] = e
-			continue
-		}
-		mine.seen.absorb(&e.seen)
-		mine.reported.absorb(&e.reported)
-	}
-	for hour, n := range o.ended {
-		if g.ended == nil {
-			g.ended = map[int64]int64{}
-		}
-		g.ended[hour] += n
-	}
-}
-
-func (t *tallied) absorb(o *tallied) {
-	t.add(&o.counts)
-	for _, label := range sortedKeys(o.clients) {
-		t.client(label).add(o.clients[label])
-	}
-}
-
 // usageAt is what is stored at the path and counted since.
 func (b *backend) usageAt(ctx context.Context, s logical.Storage, path string) (*usageRecord, error) {
 	lock := locksutil.LockForKey(b.usage.storeLocks, path)
@@ -287,3 +225,73 @@ func (b *backend) dropUsage(ctx context.Context, s logical.Storage, roleID strin
 	}
 	return nil
 }
+
+// usageOf is what is known of the use of the role's keys, by version.
+func (b *backend) usageOf(ctx context.Context, s logical.Storage, rec *roleRecord) (*roleUsage, error) {
+	stored, err := b.usageAt(ctx, s, usagePath(rec.ID, usageID{}))
+	if err != nil {
+		return nil, err
+	}
+	u := &roleUsage{Versions: make(map[int]versionUsage, len(stored.Versions)), Ended: stored.Ended}
+	for n, v := range stored.Versions {
+		u.Versions[n] = v.usage()
+	}
+	return u, nil
+}
+
+// keyUsage is what is known of the use of one key: of a version, for a static
+// role.
+func (b *backend) keyUsage(ctx context.Context, s logical.Storage, key *keyRecord) (versionUsage, error) {
+	id := usageID{version: key.Version}
+	if key.Dynamic {
+		id.keyID = key.ID
+	}
+	stored, err := b.usageAt(ctx, s, usagePath(key.RoleID, id))
+	if err != nil {
+		return versionUsage{}, err
+	}
+	v := stored.Versions[id.version]
+	if key.Dynamic {
+		v = stored.Keys[id.keyID]
+	}
+	if v == nil {
+		return versionUsage{}, nil
+	}
+	return v.usage(), nil
+}
+
+// lastUse is when a key of that version of the role was last accepted, as far
+// as this server saw it, or was told where the mount trusts that; zero if never.
+func (b *backend) lastUse(ctx context.Context, s logical.Storage, rec *roleRecord, n int) (time.Time, error) {
+	u, err := b.usageOf(ctx, s, rec)
+	if err != nil {
+		return time.Time{}, err
+	}
+	cfg, err := b.config(ctx, s)
+	if err != nil {
+		return time.Time{}, err
+	}
+	last := u.Versions[n].Seen.Used
+	if cfg.TrustReportedUsage {
+		last = max(last, u.Versions[n].Reported.Used)
+	}
+	return unixTime(last), nil
+}
+
+// usagePath is the record that the version's, or the dynamic key's, counts go
+// to.
+func usagePath(roleID string, id usageID) string {
+	if id.keyID == "" {
+		return usagePrefix + roleID + "/versions"
+	}
+	return usagePrefix + roleID + "/keys-" + hex.EncodeToString([]byte(id.keyID[:1]))
+}
+
+const (
+	// usageInterval is how often counts go to storage that nothing waits for.
+	usageInterval = 15 * time.Minute
+	// usageBudget is how many records one tick writes.
+	usageBudget = 2000
+	// lastFlush is how long the unloading of the engine waits for the rest.
+	lastFlush = 2 * time.Second
+)

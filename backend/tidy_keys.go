@@ -149,16 +149,6 @@ func (r *tidyRun) removeKey(ctx context.Context, rec *keyRecord, role *roleRecor
 	return err
 }
 
-// keepsPlaintext: the plaintext under that number is another key's, one that
-// was committed under the number that the left-over one was to have.
-func keepsPlaintext(role *roleRecord, n int) bool {
-	if role == nil {
-		return false
-	}
-	v := role.Ring.Get(n)
-	return v != nil && v.Plain
-}
-
 // archives removes pages of the archive that are too old, of whatever role.
 func (r *tidyRun) archives(ctx context.Context) (bool, error) {
 	return r.stream(ctx, archivePrefix, func(ctx context.Context, roleID string) error {

@@ -3,15 +3,12 @@
 package backend
 
 import (
-	"encoding/hex"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 // Verification never writes: uses are counted here, in memory, and the periodic
@@ -148,15 +145,6 @@ func newUsage() *usage {
 	return u
 }
 
-// usagePath is the record that the version's, or the dynamic key's, counts go
-// to.
-func usagePath(roleID string, id usageID) string {
-	if id.keyID == "" {
-		return usagePrefix + roleID + "/versions"
-	}
-	return usagePrefix + roleID + "/keys-" + hex.EncodeToString([]byte(id.keyID[:1]))
-}
-
 func (u *usage) shard(path string) *usageShard {
 	var h uint32 = 2166136261
 	for i := range len(path) {
@@ -249,29 +237,40 @@ func (u *usage) count(slot *atomic.Pointer[useHandle], key *keyRecord, id usageI
 	}
 }
 
-// saw counts a use that this server judged.
-func (u *usage) saw(v *verdict, client string) {
-	view := v.known
-	key := view.key
-	at := v.now.Unix()
-	u.count(&view.use, key, usageID{version: key.Version}, v.now, func(g *usageGroup, e *usageEntry) {
-		e.seen.hit(v.code, at)
-		if c := e.seen.client(client); c != nil {
-			c.hit(v.code, at)
+func unixTime(sec int64) time.Time {
+	if sec == 0 {
+		return time.Time{}
+	}
+	return time.Unix(sec, 0).UTC()
+}
+
+// absorb adds another closed group to this one.
+func (g *usageGroup) absorb(o *usageGroup) {
+	g.held += o.held
+	if g.role == "" {
+		g.role = o.role
+	}
+	g.reported = g.reported || o.reported
+	for id, e := range o.entries {
+		mine := g.entries[id]
+		if mine == nil {
+			g.entries[id] = e
+			continue
 		}
-		switch {
-		case v.status.State.Ended():
-			if g.ended == nil {
-				g.ended = map[int64]int64{}
-			}
-			g.ended[at-at%3600]++
-		case v.code == codeValid && v.status.State == keyring.Previous:
-			g.urgent = true
+		mine.seen.absorb(&e.seen)
+		mine.reported.absorb(&e.reported)
+	}
+	for hour, n := range o.ended {
+		if g.ended == nil {
+			g.ended = map[int64]int64{}
 		}
-	})
-	if key.Dynamic {
-		u.count(&view.keyUse, key, usageID{version: key.Version, keyID: key.ID}, v.now, func(_ *usageGroup, e *usageEntry) {
-			e.seen.hit(v.code, at)
-		})
+		g.ended[hour] += n
+	}
+}
+
+func (t *tallied) absorb(o *tallied) {
+	t.add(&o.counts)
+	for _, label := range sortedKeys(o.clients) {
+		t.client(label).add(o.clients[label])
 	}
 }

@@ -3,12 +3,9 @@
 package backend
 
 import (
-	"context"
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
@@ -25,19 +22,6 @@ type versionUsage struct {
 	Seen, Reported usageTally
 }
 
-// usageOf is what is known of the use of the role's keys, by version.
-func (b *backend) usageOf(ctx context.Context, s logical.Storage, rec *roleRecord) (*roleUsage, error) {
-	stored, err := b.usageAt(ctx, s, usagePath(rec.ID, usageID{}))
-	if err != nil {
-		return nil, err
-	}
-	u := &roleUsage{Versions: make(map[int]versionUsage, len(stored.Versions)), Ended: stored.Ended}
-	for n, v := range stored.Versions {
-		u.Versions[n] = v.usage()
-	}
-	return u, nil
-}
-
 func (s *usageStored) usage() versionUsage {
 	var u versionUsage
 	if s.Seen != nil {
@@ -47,52 +31,6 @@ func (s *usageStored) usage() versionUsage {
 		u.Reported = *s.Reported
 	}
 	return u
-}
-
-// keyUsage is what is known of the use of one key: of a version, for a static
-// role.
-func (b *backend) keyUsage(ctx context.Context, s logical.Storage, key *keyRecord) (versionUsage, error) {
-	id := usageID{version: key.Version}
-	if key.Dynamic {
-		id.keyID = key.ID
-	}
-	stored, err := b.usageAt(ctx, s, usagePath(key.RoleID, id))
-	if err != nil {
-		return versionUsage{}, err
-	}
-	v := stored.Versions[id.version]
-	if key.Dynamic {
-		v = stored.Keys[id.keyID]
-	}
-	if v == nil {
-		return versionUsage{}, nil
-	}
-	return v.usage(), nil
-}
-
-// lastUse is when a key of that version of the role was last accepted, as far
-// as this server saw it, or was told where the mount trusts that; zero if never.
-func (b *backend) lastUse(ctx context.Context, s logical.Storage, rec *roleRecord, n int) (time.Time, error) {
-	u, err := b.usageOf(ctx, s, rec)
-	if err != nil {
-		return time.Time{}, err
-	}
-	cfg, err := b.config(ctx, s)
-	if err != nil {
-		return time.Time{}, err
-	}
-	last := u.Versions[n].Seen.Used
-	if cfg.TrustReportedUsage {
-		last = max(last, u.Versions[n].Reported.Used)
-	}
-	return unixTime(last), nil
-}
-
-func unixTime(sec int64) time.Time {
-	if sec == 0 {
-		return time.Time{}
-	}
-	return time.Unix(sec, 0).UTC()
 }
 
 // lastUse is the last use of any kind, seen or reported.

@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -183,23 +184,20 @@ func (b *backend) presentedForeign(ctx context.Context, s logical.Storage, q *qu
 	return found, codeValid, nil
 }
 
-// nodeChecked is how long this node's word about whether it may write is taken
-// for answers that do not depend on it: asking is a call to the server.
-const nodeChecked = time.Second
-
-// mayWrite is writeSafe, a second old at most.
-func (b *backend) mayWrite(now time.Time) bool {
-	if last := b.node.Load(); last != nil {
-		if age := now.Sub(last.at); age >= 0 && age < nodeChecked {
-			return last.safe
+// admits reports whether the role lets that address in. Where a role says who
+// may come, no address is nobody.
+func admits(role *roleRecord, cidrs []netip.Prefix, remote string) bool {
+	if len(role.Policy.AllowedCIDRs) == 0 {
+		return true
+	}
+	addr, ok := parseRemote(remote)
+	if !ok {
+		return false
+	}
+	for _, p := range cidrs {
+		if p.Contains(addr) {
+			return true
 		}
 	}
-	safe := b.writeSafe()
-	b.node.Store(&nodeState{at: now, safe: safe})
-	return safe
-}
-
-type nodeState struct {
-	at   time.Time
-	safe bool
+	return false
 }

@@ -9,33 +9,6 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
-// code is the verdict about a presented key. It is a total function of the
-// state of key and role, of the request and of the instant.
-type code uint8
-
-const (
-	codeValid code = iota
-	codeNotFound
-	codeMalformed
-	codeExpired
-	codeRetired
-	codeRevoked
-	codeDisabled
-	codeScope
-	codeIP
-	codeRate
-	codeState
-	codeCount // not a code
-)
-
-var codeNames = [codeCount]string{
-	codeValid: "VALID", codeNotFound: "NOT_FOUND", codeMalformed: "MALFORMED", codeExpired: "EXPIRED", codeRetired: "RETIRED",
-	codeRevoked: "REVOKED", codeDisabled: "DISABLED", codeScope: "INSUFFICIENT_SCOPE", codeIP: "FORBIDDEN_IP",
-	codeRate: "RATE_LIMITED", codeState: "STATE",
-}
-
-func (c code) String() string { return codeNames[c] }
-
 // question is what one verification asks.
 type question struct {
 	key string
@@ -97,27 +70,6 @@ func judge(key *keyRecord, role *roleRecord, scopes []string, cidrs []netip.Pref
 		return codeIP, st
 	}
 	return codeValid, st
-}
-
-// statusOf is the key's state at now; false if the role knows no such key.
-func statusOf(key *keyRecord, role *roleRecord, now time.Time) (keyring.Status, bool) {
-	if role == nil || role.ID != key.RoleID || !role.Deleted.IsZero() {
-		return keyring.Status{}, false
-	}
-	return stateIn(key, role, now)
-}
-
-// stateIn is the key's state by what role says, deleted or not; false if it
-// knows no such key.
-func stateIn(key *keyRecord, role *roleRecord, now time.Time) (keyring.Status, bool) {
-	if !key.Dynamic && key.End == nil {
-		// A key whose commit never happened may carry the number of a version
-		// that was made after it.
-		if v := role.Ring.Get(key.Version); v == nil || v.KeyID != key.ID {
-			return keyring.Status{}, false
-		}
-	}
-	return keyStatus(key, role, now), true
 }
 
 // cacheSeconds is for how long the answer holds unless somebody decides

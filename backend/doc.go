@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package backend is the secrets engine as Vault and OpenBao see it: paths,
+// periodic function, leases and storage records. What a version of a key may
+// do when is decided in internal/keyring, what an operator may write about a
+// role in internal/policy.
+//
+// The prefix of a file tells its floor. A file uses names of its own floor and
+// of lower ones only; make lint checks it. The floors, from the top:
+//
+//	backend.go paths.go          the mount: what it is made of, and its list of paths
+//	path_*.go request_*.go       requests: schema, reading, answer. path_rotate.go is rotate/<role>
+//	tick_*.go tidy*.go job_*.go  work of the periodic call: what is due, upkeep, bulk jobs
+//	role_*.go                    a role's transitions: role_tx.go begins one, role_commit.go writes it
+//	key_*.go verify_*.go         single keys and leases; the verdict about a presented key
+//	store_*.go usage_*.go        storage paths, records, caches, calendar, counters
+//	clock.go node.go errors.go text.go codes.go policy_*.go  what everybody uses
+//
+// Methods of the mount belong to the floor of their file (receiver: backend).
+//
+// The life of a request: HandleRequest reads and checks its fields, the path's
+// handler calls one verb of a lower floor, and the verb's result becomes the
+// answer. A verb that changes a role runs as one transition: under the role's
+// lock the record is read, what the clock did is settled, the change is made on
+// a copy, and commit writes it with one Put. Reads go through caches, which
+// change after a commit only.
+//
+// The life of a tick: the periodic call walks the calendar from where the last
+// one stopped, looks at each role that is due (ends, activations, staging) as
+// one more transition, then works on bulk jobs, flushes counters and tidies.
+//
+// To follow one request, read path_rotate.go, role_tx.go, role_commit.go; to
+// follow a verification, path_verify.go, verify_find.go, verify_judge.go.
+package backend

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+)
+
+// issuedEntry is the index of a dynamic role's keys. It only points: what holds
+// for a key is in its own record.
+var issuedValue = []byte(`{"schema":1}`)
+
+// issue makes a key of its own for the caller. The key's record is the commit.
+func (b *backend) issue(ctx context.Context, req *logical.Request, d *framework.FieldData, role *roleRecord, lim limits) (*logical.Response, error) {
+	t, err := role.Policy.terms(role.ID, role.Type, lim)
+	if err != nil {
+		return nil, err
+	}
+	now := b.now(role.Committed)
+	gen := role.Ring.Current(now)
+	if gen == nil {
+		return nil, noCurrent(role, now)
+	}
+	rec, err := b.wanted(req, d, role, t)
+	if err != nil {
+		return nil, err
+	}
+	digests, err := b.ensureDigest(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	key, minted, err := b.mintKey(digests, t.prefix)
+	if err != nil {
+		return nil, err
+	}
+	rec.Schema, rec.ID, rec.Digest = minted.Schema, minted.ID, minted.Digest
+	rec.Role, rec.RoleID, rec.Version, rec.Issued = role.Name, role.ID, gen.N, now
+
+	ttl := t.ttl
+	if rec.TTL > 0 {
+		ttl = rec.TTL.duration()
+	}
+	st, _ := role.Ring.Status(gen.N, now)
+	lease, err := b.lease(rec, t, st, 0, ttl, now)
+	if err != nil {
+		return nil, err
+	}
+	rec.Expires = lease.ends
+	// The key's record first: whatever hangs on a key is found through it. One
+	// that the index lacks, because the second write failed, was handed to nobody.
+	path := keyPath(rec.ID)
+	if err := putRecord(ctx, req.Storage, path, rec); err != nil {
+		b.keys.drop(path)
+		return nil, err
+	}
+	b.keys.committed(path, rec)
+	if err := putBytes(ctx, req.Storage, issuedPath(role.ID, rec.ID), issuedValue); err != nil {
+		return nil, err
+	}
+
+	resp := b.Secret(secretType).Response(map[string]any{
+		"api_key": key.Reveal(), "key_id": rec.ID, "version": rec.Version, "scopes": keyScopes(role, rec), "role": role.Name,
+	}, map[string]any{"key_id": rec.ID, "role": role.Name, "role_id": role.ID})
+	resp.Secret.TTL, resp.Secret.MaxTTL = lease.ttl, lease.maxTTL
+	resp.Secret.Renewable = lease.maxTTL > lease.ttl
+	return resp, nil
+}
+
+// wanted reads what the caller asks of the key, refusing more than the role gives.
+func (b *backend) wanted(req *logical.Request, d *framework.FieldData, role *roleRecord, t terms) (*keyRecord, error) {
+	rec := &keyRecord{Dynamic: true, EntityID: req.EntityID, Display: keyformat.Redact(req.DisplayName)}
+	if v, ok := d.GetOk("scopes"); ok {
+		rec.Scopes, rec.Narrowed = v.([]string), true
+		for _, s := range rec.Scopes {
+			if !anyCovers(role.Policy.Scopes, s) {
+				return nil, refuse("scopes", s, "is not covered by the role's scopes", "ask for a part of what the role allows")
+			}
+		}
+		if len(rec.Scopes) > maxScopes {
+			return nil, refuse("scopes", len(rec.Scopes), fmt.Sprintf("more than %d", maxScopes), "ask for fewer")
+		}
+	}
+	if v, ok := d.GetOk("ttl"); ok {
+		rec.TTL = seconds(v.(int))
+		if rec.TTL <= 0 || rec.TTL.duration() > t.ttl {
+			return nil, refuse("ttl", v, fmt.Sprintf("must be from 1 to %d seconds, the role's ttl", int64(t.ttl/time.Second)), "ask for less, or leave it out")
+		}
+	}
+	if v, ok := d.GetOk("label"); ok {
+		rec.Label = keyformat.Redact(v.(string))
+		if len(rec.Label) > maxLabel {
+			return nil, refuse("label", len(rec.Label), fmt.Sprintf("has more than %d bytes", maxLabel), "shorten it")
+		}
+	}
+	return rec, nil
+}
+
+// keyScopes is what a dynamic key may do now.
+func keyScopes(role *roleRecord, rec *keyRecord) []string {
+	if !rec.Narrowed {
+		return orEmpty(role.Policy.Scopes)
+	}
+	return intersectScopes(role.Policy.Scopes, rec.Scopes)
+}

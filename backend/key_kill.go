@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// killKey marks the key of a dynamic role as revoked, in one Put, and returns
+// its record. check may refuse what was found, nil if nothing was. A key that
+// is dead already stays as it is.
+func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, check func(*keyRecord) error, cause, reason string) (*keyRecord, error) {
+	return b.mutateKey(ctx, s, id, func(rec *keyRecord) error {
+		if err := check(rec); err != nil {
+			return err
+		}
+		now := b.now()
+		if rec == nil || !rec.RevokedAt.IsZero() || rec.ExpiredSeen {
+			return errUnchanged
+		}
+		if !now.Before(rec.Expires) {
+			rec.ExpiredSeen = true // no clock that goes back revives it
+			return nil
+		}
+		rec.RevokedAt, rec.Revoked = now, cause
+		if reason != "" {
+			rec.Revoked = cause + ": " + reason
+		}
+		return nil
+	})
+}

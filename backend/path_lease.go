@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+)
+
+func (b *backend) secrets() []*framework.Secret {
+	return []*framework.Secret{{
+		Type: secretType,
+		Fields: map[string]*framework.FieldSchema{
+			"api_key": {Type: framework.TypeString, Description: "The key."},
+			"key_id":  {Type: framework.TypeString, Description: "The key's public id."},
+		},
+		Renew:  b.renew,
+		Revoke: b.revokeLease,
+	}}
+}
+
+// renew extends the lease of a live key, and the key with it.
+func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	resp, err := b.renewKey(ctx, req)
+	if err != nil {
+		return respond(err)
+	}
+	return resp, nil
+}
+
+// revokeLease ends a key because its lease ended. It may come twice, late, or
+// after the role is gone, and succeeds then too.
+func (b *backend) revokeLease(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	id, _, roleID := leaseData(req)
+	if !keyformat.ValidID(id) {
+		return nil, nil
+	}
+	_, err := b.killKey(ctx, req.Storage, id, func(rec *keyRecord) error {
+		if rec == nil || rec.RoleID != roleID {
+			return errUnchanged
+		}
+		return nil
+	}, causeLease, "")
+	if err != nil {
+		return respond(err)
+	}
+	// The index lists live keys: dead ones would make each page of it dearer.
+	// Where this fails the entry goes together with the key's record.
+	if err := deleteRecord(ctx, req.Storage, issuedPath(roleID, id)); err != nil {
+		b.Logger().Debug("a dead key is still in the index of its role", "key_id", id, "error", err)
+	}
+	return nil, nil
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+const (
+	// keepEnded is how many ended versions a role record remembers. How those
+	// before ended is written into their key records.
+	keepEnded = 20
+	// maxRecordSize and sizeGoal bound a role record: above the goal, history
+	// moves to the archive early.
+	maxRecordSize = 256 << 10
+	sizeGoal      = 160 << 10
+)
+
+// commit writes the transition.
+func (tx *roleTx) commit() error {
+	rec := tx.rec
+	rec.Schema = recordSchema
+	rec.Committed = tx.now
+	rec.Seq++
+
+	if err := tx.optional(tx.erase()); err != nil {
+		return err
+	}
+	if err := tx.forget(); err != nil {
+		return err
+	}
+	if err := tx.optional(tx.notePrefixes()); err != nil {
+		return err
+	}
+	for i := range tx.minted {
+		if tx.minted[i].written {
+			continue
+		}
+		if err := tx.writeKey(&tx.minted[i]); err != nil {
+			return err
+		}
+	}
+	oldDue := rec.Due
+	if err := tx.optional(tx.file()); err != nil {
+		return err
+	}
+	if err := tx.optional(tx.attend()); err != nil {
+		return err
+	}
+	data, err := tx.encode()
+	if err != nil {
+		return err
+	}
+
+	path := rolePath(rec.Name)
+	if err := putBytes(tx.ctx, tx.s, path, data); err != nil {
+		// The outcome is unknown: nothing is undone, and nobody trusts the cache.
+		tx.b.roles.drop(path)
+		return err
+	}
+	tx.b.roles.committed(path, rec)
+	for i := range tx.minted {
+		tx.b.keys.committed(keyPath(tx.minted[i].record.ID), tx.minted[i].record)
+	}
+
+	// From here on the transition has happened; what fails is left to the next
+	// look at the role or to tidy.
+	if !oldDue.IsZero() && !oldDue.Equal(rec.Due) {
+		tx.b.unfile(tx.ctx, tx.s, oldDue, rec.Name)
+	}
+	tx.unattend()
+	tx.eraseKilled()
+	return nil
+}
+
+// erasePlaintext deletes the plaintext of a version.
+func (tx *roleTx) erasePlaintext(n int) error {
+	path := secretPath(tx.rec.ID, n)
+	err := deleteRecord(tx.ctx, tx.s, path)
+	tx.b.secretCache.drop(path)
+	return err
+}
+
+// optional lets a kill go on where only upkeep failed: what is missed here is
+// found by the next look at the role, or by tidy.
+func (tx *roleTx) optional(err error) error {
+	if err == nil || !tx.kill || mustForward(err) {
+		return err
+	}
+	tx.b.Logger().Warn("a kill is committed although upkeep of the role failed", "role", tx.rec.Name, "error", err)
+	return nil
+}
+
+// erase deletes the plaintexts that are due for it. What makes them due (an
+// end, a revelation) is committed already, so the order of the two writes is
+// free.
+func (tx *roleTx) erase() error {
+	if tx.old == nil {
+		return nil
+	}
+	for i := range tx.rec.Ring.Versions {
+		v := &tx.rec.Ring.Versions[i]
+		stored := tx.old.Ring.Get(v.N)
+		if stored == nil || (!marked(stored) && stored.Revealed.IsZero()) || !tx.erasable(stored, &tx.old.Ring) {
+			continue
+		}
+		if err := tx.erasePlaintext(v.N); err != nil {
+			return err
+		}
+		v.Plain = false
+	}
+	return nil
+}
+
+// erasable: the plaintext of v, a version of ring, is due to be erased.
+func (tx *roleTx) erasable(v *keyring.Version, ring *keyring.Ring) bool {
+	st, _ := ring.Status(v.N, tx.now)
+	at := v.EraseAt(st)
+	return !at.IsZero() && !at.After(tx.now)
+}
+
+func marked(v *keyring.Version) bool {
+	return !v.RevokedAt.IsZero() || v.ExpiredSeen || !v.RetiredAt.IsZero()
+}
+
+// eraseKilled deletes, after the commit, the plaintexts that it made due. Their
+// Plain mark stays until the next look at the role has deleted them again: a
+// crash here must not leave one behind.
+func (tx *roleTx) eraseKilled() {
+	for i := range tx.rec.Ring.Versions {
+		v := &tx.rec.Ring.Versions[i]
+		if !tx.erasable(v, &tx.rec.Ring) {
+			continue
+		}
+		if err := tx.erasePlaintext(v.N); err != nil {
+			tx.b.Logger().Warn("a plaintext is erased later", "role", tx.rec.Name, "version", v.N, "error", err)
+		}
+	}
+}
+
+// forget drops the oldest ended versions, after their key records were told how
+// they ended.
+func (tx *roleTx) forget() error {
+	if tx.kill {
+		return nil // the next transition does it
+	}
+	for _, v := range tx.rec.Ring.Trim(tx.now, keepEnded) {
+		if v.KeyID == "" {
+			continue
+		}
+		path := keyPath(v.KeyID)
+		stored, err := getRecord[keyRecord](tx.ctx, tx.s, path)
+		if err != nil {
+			return err
+		}
+		if stored == nil || stored.End != nil {
+			continue
+		}
+		end := *stored
+		st := endOf(&v)
+		end.End = &st
+		if err := putRecord(tx.ctx, tx.s, path, &end); err != nil {
+			tx.b.keys.drop(path)
+			return err
+		}
+		tx.b.keys.committed(path, &end)
+	}
+	return nil
+}
+
+// endOf is the end that is marked in a version.
+func endOf(v *keyring.Version) keyEnd {
+	switch {
+	case !v.RevokedAt.IsZero():
+		return keyEnd{State: keyring.Revoked, At: v.RevokedAt}
+	case v.ExpiredSeen:
+		return keyEnd{State: keyring.Expired, At: v.Expires}
+	default:
+		return keyEnd{State: keyring.Retired, Reason: v.RetiredBy, At: v.RetiredAt}
+	}
+}
+
+// writeKey writes the records of a minted key. The one that points comes first:
+// wherever a plaintext was left behind, tidy finds it through a key record.
+func (tx *roleTx) writeKey(m *mintedKey) error {
+	if m.record.Created.IsZero() {
+		m.record.Created = tx.now
+	}
+	if err := putRecord(tx.ctx, tx.s, keyPath(m.record.ID), m.record); err != nil {
+		return err
+	}
+	if m.plain == "" {
+		return nil
+	}
+	secret := &secretRecord{Schema: recordSchema, Key: m.plain}
+	return putRecord(tx.ctx, tx.s, secretPath(tx.rec.ID, m.version), secret)
+}
+
+// encode makes the bytes of the record and keeps them within bounds: history
+// goes to the archive, then the oldest answers to request ids go.
+func (tx *roleTx) encode() ([]byte, error) {
+	if err := tx.optional(tx.archive(maxHistory)); err != nil {
+		return nil, err
+	}
+	for keep := maxHistory / 2; ; keep /= 2 {
+		data, err := json.Marshal(tx.rec)
+		if err != nil {
+			return nil, fmt.Errorf("encoding the role record: %w", err)
+		}
+		switch {
+		case len(data) <= sizeGoal:
+			return data, nil
+		case len(tx.rec.History) > 0:
+			err := tx.archive(keep)
+			if err != nil && len(data) <= maxRecordSize && tx.optional(err) == nil {
+				return data, nil // a kill does not wait for a smaller record
+			}
+			if err != nil {
+				return nil, err
+			}
+		case len(tx.rec.Requests) > 0:
+			tx.rec.Requests = tx.rec.Requests[(len(tx.rec.Requests)+1)/2:]
+		case len(data) <= maxRecordSize:
+			return data, nil
+		default:
+			return nil, fmt.Errorf("the role record has %d bytes, more than %d", len(data), maxRecordSize)
+		}
+	}
+}
+
+// file writes the calendar entry for the next look at the role. It is left to
+// unfile, after the commit, to take away the old one.
+func (tx *roleTx) file() error {
+	look := tx.nextLook()
+	if look.IsZero() {
+		tx.rec.Due = time.Time{}
+		return nil
+	}
+	minute := tx.b.fileAt(look)
+	if minute.Equal(tx.rec.Due) {
+		return nil
+	}
+	if err := putBytes(tx.ctx, tx.s, duePath(minute, tx.rec.Name), dueValue); err != nil {
+		return err
+	}
+	tx.rec.Due = minute
+	return nil
+}
+
+// notePrefixes writes down what the role's next keys, and those that this
+// transition makes or adopts, begin with.
+func (tx *roleTx) notePrefixes() error {
+	if err := tx.b.notePrefix(tx.ctx, tx.s, tx.terms.prefix); err != nil {
+		return err
+	}
+	for i := range tx.minted {
+		key, err := keyformat.Parse(tx.minted[i].plain)
+		if err != nil {
+			continue // of another form, or known by its digest only
+		}
+		if err := tx.b.notePrefix(tx.ctx, tx.s, key.Prefix()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attend keeps the index in step with the transition: it adds the entry before
+// the commit that needs it. The two records say on their own whether there is
+// one already, so the usual transition writes nothing here.
+func (tx *roleTx) attend() error {
+	if len(troubles(tx.rec, tx.now)) == 0 || (tx.old != nil && attended(tx.old)) {
+		return nil
+	}
+	return putBytes(tx.ctx, tx.s, attentionPath(tx.rec.Name), dueValue)
+}
+
+// unattend removes, after the commit, the entry that it made unnecessary. Where
+// that fails tidy does it.
+func (tx *roleTx) unattend() {
+	if tx.old == nil || !attended(tx.old) || attended(tx.rec) {
+		return
+	}
+	if err := tx.s.Delete(tx.ctx, attentionPath(tx.rec.Name)); err != nil {
+		tx.b.Logger().Debug("a solved problem is still listed", "role", tx.rec.Name, "error", err)
+	}
+}

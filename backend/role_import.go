@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+// adopted is a key to adopt, as far as that is known: under which id and digest
+// it is stored.
+type adopted struct {
+	role     string
+	record   *keyRecord
+	sum      [32]byte
+	plain    string
+	version  int
+	expires  time.Time
+	foreign  bool
+	weak     bool
+	strength string
+	grace    *time.Duration
+	policy   map[string]any // fields named
+}
+
+func (a *adopted) foreignRecord(d *digestRecord, sum [32]byte) {
+	id, digest := foreignID(d, sum)
+	a.foreign = true
+	a.record = &keyRecord{Schema: recordSchema, ID: id, Digest: digest}
+}
+
+// foreignIDs are the ids that a foreign key may be stored under: one for each
+// digest secret under which keys were imported, and for the current one.
+func (b *backend) foreignIDs(ctx context.Context, s logical.Storage, d *digestRecord, sum [32]byte) ([]string, error) {
+	forms, err := b.importedForms(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	id, _ := foreignID(d, sum)
+	ids := []string{id}
+	for _, n := range forms.Numbers {
+		if secret := d.Secrets[n]; secret != nil && n != d.Current {
+			ids = append(ids, keyformat.ImportedID(secret, sum))
+		}
+	}
+	return ids, nil
+}
+
+// alreadyImported looks at a key record that is there under the key's id: the
+// answer if this very import happened before, a refusal if the key belongs to
+// something else, and neither if nothing came of the record.
+func (b *backend) alreadyImported(ctx context.Context, s logical.Storage, known *keyRecord, a *adopted, d *digestRecord) (map[string]any, error) {
+	role, err := getRecord[roleRecord](ctx, s, rolePath(known.Role))
+	if err != nil {
+		return nil, err
+	}
+	if role == nil || role.ID != known.RoleID {
+		if copied, err := getRecord[roleRecord](ctx, s, deletedPath(known.RoleID)); err != nil {
+			return nil, err
+		} else if copied != nil {
+			return nil, refuse("key", nil, "belongs to a role that was deleted and can still be restored", "restore it, or wait until it is gone")
+		}
+		return nil, nil
+	}
+	v := role.Ring.Get(known.Version)
+	if !known.Dynamic && known.End == nil && (v == nil || v.KeyID != known.ID) {
+		return nil, nil // the commit never happened
+	}
+	if known.Role == a.role && !known.Dynamic && b.matches(known, d, a.sum) {
+		return map[string]any{"result": importRepeated, "role": known.Role, "version": known.Version, "key_id": known.ID, "role_id": known.RoleID}, nil
+	}
+	return nil, refuse("key", nil, "is known to this mount already, as another role's key or with another value", "each key belongs to one role")
+}
+
+// dropLeftPlaintext erases what an import that never came to its commit left
+// under the number it was to have. The record of the key is about to be written
+// anew: afterwards nothing would lead there.
+func (b *backend) dropLeftPlaintext(ctx context.Context, s logical.Storage, left *keyRecord) error {
+	if left.Dynamic {
+		return nil
+	}
+	unlock := b.lockRole(left.Role)
+	defer unlock()
+	role, err := getRecord[roleRecord](ctx, s, rolePath(left.Role))
+	if err != nil {
+		return err
+	}
+	if role != nil && role.ID == left.RoleID && keepsPlaintext(role, left.Version) {
+		return nil
+	}
+	path := secretPath(left.RoleID, left.Version)
+	err = deleteRecord(ctx, s, path)
+	b.secretCache.drop(path)
+	return err
+}
+
+// adopt makes the key the next version of the role.
+func (tx *roleTx) adopt(a *adopted) error {
+	ring := &tx.rec.Ring
+	if a.version != 0 && a.version <= ring.Last {
+		return refuse("version", a.version, fmt.Sprintf("the role gave out numbers up to %d", ring.Last), "leave it out, or give a higher one")
+	}
+	m := keyring.Mint{
+		KeyID: a.record.ID, Grace: tx.defaultGrace(), Plain: a.plain != "", Number: a.version, Strength: a.strength, Foreign: a.foreign,
+	}
+	if a.grace != nil {
+		m.Grace = *a.grace
+	}
+	if !a.expires.IsZero() {
+		if m.TTL = a.expires.Sub(tx.now); m.TTL <= 0 {
+			return refuse("expires_at", stamp(a.expires), "is over", "there is nothing to adopt")
+		}
+	}
+	a.record.Role, a.record.RoleID, a.record.Version = tx.rec.Name, tx.rec.ID, max(ring.Last+1, a.version)
+	a.record.Created = tx.now
+	events, err := ring.Rotate(tx.now, m, false)
+	if err != nil {
+		return ringRefusal(err)
+	}
+	tx.minted = append(tx.minted, mintedKey{version: a.record.Version, record: a.record, plain: a.plain})
+	tx.note(historyEntry{Kind: eventImported, Version: a.record.Version, KeyID: a.record.ID, Reason: a.strength})
+	tx.record(events, tx.by)
+	tx.rebase(tx.now)
+	return nil
+}
+
+const (
+	importDone     = "imported"
+	importRepeated = "already_imported"
+	importRefused  = "refused"
+)
+
+// keepsPlaintext: the plaintext under that number is another key's, one that
+// was committed under the number that the left-over one was to have.
+func keepsPlaintext(role *roleRecord, n int) bool {
+	if role == nil {
+		return false
+	}
+	v := role.Ring.Get(n)
+	return v != nil && v.Plain
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"fmt"
+	"reflect"
+	"time"
+)
+
+// setPolicy replaces the policy and what follows from it.
+func (tx *roleTx) setPolicy(p policy) error {
+	t, err := p.terms(tx.rec.ID, tx.rec.Type, tx.lim)
+	if err != nil {
+		return err
+	}
+	if tx.old != nil {
+		// Readers may still hold the longer ttl of the old policy.
+		if old := tx.terms.bound(); old > t.bound() {
+			until := later(tx.rec.Promise.Until, tx.now.Add(old+max(old, tx.terms.grace/2)))
+			tx.rec.Promise = promise{TTL: seconds(max(old, tx.promised()) / time.Second), Until: until}
+		}
+	}
+	if tx.rec.Type == typeDynamic {
+		tx.rec.LeaseTTL = max(tx.rec.LeaseTTL, seconds(t.ttl/time.Second))
+		if tx.old != nil && t.ttl < tx.terms.ttl {
+			tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(tx.terms.ttl))
+		}
+	}
+	replan := tx.old == nil || !sameCadence(&tx.rec.Policy, &p)
+	tx.rec.Policy, tx.terms = p, t
+	if replan {
+		tx.replan()
+	} else {
+		tx.plan(tx.rec.Next)
+	}
+	return nil
+}
+
+func sameCadence(a, b *policy) bool {
+	same := func(x, y *seconds) bool { return (x == nil) == (y == nil) && (x == nil || *x == *y) }
+	return same(a.RotationPeriod, b.RotationPeriod) && a.RotationSchedule == b.RotationSchedule && a.RotationJitter == b.RotationJitter
+}
+
+// changesOf is what differs between two views of a role, as history keeps it.
+func changesOf(before, after map[string]any) map[string]change {
+	changes := map[string]change{}
+	for name, v := range after {
+		if !reflect.DeepEqual(before[name], v) {
+			changes[name] = change{Old: brief(before[name]), New: brief(v)}
+		}
+	}
+	return changes
+}
+
+// brief shortens what would fill the history.
+func brief(v any) any {
+	text, isText := v.(string)
+	if !isText {
+		if text = fmt.Sprint(v); len(text) <= maxChangeText {
+			return v
+		}
+	}
+	return shorten(text, maxChangeText)
+}
+
+const maxChangeText = 256
+
+func policyWarnings(p *policy, typ string, t terms) []string {
+	var warnings []string
+	if typ == typeStatic && t.ttl > 0 && (t.cadence == nil || t.autoPaused) {
+		warnings = append(warnings, fmt.Sprintf("ttl: each key ends %d seconds after it was made, and nothing replaces it by itself: rotate/%s does", inSeconds(t.ttl), "<role>"))
+	}
+	if p.RotationJitter > 0 && t.cadence == nil {
+		warnings = append(warnings, "rotation_jitter: has no effect without rotation_period or rotation_schedule")
+	}
+	return warnings
+}
+
+// view is the role as its readers see it.
+func (r *roleRecord) view(lim limits) (map[string]any, error) {
+	t, err := r.Policy.terms(r.ID, r.Type, lim)
+	if err != nil {
+		return nil, err
+	}
+	view := r.Policy.show(t)
+	view["name"], view["type"], view["role_id"], view["created"] = r.Name, r.Type, r.ID, stamp(r.Created)
+	return view, nil
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+// maxReplays is how many answers a role remembers for repeated request ids.
+const maxReplays = 64
+
+// findReplay returns the answer that the request id already got, or refuses an
+// id that was used for something else.
+func (tx *roleTx) findReplay(op, id, params string) (*replay, error) {
+	for i := range tx.rec.Requests {
+		r := &tx.rec.Requests[i]
+		if r.ID != id || r.Op != op || r.Caller != tx.by.caller {
+			continue
+		}
+		if r.Params != params {
+			return nil, refuse("request_id", id, "was used at "+keyring.Stamp(r.Time)+" with other parameters",
+				"repeat those, or use a new id")
+		}
+		return r, nil
+	}
+	return nil, nil
+}
+
+func (r *replay) answer() (*logical.Response, error) {
+	var stored replayResult
+	if err := json.Unmarshal(r.Result, &stored); err != nil {
+		return nil, fmt.Errorf("reading the stored answer: %w", err)
+	}
+	stored.Data["replayed"] = true
+	stored.Data["replayed_at"] = keyring.Stamp(r.Time)
+	return answer(stored.Data, stored.Warnings...), nil
+}
+
+type replayResult struct {
+	Data     map[string]any `json:"data"`
+	Warnings []string       `json:"warnings,omitempty"`
+}
+
+func (tx *roleTx) keepReplay(op, id, params string, resp *logical.Response) error {
+	result, err := json.Marshal(replayResult{Data: resp.Data, Warnings: resp.Warnings})
+	if err != nil {
+		return fmt.Errorf("encoding the answer: %w", err)
+	}
+	tx.rec.Requests = append(tx.rec.Requests, replay{
+		ID: id, Op: op, Caller: tx.by.caller, Params: params, Time: tx.now, Result: result,
+	})
+	if n := len(tx.rec.Requests) - maxReplays; n > 0 {
+		tx.rec.Requests = tx.rec.Requests[n:]
+	}
+	return nil
+}
+
+// repeated ends an action that was carried out before: the stored answer is
+// given again and nothing is written.
+type repeated struct{ first *replay }
+
+// revokeAllMark keeps the result of an all=true without request id; no request
+// id looks like it.
+const revokeAllMark = "(all)"
+
+// revokeAllRepeat is how long a repeated all=true by the same caller answers
+// the first result: the replacement it got must not die by a retry.
+const revokeAllRepeat = 5 * time.Minute
+
+// recentRevokeAll is the answer to an all=true by the same caller a moment ago.
+func (tx *roleTx) recentRevokeAll() *replay {
+	for i := len(tx.rec.Requests) - 1; i >= 0; i-- {
+		r := &tx.rec.Requests[i]
+		if r.ID == revokeAllMark && r.Caller == tx.by.caller && tx.now.Sub(r.Time) < revokeAllRepeat {
+			return r
+		}
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+// live are the versions that have not ended, the pending one included.
+func (tx *roleTx) live() []int {
+	var live []int
+	for i := range tx.rec.Ring.Versions {
+		v := &tx.rec.Ring.Versions[i]
+		if st, _ := tx.rec.Ring.Status(v.N, tx.now); !st.State.Ended() {
+			live = append(live, v.N)
+		}
+	}
+	return live
+}
+
+// revokeVersions kills the versions and, where the current one is among them
+// and replace is set, makes its replacement in the same transition. Where there
+// can be no replacement the kill stands alone.
+func (tx *roleTx) revokeVersions(numbers []int, replace bool) (map[string]any, error) {
+	tx.kill = true
+	ring := &tx.rec.Ring
+	cur := ring.Current(tx.now)
+	hitsCurrent := false
+	for _, n := range numbers {
+		hitsCurrent = hitsCurrent || (cur != nil && n == cur.N)
+	}
+	events, err := ring.Revoke(tx.now, numbers...)
+	if err != nil {
+		return nil, err
+	}
+	tx.record(events, tx.by)
+	replaced := false
+	if hitsCurrent && replace {
+		if err := tx.replace(); err != nil {
+			if mustForward(err) {
+				return nil, err
+			}
+			tx.b.Logger().Error("a killed version could not be replaced", "role", tx.rec.Name, "error", err)
+			tx.warn("the version was killed, but its replacement could not be made: the periodic function tries again; rotate/<role> makes one at once")
+			// The pending version dies with it as it does where there is a
+			// replacement: whoever read the one may have read the other.
+			if p := ring.Pending(tx.now); p != nil {
+				events, err := ring.Revoke(tx.now, p.N)
+				if err != nil {
+					return nil, err
+				}
+				tx.record(events, tx.by)
+			}
+			tx.rec.Owed = true
+		} else {
+			replaced = true
+		}
+	}
+	data := map[string]any{
+		"revoked_versions": numbersOf(numbers), "revoked_key_ids": []string{},
+		"version": 0, "key_id": "", "replaced": replaced, "next_rotation": stamp(tx.nextRotation()),
+	}
+	ids := []string{}
+	for _, n := range numbers {
+		if v := ring.Get(n); v.KeyID != "" {
+			ids = append(ids, v.KeyID)
+		}
+	}
+	data["revoked_key_ids"] = ids
+	if cur := ring.Current(tx.now); cur != nil {
+		data["version"], data["key_id"] = cur.N, cur.KeyID
+	}
+	return data, nil
+}
+
+func numbersOf(numbers []int) []int {
+	if numbers == nil {
+		return []int{}
+	}
+	return numbers
+}
+
+// replace makes a version in place of the current one that was just killed. Its
+// records are written at once: if that fails the kill must not fail with it.
+func (tx *roleTx) replace() error {
+	before := len(tx.minted)
+	m, err := tx.newVersion(tx.defaultGrace())
+	if err != nil {
+		return err
+	}
+	for i := before; i < len(tx.minted); i++ {
+		if err := tx.writeKey(&tx.minted[i]); err != nil {
+			tx.minted = tx.minted[:before]
+			return err
+		}
+		tx.minted[i].written = true
+	}
+	events, err := tx.rec.Ring.Rotate(tx.now, m, true)
+	if err != nil {
+		tx.minted = tx.minted[:before]
+		return err
+	}
+	tx.record(events, tx.by)
+	tx.rebase(tx.now)
+	tx.rotated()
+	return nil
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"errors"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+// leaseFloor keeps the grace of a dynamic role's rotation as long as the leases
+// that are out, and says so.
+func (tx *roleTx) leaseFloor(grace time.Duration, force bool) time.Duration {
+	if tx.rec.Type != typeDynamic || force {
+		return grace
+	}
+	if floor := max(tx.rec.LeaseTTL.duration(), tx.terms.ttl); grace < floor {
+		tx.warn("grace_period is %d seconds instead of %d: keys were issued with leases that long; force=true cuts them off",
+			int64(floor/time.Second), int64(grace/time.Second))
+		return floor
+	}
+	return grace
+}
+
+const (
+	// maxGraceDistances: with a longer grace the role would have more live
+	// versions than it may.
+	maxGraceDistances       = keyring.MaxLive - 1
+	maxGraceWithoutRotation = 400 * 24 * time.Hour
+)
+
+func graceLimitWhy(t terms) string {
+	if t.shortest > 0 {
+		return "nine times the shortest distance between rotations"
+	}
+	return "400 days"
+}
+
+// warnShortGrace says that readers may hold the version before longer than it lives.
+func (tx *roleTx) warnShortGrace(grace time.Duration, activation time.Time) {
+	if tx.rec.Type != typeStatic || tx.rec.Ring.Top(tx.now) == nil {
+		return
+	}
+	told := max(tx.terms.bound(), tx.promised())
+	if activation.After(tx.now.Add(told)) {
+		return
+	}
+	if latest := tx.now.Add(told); grace < told {
+		tx.warn("readers of the version before may come back as late as %s, but it ends at %s", stamp(latest), stamp(activation.Add(grace)))
+	}
+}
+
+// warnGap says that the current version ends by itself before the one that was
+// asked for takes over, and its readers have had their grace. A zero activation
+// is that of a held version.
+func (tx *roleTx) warnGap(cur *keyring.Version, activation time.Time, grace time.Duration) {
+	if cur == nil || cur.Expires.IsZero() || tx.rec.Type != typeStatic {
+		return
+	}
+	switch {
+	case activation.IsZero() && tx.terms.cadence != nil:
+		tx.warn("version %d ends by itself at %s, and automatic rotation waits for the promotion: promote before", cur.N, stamp(cur.Expires))
+	case activation.After(tx.now) && cur.Expires.Before(activation):
+		tx.warn("version %d ends by itself at %s: nobody holds a valid key from then until %s", cur.N, stamp(cur.Expires), stamp(activation))
+	case activation.After(tx.now) && cur.Expires.Before(activation.Add(grace)):
+		tx.warn("version %d ends by itself at %s, before the end of its grace", cur.N, stamp(cur.Expires))
+	}
+}
+
+// rotationAnswer describes version n and the one that was current before.
+func (tx *roleTx) rotationAnswer(n int, prior *keyring.Version) map[string]any {
+	v := tx.rec.Ring.Get(n)
+	data := map[string]any{
+		"version": v.N, "key_id": v.KeyID, "activates_at": stamp(v.Activate),
+		"previous_version": 0, "previous_valid_until": "", "next_rotation": stamp(tx.nextRotation()),
+	}
+	if prior != nil && prior.N != n {
+		st, _ := tx.rec.Ring.Status(prior.N, tx.now)
+		data["previous_version"], data["previous_valid_until"] = prior.N, stamp(st.Until)
+	}
+	return data
+}
+
+// ringRefusal turns a refusal of the keyring into the caller's words.
+func ringRefusal(err error) error {
+	switch {
+	case errors.Is(err, keyring.ErrTooManyLive):
+		return refuse("force", nil, err.Error(), "wait for one to end, revoke one, or repeat with force=true, which ends the oldest grace")
+	case errors.Is(err, keyring.ErrPendingExists):
+		return refuse("stage", nil, err.Error(), "promote it, or rotate without stage, which revokes it")
+	case errors.Is(err, keyring.ErrNoPending):
+		return refuse("promote", nil, err.Error(), "stage one with rotate/<role> stage=true")
+	case errors.Is(err, keyring.ErrBadActivation):
+		return refuse("activate_at", nil, err.Error(), "choose an earlier date")
+	case errors.Is(err, keyring.ErrNeedTarget):
+		return refuse("to_version", nil, err.Error(), "name the version to go back to")
+	case errors.Is(err, keyring.ErrNoTarget):
+		return refuse("to_version", nil, err.Error(), "rotate instead, or name a version that status/<role> lists as previous")
+	default:
+		return err
+	}
+}

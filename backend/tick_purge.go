@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import "context"
+
+// purgeDeleted looks at one deleted role whose entry in the calendar has come up
+// and removes it for good when its time is over. Its keys have been refused
+// since the deletion; their records are left to tidy.
+func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id string) error {
+	path := deletedPath(id)
+	seen, err := getRecord[roleRecord](ctx, t.s, path)
+	if err != nil {
+		return err
+	}
+	if seen == nil {
+		b.unfile(ctx, t.s, e.minute, e.name)
+		return nil
+	}
+	unlock := b.lockRole(seen.Name)
+	defer unlock()
+	copied, err := getRecord[roleRecord](ctx, t.s, path)
+	if err != nil {
+		return err
+	}
+	if copied == nil {
+		b.unfile(ctx, t.s, e.minute, e.name)
+		return nil
+	}
+	live, err := getRecord[roleRecord](ctx, t.s, rolePath(copied.Name))
+	if err != nil {
+		return err
+	}
+	if live != nil && live.ID == id {
+		// A deletion that never came to its commit, or a restoration that did.
+		if err := deleteRecord(ctx, t.s, path); err != nil {
+			return err
+		}
+		b.unfile(ctx, t.s, e.minute, e.name)
+		return nil
+	}
+	now := b.now(copied.Committed)
+	if now.Before(copied.PurgeAt) {
+		return t.refile(ctx, e, copied.PurgeAt)
+	}
+	tx := &roleTx{b: b, ctx: ctx, s: t.s, now: now, rec: copied.clone()}
+	if err := tx.archive(0); err != nil {
+		return err
+	}
+	if err := b.deleteSecrets(ctx, t.s, id); err != nil {
+		return err
+	}
+	if err := deleteRecord(ctx, t.s, path); err != nil {
+		return err
+	}
+	b.unfile(ctx, t.s, e.minute, e.name)
+	return nil
+}

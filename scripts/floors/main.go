@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Command floors checks that the files of a package use names of their own
+// floor and of lower ones only. The floors are what the package's doc.go says:
+// an indented list after a line that ends with "from the top:", in which each
+// line begins with the patterns of the files of one floor, set off from the
+// explanation by two or more spaces.
+//
+//	go run ./scripts/floors ./backend
+//
+// The type that a doc.go names with "receiver: <type>" belongs to no floor: its
+// methods do, each to that of its file.
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: floors <package directory>")
+		os.Exit(2)
+	}
+	bad, err := check(os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "floors:", err)
+		os.Exit(2)
+	}
+	if len(bad) > 0 {
+		fmt.Fprintln(os.Stderr, "names used from a lower floor:")
+		for _, line := range bad {
+			fmt.Fprintln(os.Stderr, "  "+line)
+		}
+		os.Exit(1)
+	}
+}
+
+// plan is what doc.go says.
+type plan struct {
+	floors   [][]string // patterns, from the top
+	receiver string
+}
+
+var (
+	listHead = regexp.MustCompile(`from the top:$`)
+	receiver = regexp.MustCompile(`receiver: (\w+)`)
+	columns  = regexp.MustCompile(`\s{2,}`)
+)
+
+func readPlan(dir string) (*plan, error) {
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, "doc.go"), nil, parser.ParseComments)
+	if err != nil {
+		return nil, fmt.Errorf("reading the plan: %w", err)
+	}
+	text := file.Doc.Text()
+	p := &plan{}
+	if m := receiver.FindStringSubmatch(text); m != nil {
+		p.receiver = m[1]
+	}
+	within := false
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		switch {
+		case listHead.MatchString(line):
+			within = true
+		case within && strings.HasPrefix(line, "\t"):
+			if text := strings.TrimPrefix(line, "\t"); !strings.HasPrefix(text, " ") {
+				p.floors = append(p.floors, strings.Fields(columns.Split(text, 2)[0]))
+			}
+		case within && line != "":
+			within = false
+		}
+	}
+	if len(p.floors) == 0 {
+		return nil, errors.New("doc.go has no list of floors")
+	}
+	return p, nil
+}
+
+// floor of a file, counted from the top; -1 if it is on none.
+func (p *plan) floor(file string) int {
+	return slices.IndexFunc(p.floors, func(patterns []string) bool {
+		return slices.ContainsFunc(patterns, func(pattern string) bool {
+			ok, err := filepath.Match(pattern, file)
+			return ok && err == nil
+		})
+	})
+}
+
+func check(dir string) ([]string, error) {
+	p, err := readPlan(dir)
+	if err != nil {
+		return nil, err
+	}
+	fset := token.NewFileSet()
+	names, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return nil, fmt.Errorf("listing the files: %w", err)
+	}
+	var files []*ast.File
+	var bad []string
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") || filepath.Base(name) == "doc.go" {
+			continue
+		}
+		f, err := parser.ParseFile(fset, name, nil, 0)
+		if err != nil {
+			return nil, fmt.Errorf("parsing: %w", err)
+		}
+		files = append(files, f)
+		if p.floor(filepath.Base(name)) < 0 {
+			bad = append(bad, name+": is on no floor of doc.go")
+		}
+	}
+	imports, err := exportData(dir)
+	if err != nil {
+		return nil, err
+	}
+	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
+	conf := types.Config{Importer: importer.ForCompiler(fset, "gc", imports)}
+	pkg, err := conf.Check(dir, fset, files, info)
+	if err != nil {
+		return nil, fmt.Errorf("checking types: %w", err)
+	}
+	place := func(pos token.Pos) string { return filepath.Base(fset.Position(pos).Filename) }
+	for ident, obj := range info.Uses {
+		if obj.Pkg() != pkg || !ofPackage(pkg, obj) || obj.Name() == p.receiver {
+			continue
+		}
+		user, owner := place(ident.Pos()), place(obj.Pos())
+		if p.floor(owner) < p.floor(user) {
+			bad = append(bad, fmt.Sprintf("%s:%d: %s, which belongs to %s", user, fset.Position(ident.Pos()).Line, obj.Name(), owner))
+		}
+	}
+	slices.Sort(bad)
+	return bad, nil
+}
+
+// ofPackage reports whether the object is a name of the package or a method; fields
+// and local names belong to what declares them.
+func ofPackage(pkg *types.Package, obj types.Object) bool {
+	if fn, ok := obj.(*types.Func); ok {
+		return fn.Origin() != nil
+	}
+	return obj.Parent() == pkg.Scope()
+}
+
+// exportData finds the compiled packages that the package imports.
+func exportData(dir string) (importer.Lookup, error) {
+	list := exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}}\t{{.Export}}", ".") //nolint:noctx // ends by itself
+	list.Dir, list.Stderr = dir, os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		return nil, fmt.Errorf("listing the imports: %w", err)
+	}
+	paths := map[string]string{}
+	for line := range bytes.Lines(out) {
+		pkg, path, _ := strings.Cut(strings.TrimSpace(string(line)), "\t")
+		paths[pkg] = path
+	}
+	return func(path string) (io.ReadCloser, error) {
+		file, ok := paths[path]
+		if !ok || file == "" {
+			return nil, fmt.Errorf("no compiled package %s", path)
+		}
+		return os.Open(file)
+	}, nil
+}
