@@ -17,6 +17,8 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/time/rate"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // Version is reported to the server. Releases set it when they are built.
@@ -204,7 +206,7 @@ func (b *backend) checkFields(req *logical.Request) error {
 			if req.Operation == logical.ReadOperation || req.Operation == logical.ListOperation || req.Operation == logical.DeleteOperation {
 				continue // query strings carry what proxies and clients add
 			}
-			return refuse(shown(name), nil, "unknown field", "see the path's help for the fields it takes")
+			return refusal.New(refusal.Shown(name), nil, "unknown field", "see the path's help for the fields it takes")
 		}
 		d := framework.FieldData{Raw: map[string]any{name: req.Data[name]}, Schema: path.Fields}
 		if _, _, err := d.GetOkErr(name); err != nil {
@@ -212,7 +214,7 @@ func (b *backend) checkFields(req *logical.Request) error {
 			if secretField(name) {
 				value = nil
 			}
-			return refuse(name, value, "not a "+field.Type.String(), "give a value of that type")
+			return refusal.New(name, value, "not a "+field.Type.String(), "give a value of that type")
 		}
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 const (
@@ -202,8 +204,7 @@ func (b *backend) jobRole(ctx context.Context, t *tick, job *jobRecord, rec *rol
 // failedOfItself: the error is neither the caller's mistake nor an absence, nor
 // for another node to deal with.
 func failedOfItself(err error) bool {
-	var r *refusal
-	return err != nil && !errors.As(err, &r) && !isAbsent(err) && !mustForward(err)
+	return err != nil && refusal.In(err) == nil && !isAbsent(err) && !mustForward(err)
 }
 
 // jobAction carries the action out as the job's owner. A repetition after a

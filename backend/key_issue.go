@@ -9,7 +9,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // issuedEntry is the index of a dynamic role's keys. It only points: what holds
@@ -79,23 +81,23 @@ func (b *backend) wanted(req *logical.Request, d *framework.FieldData, role *rol
 		rec.Scopes, rec.Narrowed = v.([]string), true
 		for _, s := range rec.Scopes {
 			if !anyCovers(role.Policy.Scopes, s) {
-				return nil, refuse("scopes", s, "is not covered by the role's scopes", "ask for a part of what the role allows")
+				return nil, refusal.New("scopes", s, "is not covered by the role's scopes", "ask for a part of what the role allows")
 			}
 		}
 		if len(rec.Scopes) > maxScopes {
-			return nil, refuse("scopes", len(rec.Scopes), fmt.Sprintf("more than %d", maxScopes), "ask for fewer")
+			return nil, refusal.New("scopes", len(rec.Scopes), fmt.Sprintf("more than %d", maxScopes), "ask for fewer")
 		}
 	}
 	if v, ok := d.GetOk("ttl"); ok {
 		rec.TTL = seconds(v.(int))
 		if rec.TTL <= 0 || rec.TTL.duration() > t.ttl {
-			return nil, refuse("ttl", v, fmt.Sprintf("must be from 1 to %d seconds, the role's ttl", int64(t.ttl/time.Second)), "ask for less, or leave it out")
+			return nil, refusal.New("ttl", v, fmt.Sprintf("must be from 1 to %d seconds, the role's ttl", int64(t.ttl/time.Second)), "ask for less, or leave it out")
 		}
 	}
 	if v, ok := d.GetOk("label"); ok {
 		rec.Label = keyformat.Redact(v.(string))
 		if len(rec.Label) > maxLabel {
-			return nil, refuse("label", len(rec.Label), fmt.Sprintf("has more than %d bytes", maxLabel), "shorten it")
+			return nil, refusal.New("label", len(rec.Label), fmt.Sprintf("has more than %d bytes", maxLabel), "shorten it")
 		}
 	}
 	return rec, nil

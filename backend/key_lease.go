@@ -11,6 +11,7 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 const (
@@ -37,7 +38,7 @@ func (b *backend) lease(rec *keyRecord, t terms, gen keyring.Status, increment, 
 	}
 	l := leaseTerms{maxTTL: reach.Sub(rec.Issued).Truncate(time.Second)}
 	if l.maxTTL < time.Second || reach.Sub(now) < time.Second {
-		return leaseTerms{}, refuse("role", rec.Role, "keys of this generation end at "+keyring.Stamp(reach), "ask for a new key")
+		return leaseTerms{}, refusal.New("role", rec.Role, "keys of this generation end at "+keyring.Stamp(reach), "ask for a new key")
 	}
 	if increment > 0 {
 		ttl = increment
@@ -45,7 +46,7 @@ func (b *backend) lease(rec *keyRecord, t terms, gen keyring.Status, increment, 
 	_, mountMax := b.leaseTTLs()
 	l.ttl = hostTTL(ttl, l.maxTTL, mountMax, rec.Issued, now)
 	if l.ttl <= 0 {
-		return leaseTerms{}, refuse("role", rec.Role, "the lease is as long as the mount allows", "ask for a new key")
+		return leaseTerms{}, refusal.New("role", rec.Role, "the lease is as long as the mount allows", "ask for a new key")
 	}
 	l.ends = now.Add(l.ttl)
 	return l, nil
@@ -67,7 +68,7 @@ func hostTTL(asked, leaseMax, mountMax time.Duration, issued, now time.Time) tim
 func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	id, roleName, roleID := leaseData(req)
 	dead := func(why string) error {
-		return refuse("lease", nil, "the key "+shown(id)+" "+why, "ask for a new key")
+		return refusal.New("lease", nil, "the key "+refusal.Shown(id)+" "+why, "ask for a new key")
 	}
 	if !keyformat.ValidID(id) {
 		return nil, dead("is not known")

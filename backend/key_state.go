@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // statusOf is the key's state at now; false if the role knows no such key.
@@ -70,10 +71,10 @@ func keyStatus(rec *keyRecord, role *roleRecord, now time.Time) keyring.Status {
 func noCurrent(rec *roleRecord, now time.Time) error {
 	top := rec.Ring.Top(now)
 	if top == nil {
-		return refuse("role", rec.Name, "has no current key yet", "promote the pending version with promote/"+rec.Name)
+		return refusal.New("role", rec.Name, "has no current key yet", "promote the pending version with promote/"+rec.Name)
 	}
 	st, _ := rec.Ring.Status(top.N, now)
-	return refuse("role", rec.Name,
+	return refusal.New("role", rec.Name,
 		fmt.Sprintf("has no current key: version %d is %s since %s", top.N, st.State, keyring.Stamp(st.Until)),
 		"rotate/"+rec.Name+" makes a new one")
 }

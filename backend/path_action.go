@@ -18,6 +18,7 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 var requestIDForm = regexp.MustCompile(`^[A-Za-z0-9._:/-]{8,128}$`)
@@ -107,13 +108,13 @@ func actorOf(req *logical.Request, d *framework.FieldData) (actor, error) {
 	if v, ok := d.GetOk("reason"); ok {
 		by.reason = keyformat.Redact(v.(string))
 		if len(by.reason) > maxReason {
-			return actor{}, refuse("reason", len(by.reason), "has more than 512 bytes", "shorten it")
+			return actor{}, refusal.New("reason", len(by.reason), "has more than 512 bytes", "shorten it")
 		}
 	}
 	if v, ok := d.GetOk("request_id"); ok {
 		by.requestID = v.(string)
 		if !requestIDForm.MatchString(by.requestID) || keyformat.Redact(by.requestID) != by.requestID {
-			return actor{}, refuse("request_id", v, "must be 8 to 128 of A-Z a-z 0-9 . _ : / -", "use, for example, the id of the pipeline run")
+			return actor{}, refusal.New("request_id", v, "must be 8 to 128 of A-Z a-z 0-9 . _ : / -", "use, for example, the id of the pipeline run")
 		}
 	}
 	return by, nil
@@ -146,7 +147,7 @@ func (tx *roleTx) checkCAS(d *framework.FieldData) error {
 		have = cur.N
 	}
 	if v.(int) != have {
-		return refuse("cas", v, fmt.Sprintf("the current version is %d", have), "read the role's status and decide again")
+		return refusal.New("cas", v, fmt.Sprintf("the current version is %d", have), "read the role's status and decide again")
 	}
 	return nil
 }
@@ -167,16 +168,16 @@ func parseInstant(field, text string, now time.Time) (time.Time, error) {
 		default:
 			d, durErr := time.ParseDuration(text)
 			if durErr != nil {
-				return time.Time{}, refuse(field, text, "is neither a time nor a duration", todo)
+				return time.Time{}, refusal.New(field, text, "is neither a time nor a duration", todo)
 			}
 			at = now.Add(d)
 		}
 	}
 	switch {
 	case at.Before(now):
-		return time.Time{}, refuse(field, text, "is in the past; it is "+keyring.Stamp(now)+" here", todo)
+		return time.Time{}, refusal.New(field, text, "is in the past; it is "+keyring.Stamp(now)+" here", todo)
 	case at.Sub(now) > maxActivateAhead:
-		return time.Time{}, refuse(field, text, "is more than 366 days ahead", "choose an earlier time")
+		return time.Time{}, refusal.New(field, text, "is more than 366 days ahead", "choose an earlier time")
 	}
 	return at.UTC(), nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 const (
@@ -124,28 +125,28 @@ func readJobRequest(req *logical.Request, d *framework.FieldData) (*jobRecord, e
 	}
 	switch {
 	case !slices.Contains([]string{bulkRotate, bulkRevoke, bulkDisable, bulkEnable}, job.Action):
-		return nil, refuse("action", job.Action, "must be one of rotate, revoke, disable, enable", "choose one")
+		return nil, refusal.New("action", job.Action, "must be one of rotate, revoke, disable, enable", "choose one")
 	case job.Select.empty():
-		return nil, refuse("name_prefix", nil, "nothing selects the roles", "give owner, name_prefix, metadata, scope, issued_to or roles")
+		return nil, refusal.New("name_prefix", nil, "nothing selects the roles", "give owner, name_prefix, metadata, scope, issued_to or roles")
 	case len(job.Select.Roles) > maxBatchItems:
-		return nil, refuse("roles", len(job.Select.Roles), "names more than 1000 roles", "select them by owner, name_prefix or metadata, or make several jobs")
+		return nil, refusal.New("roles", len(job.Select.Roles), "names more than 1000 roles", "select them by owner, name_prefix or metadata, or make several jobs")
 	case job.Select.IssuedTo != "" && job.Action != bulkRevoke:
-		return nil, refuse("issued_to", job.Select.IssuedTo, "goes with revoke only: the other actions mean whole roles", "leave it out, or revoke")
+		return nil, refusal.New("issued_to", job.Select.IssuedTo, "goes with revoke only: the other actions mean whole roles", "leave it out, or revoke")
 	case job.Grace != nil && job.Action != bulkRotate:
-		return nil, refuse("grace_period", int64(*job.Grace), "goes with rotate only", "leave it out")
+		return nil, refusal.New("grace_period", int64(*job.Grace), "goes with rotate only", "leave it out")
 	case job.Grace != nil && job.Grace.duration() > maxGraceWithoutRotation:
-		return nil, refuse("grace_period", int64(*job.Grace), "is more than 400 days", "choose a shorter one")
+		return nil, refusal.New("grace_period", int64(*job.Grace), "is more than 400 days", "choose a shorter one")
 	case job.Pace < 0 || job.Pace > 10000:
-		return nil, refuse("pace", job.Pace, "must be from 0 to 10000", "choose another")
+		return nil, refusal.New("pace", job.Pace, "must be from 0 to 10000", "choose another")
 	}
 	for _, name := range job.Select.Roles {
 		if !validName(name) {
-			return nil, refuse("roles", name, "is not the name of a role", "correct it")
+			return nil, refusal.New("roles", name, "is not the name of a role", "correct it")
 		}
 	}
 	for field, text := range map[string]string{"owner": job.Select.Owner, "issued_to": job.Select.IssuedTo, "name_prefix": job.Select.Prefix, "scope": job.Select.Scope} {
 		if keyformat.Redact(text) != text {
-			return nil, refuse(field, nil, "holds an API key", "select by something else")
+			return nil, refusal.New(field, nil, "holds an API key", "select by something else")
 		}
 	}
 	return job, nil
@@ -174,7 +175,7 @@ func (b *backend) bulk(ctx context.Context, req *logical.Request, d *framework.F
 		return answer(data), nil
 	}
 	if len(ids) >= maxJobs {
-		return nil, refuse("bulk", nil, fmt.Sprintf("there are %d jobs", len(ids)), "delete those that have ended")
+		return nil, refusal.New("bulk", nil, fmt.Sprintf("there are %d jobs", len(ids)), "delete those that have ended")
 	}
 	if job.ID, err = newUUID(b.rand); err != nil {
 		return nil, err
@@ -202,7 +203,7 @@ func (b *backend) sameJob(ctx context.Context, s logical.Storage, ids []string, 
 			continue
 		}
 		if first.Params != job.Params {
-			return nil, refuse("request_id", job.RequestID, "was used at "+stamp(first.Created)+" with other parameters",
+			return nil, refusal.New("request_id", job.RequestID, "was used at "+stamp(first.Created)+" with other parameters",
 				"repeat those, or use a new id")
 		}
 		return first, nil

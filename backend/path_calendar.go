@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 const (
@@ -81,11 +82,11 @@ type coming struct {
 func (b *backend) calendar(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	within := time.Duration(d.Get("within").(int)) * time.Second
 	if within < time.Second || within > maxCalendarAhead {
-		return nil, refuse("within", int64(within/time.Second), "must be from 1 second to 90 days", "ask for less")
+		return nil, refusal.New("within", int64(within/time.Second), "must be from 1 second to 90 days", "ask for less")
 	}
 	limit := d.Get("limit").(int)
 	if limit < 1 || limit > maxCalendarRoles {
-		return nil, refuse("limit", limit, "must be from 1 to 1000", "ask for a shorter time")
+		return nil, refusal.New("limit", limit, "must be from 1 to 1000", "ask for a shorter time")
 	}
 	lim, err := b.limits(ctx, req.Storage)
 	if err != nil {

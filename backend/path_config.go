@@ -12,6 +12,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // configField is one field of the mount's config.
@@ -57,7 +59,7 @@ func configNumber(name string, least, most int, text string, at func(*configReco
 		set: func(c *configRecord, v any) error {
 			n := v.(int)
 			if n < least || n > most {
-				return refuse(name, n, fmt.Sprintf("must be from %d to %d", least, most), "give another number, or null in a patch for the default")
+				return refusal.New(name, n, fmt.Sprintf("must be from %d to %d", least, most), "give another number, or null in a patch for the default")
 			}
 			*at(c) = &n
 			return nil
@@ -73,7 +75,7 @@ func configDuration(name string, least, most time.Duration, text string, at func
 		set: func(c *configRecord, v any) error {
 			n := seconds(v.(int))
 			if int64(n) < inSeconds(least) || int64(n) > inSeconds(most) {
-				return refuse(name, n, fmt.Sprintf("must be from %d to %d seconds", inSeconds(least), inSeconds(most)), "give another duration, or null in a patch for the default")
+				return refusal.New(name, n, fmt.Sprintf("must be from %d to %d seconds", inSeconds(least), inSeconds(most)), "give another duration, or null in a patch for the default")
 			}
 			*at(c) = &n
 			return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func (b *backend) pathsCreds() []*framework.Path {
@@ -106,7 +107,7 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 	}
 	for _, f := range []string{"scopes", "ttl", "label"} {
 		if v, given := d.GetOk(f); given {
-			return nil, refuse(f, v, "a static role hands out one key to everybody", "leave it out, or use a dynamic role")
+			return nil, refusal.New(f, v, "a static role hands out one key to everybody", "leave it out, or use a dynamic role")
 		}
 	}
 	return b.untilSettled(ctx, req, rec, func(rec *roleRecord) (*logical.Response, error) {
@@ -166,7 +167,7 @@ func (b *backend) credsOther(ctx context.Context, req *logical.Request, d *frame
 	}
 	which := d.Get("which").(string)
 	if rec.Type == typeDynamic {
-		return nil, refuse("role", rec.Name, "is dynamic: each of its keys was issued to one reader", "read creds/"+rec.Name)
+		return nil, refusal.New("role", rec.Name, "is dynamic: each of its keys was issued to one reader", "read creds/"+rec.Name)
 	}
 	lim, err := b.limits(ctx, req.Storage)
 	if err != nil {
@@ -193,7 +194,7 @@ func (b *backend) otherKey(ctx context.Context, req *logical.Request, rec *roleR
 	default:
 		n, err := strconv.Atoi(which)
 		if err != nil || n < 1 || strconv.Itoa(n) != which {
-			return nil, refuse("version", which, "is not pending, previous or the number of a version", "status/"+rec.Name+" lists the versions")
+			return nil, refusal.New("version", which, "is not pending, previous or the number of a version", "status/"+rec.Name+" lists the versions")
 		}
 		v = rec.Ring.Get(n)
 	}
@@ -202,7 +203,7 @@ func (b *backend) otherKey(ctx context.Context, req *logical.Request, rec *roleR
 	}
 	st, _ := rec.Ring.Status(v.N, now)
 	if st.State.Ended() {
-		return nil, refuse("version", which, fmt.Sprintf("version %d is %s since %s", v.N, st.State, stamp(st.Until)), "read creds/"+rec.Name)
+		return nil, refusal.New("version", which, fmt.Sprintf("version %d is %s since %s", v.N, st.State, stamp(st.Until)), "read creds/"+rec.Name)
 	}
 	plain, rec, err := b.plaintext(ctx, req, rec, v.N, t)
 	if err != nil {

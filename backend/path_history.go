@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // maxHistoryAnswer is more than a record or a page of the archive holds.
@@ -55,12 +57,12 @@ role_id=<role_id> for a role that is gone.`,
 func (b *backend) history(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	limit := d.Get("limit").(int)
 	if limit < 1 || limit > maxHistoryAnswer {
-		return nil, refuse("limit", limit, "must be from 1 to 1000", "leave it out for all of a page")
+		return nil, refusal.New("limit", limit, "must be from 1 to 1000", "leave it out for all of a page")
 	}
 	asked := -1
 	if v, ok := d.GetOk("page"); ok {
 		if asked = v.(int); asked < 0 {
-			return nil, refuse("page", asked, "is not a page of the archive", "leave it out for the newest entries")
+			return nil, refusal.New("page", asked, "is not a page of the archive", "leave it out for the newest entries")
 		}
 	}
 	rec, err := b.historyOf(ctx, req.Storage, d.Get("name").(string), d.Get("role_id").(string))
@@ -73,14 +75,14 @@ func (b *backend) history(ctx context.Context, req *logical.Request, d *framewor
 		entries = b.recentHistory(rec)
 	} else {
 		if asked >= rec.Archived {
-			return nil, refuse("page", asked, fmt.Sprintf("the archive has %d pages, from 0", rec.Archived), "begin with the older_page of the newest entries")
+			return nil, refusal.New("page", asked, fmt.Sprintf("the archive has %d pages, from 0", rec.Archived), "begin with the older_page of the newest entries")
 		}
 		page, err := getRecord[archivePage](ctx, req.Storage, archivePath(rec.ID, asked))
 		if err != nil {
 			return nil, err
 		}
 		if page == nil {
-			return nil, refuse("page", asked, "is not kept any more", "the archive goes back 400 days")
+			return nil, refusal.New("page", asked, "is not kept any more", "the archive goes back 400 days")
 		}
 		if page.Role != rec.Name {
 			return nil, nil
@@ -136,7 +138,7 @@ func (b *backend) historyOf(ctx context.Context, s logical.Storage, name, id str
 		return live, nil
 	}
 	if !uuidForm.MatchString(id) {
-		return nil, refuse("role_id", id, "is not a role_id", "role_id is in the answer of the deletion, and of status/<role>")
+		return nil, refusal.New("role_id", id, "is not a role_id", "role_id is in the answer of the deletion, and of status/<role>")
 	}
 	copied, err := getRecord[roleRecord](ctx, s, deletedPath(id))
 	if err != nil {

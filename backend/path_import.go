@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func (b *backend) pathsImport() []*framework.Path {
@@ -87,9 +87,9 @@ func (b *backend) importKeys(ctx context.Context, req *logical.Request, d *frame
 	results := make([]any, len(items))
 	for i, item := range items {
 		result, err := b.importOne(ctx, req.Storage, item, by)
-		var r *refusal
+		r := refusal.In(err)
 		switch {
-		case errors.As(err, &r):
+		case r != nil:
 			result = map[string]any{"result": importRefused, "error": r.Error()}
 		case err != nil:
 			return nil, err // what was adopted stays so; a repetition does the rest
@@ -154,27 +154,27 @@ func readImport(item json.RawMessage, d *digestRecord, cfg *configRecord) (*adop
 	var it importItem
 	raw := map[string]any{}
 	if json.Unmarshal(item, &raw) != nil || json.Unmarshal(item, &it) != nil {
-		return nil, refuse("batch", nil, "the item is not an object with fields of the right types", "see the path's help")
+		return nil, refusal.New("batch", nil, "the item is not an object with fields of the right types", "see the path's help")
 	}
 	a := &adopted{role: it.Role, version: it.Version, expires: it.ExpiresAt, policy: raw}
 	for _, f := range importFields {
 		delete(raw, f)
 	}
 	if !validName(it.Role) {
-		return nil, refuse("role", nil, nameRule, "name the role")
+		return nil, refusal.New("role", nil, nameRule, "name the role")
 	}
 	if it.Version < 0 || it.Version > math.MaxInt32 {
-		return nil, refuse("version", it.Version, "is not a version", "give a number above zero, or leave it out")
+		return nil, refusal.New("version", it.Version, "is not a version", "give a number above zero, or leave it out")
 	}
 	if (it.Key == "") == (it.SHA256 == "") {
-		return nil, refuse("key", nil, "exactly one of key and sha256 says what to adopt", "give one")
+		return nil, refusal.New("key", nil, "exactly one of key and sha256 says what to adopt", "give one")
 	}
 	if it.Grace != nil {
 		if _, exists := raw["grace_period"]; exists {
 			fd := framework.FieldData{Raw: map[string]any{"grace_period": it.Grace}, Schema: policySchema()}
 			v, _, err := fd.GetOkErr("grace_period")
 			if err != nil {
-				return nil, refuse("grace_period", it.Grace, "not a duration", "give a duration such as 24h")
+				return nil, refusal.New("grace_period", it.Grace, "not a duration", "give a duration such as 24h")
 			}
 			g := seconds(v.(int)).duration()
 			a.grace = &g
@@ -190,7 +190,7 @@ func (a *adopted) byValue(it importItem, d *digestRecord, cfg *configRecord) err
 	sum := keyformat.Sum(it.Key)
 	a.plain, a.sum = it.Key, sum
 	if it.KeyID != "" {
-		return refuse("key_id", nil, "goes with sha256: a value has its id in itself", "leave it out")
+		return refusal.New("key_id", nil, "goes with sha256: a value has its id in itself", "leave it out")
 	}
 	if own, err := keyformat.Parse(it.Key); err == nil {
 		a.strength = "256 bits"
@@ -202,13 +202,13 @@ func (a *adopted) byValue(it importItem, d *digestRecord, cfg *configRecord) err
 		a.strength = fmt.Sprintf("%d characters, at most %d bits", len(it.Key), bitsOf(it.Key))
 	case len(it.Key) < keyformat.MinForeignLen && printable(it.Key):
 		if !cfg.AllowWeakImports {
-			return refuse("key", nil, fmt.Sprintf("has less than %d characters and can be guessed", keyformat.MinForeignLen),
+			return refusal.New("key", nil, fmt.Sprintf("has less than %d characters and can be guessed", keyformat.MinForeignLen),
 				"rotate it where it is used; or set allow_weak_imports in the mount's config, knowingly")
 		}
 		a.weak = true
 		a.strength = fmt.Sprintf("weak: %d characters, at most %d bits", len(it.Key), bitsOf(it.Key))
 	default:
-		return refuse("key", nil, fmt.Sprintf("must be at most %d printable ASCII characters without space at its ends", keyformat.MaxForeignLen),
+		return refusal.New("key", nil, fmt.Sprintf("must be at most %d printable ASCII characters without space at its ends", keyformat.MaxForeignLen),
 			"a gateway could not present it; keys of other forms can not be adopted")
 	}
 	a.foreignRecord(d, sum)
@@ -218,7 +218,7 @@ func (a *adopted) byValue(it importItem, d *digestRecord, cfg *configRecord) err
 func (a *adopted) byDigest(it importItem, d *digestRecord) error {
 	raw, err := hex.DecodeString(it.SHA256)
 	if err != nil || len(raw) != 32 {
-		return refuse("sha256", nil, "is not the hex form of 32 bytes", "give the SHA-256 of the key's value, in hex")
+		return refusal.New("sha256", nil, "is not the hex form of 32 bytes", "give the SHA-256 of the key's value, in hex")
 	}
 	sum := [32]byte(raw)
 	a.sum = sum
@@ -228,7 +228,7 @@ func (a *adopted) byDigest(it importItem, d *digestRecord) error {
 		return nil
 	}
 	if len(it.KeyID) != keyformat.IDLen || !keyformat.ValidID(it.KeyID) {
-		return refuse("key_id", nil, "is not the id of a key of this engine's form", "give the 12 characters after the prefix, or leave it out")
+		return refusal.New("key_id", nil, "is not the id of a key of this engine's form", "give the 12 characters after the prefix, or leave it out")
 	}
 	a.record = &keyRecord{Schema: recordSchema, ID: it.KeyID, Digest: keyformat.Digest(d.Secrets[d.Current], d.Current, sum)}
 	return nil
@@ -280,7 +280,7 @@ func bitsOf(s string) int {
 func (b *backend) adopt(ctx context.Context, s logical.Storage, a *adopted, by actor) (*roleRecord, error) {
 	rec, err := b.mutate(ctx, s, a.role, by, func(tx *roleTx) error {
 		if tx.rec.Type != typeStatic {
-			return refuse("role", a.role, "is dynamic: its keys are issued one by one", "name a static role")
+			return refusal.New("role", a.role, "is dynamic: its keys are issued one by one", "name a static role")
 		}
 		if err := tx.samePolicy(a.policy); err != nil {
 			return err
@@ -331,11 +331,11 @@ func policyOf(named map[string]any) (*policy, error) {
 	known := policySchema()
 	for _, f := range sortedKeys(named) {
 		if known[f] == nil {
-			return nil, refuse(shown(f), nil, "unknown field", "see the path's help for the fields of an item")
+			return nil, refusal.New(refusal.Shown(f), nil, "unknown field", "see the path's help for the fields of an item")
 		}
 		fd := framework.FieldData{Raw: map[string]any{f: named[f]}, Schema: known}
 		if _, _, err := fd.GetOkErr(f); err != nil {
-			return nil, refuse(f, named[f], "not a "+known[f].Type.String(), "give a value of that type")
+			return nil, refusal.New(f, named[f], "not a "+known[f].Type.String(), "give a value of that type")
 		}
 	}
 	p, _, err := new(policy).with(&framework.FieldData{Raw: named, Schema: known}, false)
@@ -360,7 +360,7 @@ func (tx *roleTx) samePolicy(named map[string]any) error {
 	}
 	for _, f := range sortedKeys(named) {
 		if f != "grace_period" && !sameField(f, p, &tx.rec.Policy) {
-			return refuse(f, nil, "the role exists and has another value", "leave it out, or update the role first")
+			return refusal.New(f, nil, "the role exists and has another value", "leave it out, or update the role first")
 		}
 	}
 	return nil

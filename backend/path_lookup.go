@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func (b *backend) pathsLookup() []*framework.Path {
@@ -61,7 +63,7 @@ func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework
 	_, byKey := d.GetOk("key")
 	_, byID := d.GetOk("key_id")
 	if byKey == byID {
-		return nil, refuse("key_id", nil, "exactly one of key_id and key says which key is meant", "give one")
+		return nil, refusal.New("key_id", nil, "exactly one of key_id and key says which key is meant", "give one")
 	}
 	q.key, q.keyID = d.Get("key").(string), d.Get("key_id").(string)
 	key, err := b.found(ctx, req.Storage, &q, byKey)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 const (
@@ -30,7 +32,7 @@ func pageFields() map[string]*framework.FieldSchema {
 func windowAsked(d *framework.FieldData) (window, error) {
 	w := window{after: d.Get("after").(string), limit: d.Get("limit").(int)}
 	if w.limit < 1 || w.limit > pageSize {
-		return window{}, refuse("limit", w.limit, fmt.Sprintf("must be from 1 to %d", pageSize),
+		return window{}, refusal.New("limit", w.limit, fmt.Sprintf("must be from 1 to %d", pageSize),
 			"read page by page: give after the last name that you got")
 	}
 	return w, nil

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 const maxSightings = 1000
@@ -96,7 +97,7 @@ type find struct {
 
 func (f find) sighting() (sighting, error) {
 	if (f.Key == "") == (f.Token == "") {
-		return sighting{}, refuse("key", nil, "exactly one of key and token holds the key that was found", "give one")
+		return sighting{}, refusal.New("key", nil, "exactly one of key and token holds the key that was found", "give one")
 	}
 	return sighting{key: f.Key + f.Token, kind: f.Type, url: f.URL, source: f.Source}, nil
 }
@@ -140,7 +141,7 @@ func readFinds(d *framework.FieldData) (finds []find, single bool, err error) {
 		}
 	}
 	if named != 1 {
-		return nil, false, refuse("key", nil, "exactly one of key, matches and batch holds what was found", "give one")
+		return nil, false, refusal.New("key", nil, "exactly one of key, matches and batch holds what was found", "give one")
 	}
 	switch {
 	case key != "":
@@ -154,20 +155,20 @@ func readFinds(d *framework.FieldData) (finds []find, single bool, err error) {
 		for i, item := range items {
 			// Scanning programmes add fields now and then: they are not refused.
 			if err := json.Unmarshal(item, &finds[i]); err != nil {
-				return nil, false, refuse("batch", i, "the item with this number is not an object with key or token, type, url and source", "correct it")
+				return nil, false, refusal.New("batch", i, "the item with this number is not an object with key or token, type, url and source", "correct it")
 			}
 		}
 		return finds, false, nil
 	default:
 		if len(matches) > maxSightings {
-			return nil, false, refuse("matches", len(matches), "has more than 1000 items", "send it in parts")
+			return nil, false, refusal.New("matches", len(matches), "has more than 1000 items", "send it in parts")
 		}
 		data, err := json.Marshal(matches)
 		if err == nil {
 			err = json.Unmarshal(data, &finds)
 		}
 		if err != nil {
-			return nil, false, refuse("matches", nil, "is not an array of objects with token, type, url and source", "correct it, or use batch")
+			return nil, false, refusal.New("matches", nil, "is not an array of objects with token, type, url and source", "correct it, or use batch")
 		}
 		return finds, false, nil
 	}
@@ -189,12 +190,12 @@ func (b *backend) reportOne(ctx context.Context, s logical.Storage, seen sightin
 func (b *backend) release(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	ids := d.Get("key_ids").([]string)
 	if len(ids) == 0 || len(ids) > maxSightings {
-		return nil, refuse("key_ids", len(ids), "must name 1 to 1000 keys", "report/deferred lists those that wait")
+		return nil, refusal.New("key_ids", len(ids), "must name 1 to 1000 keys", "report/deferred lists those that wait")
 	}
 	by := requester(req)
 	by.reason = keyformat.Redact(d.Get("reason").(string))
 	if len(by.reason) > maxReason {
-		return nil, refuse("reason", len(by.reason), "has more than 512 bytes", "shorten it")
+		return nil, refusal.New("reason", len(by.reason), "has more than 512 bytes", "shorten it")
 	}
 	cfg, err := b.config(ctx, req.Storage)
 	if err != nil {
@@ -203,7 +204,7 @@ func (b *backend) release(ctx context.Context, req *logical.Request, d *framewor
 	results := map[string]any{}
 	for _, id := range ids {
 		if keyformat.Redact(id) != id {
-			return nil, refuse("key_ids", nil, "holds a whole key, not its id: this request may have been logged", "give ids")
+			return nil, refusal.New("key_ids", nil, "holds a whole key, not its id: this request may have been logged", "give ids")
 		}
 		outcome, err := b.releaseLeak(ctx, req.Storage, id, by, cfg)
 		if err != nil {

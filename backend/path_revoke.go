@@ -10,6 +10,7 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func (b *backend) pathsRevoke() []*framework.Path {
@@ -57,11 +58,11 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, d *framework
 		}
 	}
 	if named != 1 {
-		return nil, refuse("version", nil, "exactly one of version, key_id and all=true says what to kill", "name one")
+		return nil, refusal.New("version", nil, "exactly one of version, key_id and all=true says what to kill", "name one")
 	}
 	if id := d.Get("key_id").(string); id != "" {
 		if key, err := keyformat.Parse(id); err == nil {
-			return nil, refuse("key_id", nil, "is a whole key, not its id: this request may have been logged", "give the id, "+key.ID())
+			return nil, refusal.New("key_id", nil, "is a whole key, not its id: this request may have been logged", "give the id, "+key.ID())
 		}
 		resp, done, err := b.revokeDynamic(ctx, req, d, id)
 		if done || err != nil {
@@ -97,16 +98,16 @@ func (tx *roleTx) toRevoke(d *framework.FieldData) ([]int, error) {
 	if id := d.Get("key_id").(string); id != "" {
 		v := tx.rec.Ring.ByKeyID(id)
 		if v == nil {
-			return nil, &absence{what: "role " + shown(tx.rec.Name) + " has no key " + shown(id) + " that could still be revoked"}
+			return nil, &absence{what: "role " + refusal.Shown(tx.rec.Name) + " has no key " + refusal.Shown(id) + " that could still be revoked"}
 		}
 		return []int{v.N}, nil
 	}
 	if n := d.Get("version").(int); n != 0 {
 		if tx.rec.Ring.Get(n) == nil {
 			if n > 0 && n <= tx.rec.Ring.Last {
-				return nil, refuse("version", n, "ended so long ago that the role no longer lists it", "nothing needs to be done")
+				return nil, refusal.New("version", n, "ended so long ago that the role no longer lists it", "nothing needs to be done")
 			}
-			return nil, refuse("version", n, "is not a version of this role", "status/<role> lists them")
+			return nil, refusal.New("version", n, "is not a version of this role", "status/<role> lists them")
 		}
 		return []int{n}, nil
 	}
@@ -131,7 +132,7 @@ func (b *backend) revokeDynamic(ctx context.Context, req *logical.Request, d *fr
 	if role.Type != typeDynamic {
 		return nil, false, nil
 	}
-	unknown := &absence{what: "role " + shown(name) + " has no key " + shown(id)}
+	unknown := &absence{what: "role " + refusal.Shown(name) + " has no key " + refusal.Shown(id)}
 	if !keyformat.ValidID(id) {
 		return nil, true, unknown
 	}

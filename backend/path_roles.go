@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 const maxListLimit = 1000
@@ -145,7 +147,7 @@ func (b *backend) listRoles(ctx context.Context, req *logical.Request, d *framew
 func namesAsked(names []string, d *framework.FieldData) ([]string, error) {
 	limit, limited := d.GetOk("limit")
 	if limited && (limit.(int) < 1 || limit.(int) > maxListLimit) {
-		return nil, refuse("limit", limit, fmt.Sprintf("must be from 1 to %d", maxListLimit), "leave it out for all")
+		return nil, refusal.New("limit", limit, fmt.Sprintf("must be from 1 to %d", maxListLimit), "leave it out for all")
 	}
 	names = slices.Sorted(slices.Values(names))
 	if after := d.Get("after").(string); after != "" {
@@ -199,7 +201,7 @@ func (b *backend) deleteRole(ctx context.Context, req *logical.Request, d *frame
 		return nil, nil
 	}
 	if old.Policy.DeletionProtection {
-		return nil, refuse("deletion_protection", true, "role "+shown(name)+" is protected", "set it to false first")
+		return nil, refusal.New("deletion_protection", true, "role "+refusal.Shown(name)+" is protected", "set it to false first")
 	}
 	by := requester(req)
 	tx := &roleTx{b: b, ctx: ctx, s: req.Storage, now: b.now(old.Committed), by: by, old: old, rec: old.clone()}

@@ -9,16 +9,18 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // writeRole creates, updates or patches a role.
 func (b *backend) writeRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
 	if !validName(name) {
-		return nil, refuse("name", name, nameRule, "choose another name")
+		return nil, refusal.New("name", name, nameRule, "choose another name")
 	}
 	if v, named := req.Data["name"]; named && v != nil && fmt.Sprint(v) != name {
-		return nil, refuse("name", v, "is not the role that the path names", "leave it out; a role can not be renamed")
+		return nil, refusal.New("name", v, "is not the role that the path names", "leave it out; a role can not be renamed")
 	}
 	if req.Operation == logical.CreateOperation {
 		return b.createRole(ctx, req, d, name)
@@ -68,12 +70,12 @@ func (b *backend) createRole(ctx context.Context, req *logical.Request, d *frame
 	typ := typeStatic
 	if v, named := d.GetOk("type"); named && d.Raw["type"] != nil {
 		if typ = v.(string); typ != typeStatic && typ != typeDynamic {
-			return nil, refuse("type", typ, "must be one of static, dynamic", "choose one")
+			return nil, refusal.New("type", typ, "must be one of static, dynamic", "choose one")
 		}
 	}
 	for _, field := range []string{"role_id", "created"} {
 		if v := d.Raw[field]; v != nil {
-			return nil, refuse(field, v, "is given by the engine", "leave it out; to bring back a deleted role use restore/<role_id>")
+			return nil, refusal.New(field, v, "is given by the engine", "leave it out; to bring back a deleted role use restore/<role_id>")
 		}
 	}
 	p, _, err := new(policy).with(d, false)
@@ -110,9 +112,9 @@ func (tx *roleTx) checkIdentity(req *logical.Request, d *framework.FieldData) er
 			continue
 		}
 		if field == "type" {
-			return refuse(field, raw, "is fixed at creation; this role is "+have, "delete the role and create it anew, or use another name")
+			return refusal.New(field, raw, "is fixed at creation; this role is "+have, "delete the role and create it anew, or use another name")
 		}
-		return refuse(field, raw, "is given by the engine; this role's is "+have, "leave it out")
+		return refusal.New(field, raw, "is given by the engine; this role's is "+have, "leave it out")
 	}
 	return nil
 }
@@ -139,7 +141,7 @@ func (p *policy) with(d *framework.FieldData, patch bool) (*policy, bool, error)
 		}
 		value, _, err := d.GetOkErr(f.name)
 		if err != nil {
-			return nil, false, refuse(f.name, nil, "not a "+f.schema.Type.String(), "give a value of that type")
+			return nil, false, refusal.New(f.name, nil, "not a "+f.schema.Type.String(), "give a value of that type")
 		}
 		if m, isMap := raw.(map[string]any); patch && isMap && f.name == "metadata" {
 			value = merged(p.Metadata, m, value.(map[string]string))
@@ -186,7 +188,7 @@ func wholeSeconds(field string, typ framework.FieldType, raw any) error {
 		fraction = v != float32(int64(v))
 	}
 	if fraction {
-		return refuse(field, raw, "is not a whole number of seconds", "round it")
+		return refusal.New(field, raw, "is not a whole number of seconds", "round it")
 	}
 	return nil
 }

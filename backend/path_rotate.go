@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func (b *backend) pathsRotate() []*framework.Path {
@@ -114,7 +116,7 @@ func (tx *roleTx) requestedGrace(d *framework.FieldData) (grace time.Duration, a
 		limit = maxGraceDistances * tx.terms.shortest
 	}
 	if grace > limit {
-		return 0, true, refuse("grace_period", v, fmt.Sprintf("is more than %d seconds, %s", int64(limit/time.Second), graceLimitWhy(tx.terms)),
+		return 0, true, refusal.New("grace_period", v, fmt.Sprintf("is more than %d seconds, %s", int64(limit/time.Second), graceLimitWhy(tx.terms)),
 			"choose a shorter one")
 	}
 	return grace, true, nil
@@ -135,7 +137,7 @@ func (b *backend) rotate(ctx context.Context, req *logical.Request, d *framework
 		var at time.Time
 		if v, ok := d.GetOk("activate_at"); ok && v.(string) != "" {
 			if stage {
-				return nil, refuse("activate_at", v, "excludes stage: a staged version has no date until it is promoted", "give one of the two")
+				return nil, refusal.New("activate_at", v, "excludes stage: a staged version has no date until it is promoted", "give one of the two")
 			}
 			if at, err = parseInstant("activate_at", v.(string), tx.now); err != nil {
 				return nil, err
@@ -213,7 +215,7 @@ func (b *backend) rollback(ctx context.Context, req *logical.Request, d *framewo
 		}
 		to := d.Get("to_version").(int)
 		if to < 0 {
-			return nil, refuse("to_version", to, "is not a version", "give a version that status/<role> lists as previous")
+			return nil, refusal.New("to_version", to, "is not a version", "give a version that status/<role> lists as previous")
 		}
 		top := tx.rec.Ring.Top(tx.now)
 		n, events, err := tx.rec.Ring.Rollback(tx.now, to, grace)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func (b *backend) pathsTidy() []*framework.Path {
@@ -62,7 +64,7 @@ func (b *backend) tidyNow(ctx context.Context, req *logical.Request, _ *framewor
 		return nil, err
 	}
 	if !b.tidy.mu.TryLock() {
-		return nil, refuse("tidy", nil, "is at work already", "ask again in a few seconds")
+		return nil, refusal.New("tidy", nil, "is at work already", "ask again in a few seconds")
 	}
 	defer b.tidy.mu.Unlock()
 	rec, err := getRecord[tidyRecord](ctx, req.Storage, tidyPath)

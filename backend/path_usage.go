@@ -15,6 +15,7 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 const (
@@ -106,9 +107,9 @@ func (b *backend) reportUsage(ctx context.Context, req *logical.Request, d *fram
 	instance, sequence := d.Get("instance").(string), d.Get("sequence").(int64)
 	switch {
 	case !instanceForm.MatchString(instance):
-		return nil, refuse("instance", instance, "must be 1 to 128 of A-Z a-z 0-9 . _ : / -", "use, for example, the pod's name")
+		return nil, refusal.New("instance", instance, "must be 1 to 128 of A-Z a-z 0-9 . _ : / -", "use, for example, the pod's name")
 	case sequence < 1:
-		return nil, refuse("sequence", sequence, "must be 1 or more", "count the instance's reports from 1")
+		return nil, refusal.New("sequence", sequence, "must be 1 or more", "count the instance's reports from 1")
 	}
 	items, err := batchItems(d.Get("batch").(string))
 	if err != nil {
@@ -118,7 +119,7 @@ func (b *backend) reportUsage(ctx context.Context, req *logical.Request, d *fram
 	uses := make([]*reportedUse, 0, len(items))
 	for i, item := range items {
 		use, err := b.reportedUse(ctx, req.Storage, item)
-		if r := (*refusal)(nil); asRefusal(err, &r) {
+		if r := refusal.In(err); r != nil {
 			results[i] = map[string]any{"ok": false, "error": r.Error()}
 			continue
 		}
@@ -177,12 +178,12 @@ func (b *backend) reportedUse(ctx context.Context, s logical.Storage, raw json.R
 	if err := decodeItem(raw, &item); err != nil {
 		return nil, err
 	}
-	unknown := refuse("key_id", nil, "is not known", "report uses by the key_id that verify answered")
+	unknown := refusal.New("key_id", nil, "is not known", "report uses by the key_id that verify answered")
 	if !keyformat.ValidID(item.KeyID) {
 		return nil, unknown
 	}
 	if len(item.Client) > maxClient {
-		return nil, refuse("client", len(item.Client), fmt.Sprintf("has more than %d bytes", maxClient), "shorten it")
+		return nil, refusal.New("client", len(item.Client), fmt.Sprintf("has more than %d bytes", maxClient), "shorten it")
 	}
 	use := &reportedUse{client: keyformat.Redact(item.Client)}
 	if err := use.count(&item); err != nil {
@@ -222,7 +223,7 @@ func madeAt(key *keyRecord, role *roleRecord) time.Time {
 func (u *reportedUse) count(item *reportedItem) error {
 	absurd := func(field string, n int64) error {
 		if n < 0 || n > maxReportedCount {
-			return refuse(field, n, "must be from 0 to 1000000000", "report what was counted since the report before")
+			return refusal.New(field, n, "must be from 0 to 1000000000", "report what was counted since the report before")
 		}
 		return nil
 	}
@@ -233,7 +234,7 @@ func (u *reportedUse) count(item *reportedItem) error {
 	for _, name := range sortedKeys(item.Refused) {
 		c, known := refusedCodes[name]
 		if !known {
-			return refuse("refused", name, "is not a code that refuses a known key", "report the codes that verify answers")
+			return refusal.New("refused", name, "is not a code that refuses a known key", "report the codes that verify answers")
 		}
 		if err := absurd("refused", item.Refused[name]); err != nil {
 			return err
@@ -248,18 +249,18 @@ func (u *reportedUse) count(item *reportedItem) error {
 func (u *reportedUse) within(item *reportedItem, made, now time.Time) error {
 	first, last := item.First.Time, item.Last.Time
 	if last.IsZero() {
-		return refuse("last", nil, "is missing", "give the time of the last use")
+		return refusal.New("last", nil, "is missing", "give the time of the last use")
 	}
 	if first.IsZero() {
 		first = last
 	}
 	switch {
 	case last.Before(first):
-		return refuse("last", stamp(last), "is before first", "give the times of the first and the last use")
+		return refusal.New("last", stamp(last), "is before first", "give the times of the first and the last use")
 	case last.Sub(now) > reportSkew:
-		return refuse("last", stamp(last), "is in the future; it is "+stamp(now)+" here", "set the reporter's clock")
+		return refusal.New("last", stamp(last), "is in the future; it is "+stamp(now)+" here", "set the reporter's clock")
 	case !made.IsZero() && made.Sub(first) > reportSkew:
-		return refuse("first", stamp(first), "is before the key was made", "set the reporter's clock")
+		return refusal.New("first", stamp(first), "is before the key was made", "set the reporter's clock")
 	}
 	if first.Before(made) {
 		first = made

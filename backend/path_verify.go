@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 const maxClient = 64
@@ -129,7 +130,7 @@ func (b *backend) verify(ctx context.Context, req *logical.Request, d *framework
 	if text, given := textOf(d, "batch"); given {
 		for _, f := range []string{"key", "key_id", "role_id", "scopes", "remote_addr", "client"} {
 			if _, also := d.GetOk(f); also {
-				return nil, refuse(f, nil, "stands beside batch", "give it in the items")
+				return nil, refusal.New(f, nil, "stands beside batch", "give it in the items")
 			}
 		}
 		return b.verifyBatch(ctx, req, text, role)
@@ -178,17 +179,17 @@ func textOf(d *framework.FieldData, name string) (string, bool) {
 func (q *question) check(byKey bool) error {
 	switch {
 	case byKey && q.byID:
-		return refuse("key_id", nil, "stands beside key", "give the key, or key_id and role_id")
+		return refusal.New("key_id", nil, "stands beside key", "give the key, or key_id and role_id")
 	case !byKey && !q.byID:
-		return refuse("key", nil, "is missing", "give the presented key")
+		return refusal.New("key", nil, "is missing", "give the presented key")
 	case q.byID && (q.keyID == "" || q.roleID == ""):
-		return refuse("key_id", nil, "key_id and role_id go together", "give both")
+		return refusal.New("key_id", nil, "key_id and role_id go together", "give both")
 	case q.byID && wantsID("key_id", q.keyID) != nil:
 		return wantsID("key_id", q.keyID)
 	case len(q.scopes) > maxScopes:
-		return refuse("scopes", len(q.scopes), fmt.Sprintf("more than %d", maxScopes), "ask for fewer")
+		return refusal.New("scopes", len(q.scopes), fmt.Sprintf("more than %d", maxScopes), "ask for fewer")
 	case len(q.client) > maxClient:
-		return refuse("client", len(q.client), fmt.Sprintf("has more than %d bytes", maxClient), "shorten it")
+		return refusal.New("client", len(q.client), fmt.Sprintf("has more than %d bytes", maxClient), "shorten it")
 	}
 	q.client = keyformat.Redact(q.client)
 	return nil
@@ -197,10 +198,10 @@ func (q *question) check(byKey bool) error {
 // wantsID refuses what is no key id; a whole key in its place above all.
 func wantsID(field, id string) error {
 	if key, err := keyformat.Parse(id); err == nil {
-		return refuse(field, nil, "is a whole key, not its id: this request may have been logged", "give the id, "+key.ID())
+		return refusal.New(field, nil, "is a whole key, not its id: this request may have been logged", "give the id, "+key.ID())
 	}
 	if !keyformat.ValidID(id) {
-		return refuse(field, nil, "is not the id of a key", "give the 12 characters after the key's prefix")
+		return refusal.New(field, nil, "is not the id of a key", "give the 12 characters after the key's prefix")
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 const (
@@ -75,7 +76,7 @@ func checkPolicy(old, p *policy, roleID, typ string, lim limits) error {
 		return err
 	}
 	if n := p.MaxGracePeriod; n != nil && n.duration() < t.grace {
-		return refuse("max_grace_period", *n, fmt.Sprintf("must be at least grace_period, which is %d", inSeconds(t.grace)), "raise it or lower grace_period")
+		return refusal.New("max_grace_period", *n, fmt.Sprintf("must be at least grace_period, which is %d", inSeconds(t.grace)), "raise it or lower grace_period")
 	}
 	for _, rule := range policyRules {
 		for _, field := range rule.fields {
@@ -93,7 +94,7 @@ func checkPolicy(old, p *policy, roleID, typ string, lim limits) error {
 		return fmt.Errorf("encoding the policy: %w", err)
 	}
 	if len(data) > maxPolicySize {
-		return refuse("metadata", len(data), fmt.Sprintf("the role's policy would need more than %d bytes", maxPolicySize), "shorten metadata, scopes or descriptions")
+		return refusal.New("metadata", len(data), fmt.Sprintf("the role's policy would need more than %d bytes", maxPolicySize), "shorten metadata, scopes or descriptions")
 	}
 	return nil
 }
@@ -123,7 +124,7 @@ func sameField(name string, a, b *policy) bool {
 
 func checkStaticOnly(c *policyCheck, field string) error {
 	if c.typ == typeStatic && c.new.MaxTTL != nil && *c.new.MaxTTL != 0 {
-		return refuse(field, *c.new.MaxTTL, "a static role's key has no lease to renew", "leave it out, or use ttl")
+		return refusal.New(field, *c.new.MaxTTL, "a static role's key has no lease to renew", "leave it out, or use ttl")
 	}
 	return nil
 }
@@ -131,23 +132,23 @@ func checkStaticOnly(c *policyCheck, field string) error {
 func checkRefresh(c *policyCheck, field string) error {
 	switch {
 	case c.typ == typeDynamic && c.terms.refresh != defaultRefreshInterval:
-		return refuse(field, *c.new.RefreshInterval, "a dynamic role's readers renew a lease instead", "leave it out")
+		return refusal.New(field, *c.new.RefreshInterval, "a dynamic role's readers renew a lease instead", "leave it out")
 	case c.terms.refresh > maxRefresh:
-		return refuse(field, *c.new.RefreshInterval, fmt.Sprintf("must be from 1 to %d seconds", inSeconds(maxRefresh)), "give a shorter one")
+		return refusal.New(field, *c.new.RefreshInterval, fmt.Sprintf("must be from 1 to %d seconds", inSeconds(maxRefresh)), "give a shorter one")
 	}
 	return nil
 }
 
 func checkReveal(c *policyCheck, field string) error {
 	if c.typ == typeDynamic && c.terms.reveal != revealAlways {
-		return refuse(field, c.terms.reveal, "a dynamic role's key is handed out once anyway", "leave it out")
+		return refusal.New(field, c.terms.reveal, "a dynamic role's key is handed out once anyway", "leave it out")
 	}
 	return nil
 }
 
 func checkLeakGrace(c *policyCheck, field string) error {
 	if c.terms.leakGrace > maxLeak {
-		return refuse(field, inSeconds(c.terms.leakGrace), fmt.Sprintf("must be at most %d seconds", inSeconds(maxLeak)), "give a shorter one")
+		return refusal.New(field, inSeconds(c.terms.leakGrace), fmt.Sprintf("must be at most %d seconds", inSeconds(maxLeak)), "give a shorter one")
 	}
 	return nil
 }
@@ -159,9 +160,9 @@ func checkLeaseTTL(c *policyCheck, field string) error {
 	_, most := c.lim.leases()
 	switch ttl := *c.new.TTL; {
 	case ttl == 0:
-		return refuse(field, ttl, "a lease has a lifetime", "give at least 1 second, or leave it out for the default")
+		return refusal.New(field, ttl, "a lease has a lifetime", "give at least 1 second, or leave it out for the default")
 	case most > 0 && ttl.duration() > most:
-		return refuse(field, ttl, fmt.Sprintf("must be at most %d seconds, the mount's maximum", inSeconds(most)), "give a shorter one, or tune the mount's max_lease_ttl")
+		return refusal.New(field, ttl, fmt.Sprintf("must be at most %d seconds, the mount's maximum", inSeconds(most)), "give a shorter one, or tune the mount's max_lease_ttl")
 	}
 	return nil
 }
@@ -174,20 +175,20 @@ func checkMaxTTL(c *policyCheck, field string) error {
 	longest := *c.new.MaxTTL
 	switch {
 	case longest == 0:
-		return refuse(field, longest, "a lease has an end", "give at least 1 second, or leave it out for the mount's maximum")
+		return refusal.New(field, longest, "a lease has an end", "give at least 1 second, or leave it out for the mount's maximum")
 	case field == "max_ttl" && most > 0 && longest.duration() > most:
-		return refuse(field, longest, fmt.Sprintf("must be at most %d seconds, the mount's maximum", inSeconds(most)), "give a shorter one, or tune the mount's max_lease_ttl")
+		return refusal.New(field, longest, fmt.Sprintf("must be at most %d seconds, the mount's maximum", inSeconds(most)), "give a shorter one, or tune the mount's max_lease_ttl")
 	case c.new.TTL != nil && *c.new.TTL > longest && field == "ttl":
-		return refuse(field, *c.new.TTL, fmt.Sprintf("must be at most max_ttl, which is %d", longest), "lower it or raise max_ttl")
+		return refusal.New(field, *c.new.TTL, fmt.Sprintf("must be at most max_ttl, which is %d", longest), "lower it or raise max_ttl")
 	case c.new.TTL != nil && *c.new.TTL > longest:
-		return refuse(field, longest, fmt.Sprintf("must be at least ttl, which is %d", *c.new.TTL), "raise it or lower ttl")
+		return refusal.New(field, longest, fmt.Sprintf("must be at least ttl, which is %d", *c.new.TTL), "raise it or lower ttl")
 	}
 	return nil
 }
 
 func checkPeriod(c *policyCheck, field string) error {
 	if p := c.new.RotationPeriod; p != nil && *p != 0 && p.duration() < minPeriod {
-		return refuse(field, *p, "must be 0 (only by hand) or at least 60 seconds", "give a longer one")
+		return refusal.New(field, *p, "must be 0 (only by hand) or at least 60 seconds", "give a longer one")
 	}
 	return nil
 }
@@ -197,10 +198,10 @@ func checkExclusive(old, p *policy) error {
 		return nil
 	}
 	if old != nil && sameField("rotation_period", old, p) {
-		return refuse("rotation_schedule", p.RotationSchedule, fmt.Sprintf("is exclusive with rotation_period, which is %d", *p.RotationPeriod),
+		return refusal.New("rotation_schedule", p.RotationSchedule, fmt.Sprintf("is exclusive with rotation_period, which is %d", *p.RotationPeriod),
 			"write rotation_period=0 with it, or leave it out")
 	}
-	return refuse("rotation_period", *p.RotationPeriod, "is exclusive with rotation_schedule, which is "+shown(p.RotationSchedule),
+	return refusal.New("rotation_period", *p.RotationPeriod, "is exclusive with rotation_schedule, which is "+refusal.Shown(p.RotationSchedule),
 		`write rotation_schedule="" with it, or leave it out`)
 }
 
@@ -209,7 +210,7 @@ func checkJitter(c *policyCheck, _ string) error {
 	if jitter == 0 || c.terms.cadence == nil || 4*jitter < c.terms.shortest {
 		return nil
 	}
-	return refuse("rotation_jitter", c.new.RotationJitter,
+	return refusal.New("rotation_jitter", c.new.RotationJitter,
 		fmt.Sprintf("must be less than a quarter of the distance between activations, which is %d seconds", inSeconds(c.terms.shortest)), "give a shorter one")
 }
 
@@ -226,7 +227,7 @@ func (c *policyCheck) nineDistances(field string, grace time.Duration) error {
 	if c.terms.cadence == nil || grace <= graceFactor*c.terms.shortest {
 		return nil
 	}
-	return refuse(field, inSeconds(grace), fmt.Sprintf("must be at most nine distances between activations, %d seconds", inSeconds(graceFactor*c.terms.shortest)),
+	return refusal.New(field, inSeconds(grace), fmt.Sprintf("must be at most nine distances between activations, %d seconds", inSeconds(graceFactor*c.terms.shortest)),
 		"give a shorter one, or rotate less often")
 }
 
@@ -247,6 +248,6 @@ func checkStaticTTL(c *policyCheck, field string) error {
 	if field != "ttl" {
 		todo = "raise ttl with it, or give a shorter " + field
 	}
-	return refuse("ttl", inSeconds(t.ttl), fmt.Sprintf("must be 0 (for ever) or at least %d seconds: "+
+	return refusal.New("ttl", inSeconds(t.ttl), fmt.Sprintf("must be 0 (for ever) or at least %d seconds: "+
 		"the longest distance between activations, the jitter, the staging lead and the grace together", least), todo)
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // Limits of the fields.
@@ -45,20 +46,20 @@ func setMetadata(p *policy, v any) error {
 	const field = "metadata"
 	pairs := v.(map[string]string)
 	if len(pairs) > maxMetadata {
-		return refuse(field, len(pairs), fmt.Sprintf("has more than %d names", maxMetadata), "remove some")
+		return refusal.New(field, len(pairs), fmt.Sprintf("has more than %d names", maxMetadata), "remove some")
 	}
 	m := make(map[string]string, len(pairs))
 	for _, name := range sortedKeys(pairs) {
 		switch {
 		case name == "":
-			return refuse(field, name, "a name is empty", "name every value")
+			return refusal.New(field, name, "a name is empty", "name every value")
 		case holdsKey(name):
-			return refuse(field, name, "a name holds an API key", "use another name")
+			return refusal.New(field, name, "a name holds an API key", "use another name")
 		}
 		if err := checkText(field+" name", name, maxMetadataName); err != nil {
 			return err
 		}
-		if err := checkText(field+" "+shown(name), pairs[name], maxText); err != nil {
+		if err := checkText(field+" "+refusal.Shown(name), pairs[name], maxText); err != nil {
 			return err
 		}
 		m[name] = keyformat.Redact(pairs[name])
@@ -73,7 +74,7 @@ func setScopes(p *policy, v any) error {
 	const field = "scopes"
 	scopes := v.([]string)
 	if len(scopes) > maxScopes {
-		return refuse(field, len(scopes), fmt.Sprintf("has more than %d entries", maxScopes), "combine some with *, such as orders:*")
+		return refusal.New(field, len(scopes), fmt.Sprintf("has more than %d entries", maxScopes), "combine some with *, such as orders:*")
 	}
 	for _, s := range scopes {
 		if err := checkScope(field, s); err != nil {
@@ -87,19 +88,19 @@ func setScopes(p *policy, v any) error {
 func checkScope(field, scope string) error {
 	switch {
 	case len(scope) > maxScopeLength:
-		return refuse(field, scope, fmt.Sprintf("has more than %d characters", maxScopeLength), "shorten it")
+		return refusal.New(field, scope, fmt.Sprintf("has more than %d characters", maxScopeLength), "shorten it")
 	case !scopeForm.MatchString(scope):
-		return refuse(field, scope, "must be segments of A-Z a-z 0-9 . _ - joined by colons, with * as last segment only",
+		return refusal.New(field, scope, "must be segments of A-Z a-z 0-9 . _ - joined by colons, with * as last segment only",
 			"write orders:read, orders:* or *")
 	case holdsKey(scope):
-		return refuse(field, scope, "holds an API key", "use another name")
+		return refusal.New(field, scope, "holds an API key", "use another name")
 	}
 	return nil
 }
 
 func setPrefix(p *policy, v any) error {
 	if err := keyformat.ValidPrefix(v.(string)); err != nil {
-		return refuse("prefix", v, err.Error(), "write something like ak or acme_live")
+		return refusal.New("prefix", v, err.Error(), "write something like ak or acme_live")
 	}
 	p.Prefix = v.(string)
 	return nil
@@ -110,9 +111,9 @@ func asSeconds(field string, v any, least seconds) (seconds, error) {
 	n := seconds(v.(int))
 	switch {
 	case n < least:
-		return 0, refuse(field, n, fmt.Sprintf("must be at least %d", least), "give a longer one")
+		return 0, refusal.New(field, n, fmt.Sprintf("must be at least %d", least), "give a longer one")
 	case n > maxSeconds:
-		return 0, refuse(field, n, fmt.Sprintf("must be at most %d seconds", maxSeconds), "give a shorter one")
+		return 0, refusal.New(field, n, fmt.Sprintf("must be at most %d seconds", maxSeconds), "give a shorter one")
 	}
 	return n, nil
 }
@@ -133,10 +134,10 @@ func setSchedule(p *policy, v any) error {
 	expr := v.(string)
 	if expr != "" {
 		if len(expr) > maxScheduleText {
-			return refuse(field, len(expr), fmt.Sprintf("has more than %d characters", maxScheduleText), "shorten it")
+			return refusal.New(field, len(expr), fmt.Sprintf("has more than %d characters", maxScheduleText), "shorten it")
 		}
 		if _, err := parseSchedule(expr); err != nil {
-			return refuse(field, expr, scheduleRule(err), `write something like "0 3 * * 1" or "CRON_TZ=Europe/Berlin 30 2 * * *"`)
+			return refusal.New(field, expr, scheduleRule(err), `write something like "0 3 * * 1" or "CRON_TZ=Europe/Berlin 30 2 * * *"`)
 		}
 	}
 	p.RotationSchedule = expr
@@ -153,7 +154,7 @@ func scheduleRule(err error) string {
 func setChoice(field string, at func(*policy) *string, choices ...string) func(*policy, any) error {
 	return func(p *policy, v any) error {
 		if !slices.Contains(choices, v.(string)) {
-			return refuse(field, v, "must be one of "+strings.Join(choices, ", "), "choose one")
+			return refusal.New(field, v, "must be one of "+strings.Join(choices, ", "), "choose one")
 		}
 		*at(p) = v.(string)
 		return nil
@@ -164,11 +165,11 @@ func setCIDRs(p *policy, v any) error {
 	const field = "allowed_cidrs"
 	cidrs := v.([]string)
 	if len(cidrs) > maxCIDRs {
-		return refuse(field, len(cidrs), fmt.Sprintf("has more than %d entries", maxCIDRs), "combine some into larger networks")
+		return refusal.New(field, len(cidrs), fmt.Sprintf("has more than %d entries", maxCIDRs), "combine some into larger networks")
 	}
 	for _, c := range cidrs {
 		if _, err := parseCIDR(c); err != nil {
-			return refuse(field, c, err.Error(), "write something like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32")
+			return refusal.New(field, c, err.Error(), "write something like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32")
 		}
 	}
 	p.AllowedCIDRs = slices.Clone(cidrs)
@@ -199,7 +200,7 @@ func parseCIDR(text string) (netip.Prefix, error) {
 func setRate(p *policy, v any) error {
 	rate := v.(float64)
 	if math.IsNaN(rate) || rate < 0 || rate > maxRate {
-		return refuse("rate_limit", rate, fmt.Sprintf("must be from 0 to %d", int(maxRate)), "give requests per second, or 0 for no limit")
+		return refusal.New("rate_limit", rate, fmt.Sprintf("must be from 0 to %d", int(maxRate)), "give requests per second, or 0 for no limit")
 	}
 	p.RateLimit = rate
 	return nil

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // Servers refuse bodies with more than about a thousand strings and bodies that
@@ -32,13 +34,13 @@ func batchField(what string) *framework.FieldSchema {
 // only that one fails. Texts never repeat what was given: it may hold keys.
 func batchItems(text string) ([]json.RawMessage, error) {
 	if len(text) > maxBatchBytes {
-		return nil, refuse("batch", len(text), fmt.Sprintf("has more than %d bytes", maxBatchBytes), "send it in parts")
+		return nil, refusal.New("batch", len(text), fmt.Sprintf("has more than %d bytes", maxBatchBytes), "send it in parts")
 	}
 	text = strings.TrimSpace(text)
 	var items []json.RawMessage
 	if strings.HasPrefix(text, "[") {
 		if err := json.Unmarshal([]byte(text), &items); err != nil {
-			return nil, refuse("batch", nil, "is not a JSON array", "give one JSON object per line, or a JSON array as text")
+			return nil, refusal.New("batch", nil, "is not a JSON array", "give one JSON object per line, or a JSON array as text")
 		}
 	} else {
 		for line := range strings.Lines(text) {
@@ -49,9 +51,9 @@ func batchItems(text string) ([]json.RawMessage, error) {
 	}
 	switch {
 	case len(items) == 0:
-		return nil, refuse("batch", nil, "has no items", "give at least one JSON object")
+		return nil, refusal.New("batch", nil, "has no items", "give at least one JSON object")
 	case len(items) > maxBatchItems:
-		return nil, refuse("batch", len(items), fmt.Sprintf("has more than %d items", maxBatchItems), "send it in parts")
+		return nil, refusal.New("batch", len(items), fmt.Sprintf("has more than %d items", maxBatchItems), "send it in parts")
 	}
 	return items, nil
 }
@@ -66,7 +68,7 @@ func decodeItem(item json.RawMessage, into any) error {
 			return nil
 		}
 	}
-	return refuse("batch", nil, "an item is not a JSON object with the fields of this path", "see the path's help")
+	return refusal.New("batch", nil, "an item is not a JSON object with the fields of this path", "see the path's help")
 }
 
 // plainItem reads an item that is as plain as nearly all are: an object of

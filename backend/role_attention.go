@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // The index of problems has two parts, so that what feeds the one does not
@@ -22,8 +23,8 @@ import (
 func troubles(rec *roleRecord, now time.Time) []string {
 	var texts []string
 	if rec.Ring.Current(now) == nil {
-		if r := (*refusal)(nil); asRefusal(noCurrent(rec, now), &r) {
-			texts = append(texts, r.rule+": "+r.todo)
+		if r := refusal.In(noCurrent(rec, now)); r != nil {
+			texts = append(texts, r.Rule+": "+r.Todo)
 		}
 	}
 	for i := range rec.Ring.Versions {

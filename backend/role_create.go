@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // newRole begins the creation of a role, whose lock it holds until unlock.
@@ -29,7 +31,7 @@ func (b *backend) newRole(ctx context.Context, s logical.Storage, name, typ stri
 	unlock = b.lockRole(name)
 	stored, err := getRecord[roleRecord](ctx, s, rolePath(name))
 	if err == nil && stored != nil {
-		err = refuse("name", name, "was created by somebody else this moment", "repeat the request to update the role")
+		err = refusal.New("name", name, "was created by somebody else this moment", "repeat the request to update the role")
 	}
 	if err != nil {
 		unlock()

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // A deleted role is a full copy of its record under deleted/<role_id>, with the
@@ -65,7 +67,7 @@ func (b *backend) deleteSecrets(ctx context.Context, s logical.Storage, roleID s
 
 // errGone says why a deleted role can not be restored.
 func errGone(id string) error {
-	return &absence{what: fmt.Sprintf("no deleted role has the role_id %s, or it was deleted longer ago than the mount's delete_recovery", shown(id))}
+	return &absence{what: fmt.Sprintf("no deleted role has the role_id %s, or it was deleted longer ago than the mount's delete_recovery", refusal.Shown(id))}
 }
 
 // restorable: the deleted role can still be brought back at now.

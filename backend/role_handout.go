@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // countdown is what tells the reader of a current version when to come back:
@@ -58,7 +60,7 @@ func (b *backend) plaintext(ctx context.Context, req *logical.Request, rec *role
 	case !v.Revealed.IsZero():
 		return "", nil, alreadyRevealed(rec, v)
 	case !v.Plain && v.Strength != "":
-		return "", nil, refuse("role", rec.Name, fmt.Sprintf("version %d was imported by digest: its value was never known here", n),
+		return "", nil, refusal.New("role", rec.Name, fmt.Sprintf("version %d was imported by digest: its value was never known here", n),
 			"ask who imported it, or make a new key with rotate/"+rec.Name)
 	case t.reveal == revealOnce:
 		return b.revealOnce(ctx, req, rec.Name, n)
@@ -92,7 +94,7 @@ func (b *backend) plaintext(ctx context.Context, req *logical.Request, rec *role
 var errOvertaken = errors.New("the role changed while it was read: try again")
 
 func alreadyRevealed(rec *roleRecord, v *keyring.Version) error {
-	return refuse("role", rec.Name, fmt.Sprintf("version %d was handed out at %s, and its value is not kept", v.N, keyring.Stamp(v.Revealed)),
+	return refusal.New("role", rec.Name, fmt.Sprintf("version %d was handed out at %s, and its value is not kept", v.N, keyring.Stamp(v.Revealed)),
 		"rotate/"+rec.Name+" makes a new key")
 }
 

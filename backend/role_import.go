@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // adopted is a key to adopt, as far as that is known: under which id and digest
@@ -63,7 +65,7 @@ func (b *backend) alreadyImported(ctx context.Context, s logical.Storage, known 
 		if copied, err := getRecord[roleRecord](ctx, s, deletedPath(known.RoleID)); err != nil {
 			return nil, err
 		} else if copied != nil {
-			return nil, refuse("key", nil, "belongs to a role that was deleted and can still be restored", "restore it, or wait until it is gone")
+			return nil, refusal.New("key", nil, "belongs to a role that was deleted and can still be restored", "restore it, or wait until it is gone")
 		}
 		return nil, nil
 	}
@@ -74,7 +76,7 @@ func (b *backend) alreadyImported(ctx context.Context, s logical.Storage, known 
 	if known.Role == a.role && !known.Dynamic && b.matches(known, d, a.sum) {
 		return map[string]any{"result": importRepeated, "role": known.Role, "version": known.Version, "key_id": known.ID, "role_id": known.RoleID}, nil
 	}
-	return nil, refuse("key", nil, "is known to this mount already, as another role's key or with another value", "each key belongs to one role")
+	return nil, refusal.New("key", nil, "is known to this mount already, as another role's key or with another value", "each key belongs to one role")
 }
 
 // dropLeftPlaintext erases what an import that never came to its commit left
@@ -103,7 +105,7 @@ func (b *backend) dropLeftPlaintext(ctx context.Context, s logical.Storage, left
 func (tx *roleTx) adopt(a *adopted) error {
 	ring := &tx.rec.Ring
 	if a.version != 0 && a.version <= ring.Last {
-		return refuse("version", a.version, fmt.Sprintf("the role gave out numbers up to %d", ring.Last), "leave it out, or give a higher one")
+		return refusal.New("version", a.version, fmt.Sprintf("the role gave out numbers up to %d", ring.Last), "leave it out, or give a higher one")
 	}
 	m := keyring.Mint{
 		KeyID: a.record.ID, Grace: tx.defaultGrace(), Plain: a.plain != "", Number: a.version, Strength: a.strength, Foreign: a.foreign,
@@ -113,7 +115,7 @@ func (tx *roleTx) adopt(a *adopted) error {
 	}
 	if !a.expires.IsZero() {
 		if m.TTL = a.expires.Sub(tx.now); m.TTL <= 0 {
-			return refuse("expires_at", stamp(a.expires), "is over", "there is nothing to adopt")
+			return refusal.New("expires_at", stamp(a.expires), "is over", "there is nothing to adopt")
 		}
 	}
 	a.record.Role, a.record.RoleID, a.record.Version = tx.rec.Name, tx.rec.ID, max(ring.Last+1, a.version)

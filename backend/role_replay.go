@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // maxReplays is how many answers a role remembers for repeated request ids.
@@ -23,7 +25,7 @@ func (tx *roleTx) findReplay(op, id, params string) (*replay, error) {
 			continue
 		}
 		if r.Params != params {
-			return nil, refuse("request_id", id, "was used at "+keyring.Stamp(r.Time)+" with other parameters",
+			return nil, refusal.New("request_id", id, "was used at "+keyring.Stamp(r.Time)+" with other parameters",
 				"repeat those, or use a new id")
 		}
 		return r, nil

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func (b *backend) restoreLocked(ctx context.Context, s logical.Storage, name, id string, by actor, lim limits) (*logical.Response, error) {
@@ -31,7 +33,7 @@ func (b *backend) restoreLocked(ctx context.Context, s logical.Storage, name, id
 		return nil, errGone(id)
 	}
 	if live != nil {
-		return nil, refuse("role_id", id, "another role has the name "+shown(name)+" now, with role_id "+live.ID, "delete that one first")
+		return nil, refusal.New("role_id", id, "another role has the name "+refusal.Shown(name)+" now, with role_id "+live.ID, "delete that one first")
 	}
 	rec := copied.clone()
 	rec.Deleted, rec.DeletedBy, rec.PurgeAt, rec.Due = time.Time{}, "", time.Time{}, time.Time{}

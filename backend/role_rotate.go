@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // leaseFloor keeps the grace of a dynamic role's rotation as long as the leases
@@ -86,17 +87,17 @@ func (tx *roleTx) rotationAnswer(n int, prior *keyring.Version) map[string]any {
 func ringRefusal(err error) error {
 	switch {
 	case errors.Is(err, keyring.ErrTooManyLive):
-		return refuse("force", nil, err.Error(), "wait for one to end, revoke one, or repeat with force=true, which ends the oldest grace")
+		return refusal.New("force", nil, err.Error(), "wait for one to end, revoke one, or repeat with force=true, which ends the oldest grace")
 	case errors.Is(err, keyring.ErrPendingExists):
-		return refuse("stage", nil, err.Error(), "promote it, or rotate without stage, which revokes it")
+		return refusal.New("stage", nil, err.Error(), "promote it, or rotate without stage, which revokes it")
 	case errors.Is(err, keyring.ErrNoPending):
-		return refuse("promote", nil, err.Error(), "stage one with rotate/<role> stage=true")
+		return refusal.New("promote", nil, err.Error(), "stage one with rotate/<role> stage=true")
 	case errors.Is(err, keyring.ErrBadActivation):
-		return refuse("activate_at", nil, err.Error(), "choose an earlier date")
+		return refusal.New("activate_at", nil, err.Error(), "choose an earlier date")
 	case errors.Is(err, keyring.ErrNeedTarget):
-		return refuse("to_version", nil, err.Error(), "name the version to go back to")
+		return refusal.New("to_version", nil, err.Error(), "name the version to go back to")
 	case errors.Is(err, keyring.ErrNoTarget):
-		return refuse("to_version", nil, err.Error(), "rotate instead, or name a version that status/<role> lists as previous")
+		return refusal.New("to_version", nil, err.Error(), "rotate instead, or name a version that status/<role> lists as previous")
 	default:
 		return err
 	}

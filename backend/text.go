@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
@@ -31,10 +32,10 @@ func orEmpty(list []string) []string {
 // checkText refuses what can not be stored as it is, or is too long.
 func checkText(field, text string, limit int) error {
 	if !utf8.ValidString(text) {
-		return refuse(field, nil, "is not valid UTF-8", "send text in UTF-8")
+		return refusal.New(field, nil, "is not valid UTF-8", "send text in UTF-8")
 	}
 	if n := utf8.RuneCountInString(text); n > limit {
-		return refuse(field, n, fmt.Sprintf("has more than %d characters", limit), "shorten it")
+		return refusal.New(field, n, fmt.Sprintf("has more than %d characters", limit), "shorten it")
 	}
 	return nil
 }

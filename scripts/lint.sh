@@ -1,6 +1,7 @@
 #!/bin/sh
 # All static checks. Goes on after a failure, so that one run shows everything.
 set -u
+: "${GO:=go}"
 cd "$(dirname "$0")/.."
 
 failed=
@@ -18,6 +19,7 @@ check() {
 check "formatting" scripts/fmtcheck.sh
 check "imports" scripts/check-imports.sh
 check "go.mod" scripts/tidy.sh --check
+check "floors" "$GO" run ./scripts/floors ./backend
 check "tree" scripts/check-tree.sh
 check "golangci-lint" bin/tools/golangci-lint run ./...
 # Another module, so another run; not beside the first, for memory's sake.
