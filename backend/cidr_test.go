@@ -2,7 +2,11 @@
 
 package backend
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
+)
 
 func TestAllowedCIDRs(t *testing.T) {
 	m := newMount(t)
@@ -45,13 +49,13 @@ func TestAllowedCIDRs(t *testing.T) {
 
 // What got into a record and can not be read lets nobody in.
 func TestUnreadableCIDRs(t *testing.T) {
-	role := &roleRecord{Policy: policy{AllowedCIDRs: []string{"10.0.0.0/99"}}}
-	if admits(role, parseCIDRs(role.Policy.AllowedCIDRs), "10.0.0.1") {
+	role := &roleRecord{Policy: policy.Policy{AllowedCIDRs: []string{"10.0.0.0/99"}}}
+	if admits(role, policy.ParseNetworks(role.Policy.AllowedCIDRs), "10.0.0.1") {
 		t.Error("an unreadable range lets an address in")
 	}
 	role.Policy.AllowedCIDRs = []string{"10.0.0.1", "::ffff:192.0.2.0/120"}
 	for addr, want := range map[string]bool{"10.0.0.1": true, "10.0.0.2": false, "192.0.2.77": true, "192.0.3.1": false} {
-		if admits(role, parseCIDRs(role.Policy.AllowedCIDRs), addr) != want {
+		if admits(role, policy.ParseNetworks(role.Policy.AllowedCIDRs), addr) != want {
 			t.Errorf("%s: want %v", addr, want)
 		}
 	}

@@ -69,5 +69,3 @@ func later(a, b time.Time) time.Time {
 	}
 	return a
 }
-
-func inSeconds(d time.Duration) int64 { return int64(d / time.Second) }

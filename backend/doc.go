@@ -14,7 +14,7 @@
 //	role_*.go                    a role's transitions: role_tx.go begins one, role_commit.go writes it
 //	key_*.go verify_*.go         single keys and leases; the verdict about a presented key
 //	store_*.go usage_*.go        storage paths, records, caches, calendar, counters
-//	clock.go node.go errors.go text.go codes.go policy_*.go  what everybody uses
+//	clock.go node.go errors.go text.go codes.go  what everybody uses
 //
 // Methods of the mount belong to the floor of their file (receiver: backend).
 //

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // world is what a test knows of a mount from outside: keys it has held, by name,
@@ -126,7 +127,7 @@ func (w *world) checkRecords(m *testMount) {
 		}
 		now := m.now(rec.Committed)
 		w.checkRing(m, rec, now)
-		if rec.Type == typeStatic {
+		if rec.Type == policy.Static {
 			w.checkCreds(m, rec, now)
 		}
 	}
@@ -154,7 +155,7 @@ func (w *world) checkRing(m *testMount, rec *roleRecord, now time.Time) {
 		if st.State == keyring.Current {
 			current++
 		}
-		if rec.Type == typeStatic {
+		if rec.Type == policy.Static {
 			w.checkVersion(m, rec, v, st)
 		}
 	}
@@ -202,7 +203,7 @@ func (w *world) checkCreds(m *testMount, rec *roleRecord, now time.Time) {
 		m.refused(logical.ReadOperation, "creds/"+rec.Name, nil, "has no current key")
 		return
 	}
-	if !cur.Plain || !cur.Revealed.IsZero() || rec.Policy.Reveal == revealOnce {
+	if !cur.Plain || !cur.Revealed.IsZero() || rec.Policy.Reveal == policy.RevealOnce {
 		return // reading it is an operation of its own
 	}
 	got := m.read("creds/" + rec.Name)
@@ -252,7 +253,7 @@ func (w *world) checkCalendar(m *testMount) {
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		terms, err := rec.Policy.terms(rec.ID, rec.Type, lim)
+		terms, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
 		if err != nil {
 			m.t.Fatal(err)
 		}

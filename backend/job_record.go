@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // The actions of a bulk job.
@@ -55,25 +57,25 @@ func (s *selector) matches(rec *roleRecord) bool {
 			return false
 		}
 	}
-	if s.Scope != "" && !anyCovers(rec.Policy.Scopes, s.Scope) {
+	if s.Scope != "" && !policy.AnyCovers(rec.Policy.Scopes, s.Scope) {
 		return false
 	}
-	return s.IssuedTo == "" || rec.Type == typeDynamic
+	return s.IssuedTo == "" || rec.Type == policy.Dynamic
 }
 
 // jobRecord is a bulk job: what it does, to what, and how far it has come.
 type jobRecord struct {
-	Schema   int       `json:"schema"`
-	ID       string    `json:"id"`
-	Action   string    `json:"action"`
-	Select   selector  `json:"selector"`
-	Reason   string    `json:"reason,omitempty"`
-	Grace    *seconds  `json:"grace_period,omitempty"`
-	Replace  bool      `json:"rotate"`
-	Pace     int       `json:"pace"` // actions per second; 0 is no limit
-	Created  time.Time `json:"created"`
-	EntityID string    `json:"entity_id,omitempty"`
-	Display  string    `json:"display_name,omitempty"`
+	Schema   int             `json:"schema"`
+	ID       string          `json:"id"`
+	Action   string          `json:"action"`
+	Select   selector        `json:"selector"`
+	Reason   string          `json:"reason,omitempty"`
+	Grace    *policy.Seconds `json:"grace_period,omitempty"`
+	Replace  bool            `json:"rotate"`
+	Pace     int             `json:"pace"` // actions per second; 0 is no limit
+	Created  time.Time       `json:"created"`
+	EntityID string          `json:"entity_id,omitempty"`
+	Display  string          `json:"display_name,omitempty"`
 
 	// By which a repetition of the request is known.
 	RequestID string `json:"request_id,omitempty"`

@@ -234,7 +234,7 @@ func (tx *roleTx) bulkAction(job *jobRecord) error {
 	case bulkRotate:
 		grace := tx.defaultGrace()
 		if job.Grace != nil {
-			grace = tx.leaseFloor(job.Grace.duration(), false)
+			grace = tx.leaseFloor(job.Grace.Duration(), false)
 		}
 		m, err := tx.newVersion(grace)
 		if err != nil {

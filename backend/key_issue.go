@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -19,8 +20,8 @@ import (
 var issuedValue = []byte(`{"schema":1}`)
 
 // issue makes a key of its own for the caller. The key's record is the commit.
-func (b *backend) issue(ctx context.Context, req *logical.Request, d *framework.FieldData, role *roleRecord, lim limits) (*logical.Response, error) {
-	t, err := role.Policy.terms(role.ID, role.Type, lim)
+func (b *backend) issue(ctx context.Context, req *logical.Request, d *framework.FieldData, role *roleRecord, lim policy.Limits) (*logical.Response, error) {
+	t, err := role.Policy.Effective(role.ID, role.Type, lim)
 	if err != nil {
 		return nil, err
 	}
@@ -37,16 +38,16 @@ func (b *backend) issue(ctx context.Context, req *logical.Request, d *framework.
 	if err != nil {
 		return nil, err
 	}
-	key, minted, err := b.mintKey(digests, t.prefix)
+	key, minted, err := b.mintKey(digests, t.Prefix)
 	if err != nil {
 		return nil, err
 	}
 	rec.Schema, rec.ID, rec.Digest = minted.Schema, minted.ID, minted.Digest
 	rec.Role, rec.RoleID, rec.Version, rec.Issued = role.Name, role.ID, gen.N, now
 
-	ttl := t.ttl
+	ttl := t.Ttl
 	if rec.TTL > 0 {
-		ttl = rec.TTL.duration()
+		ttl = rec.TTL.Duration()
 	}
 	st, _ := role.Ring.Status(gen.N, now)
 	lease, err := b.lease(rec, t, st, 0, ttl, now)
@@ -75,23 +76,23 @@ func (b *backend) issue(ctx context.Context, req *logical.Request, d *framework.
 }
 
 // wanted reads what the caller asks of the key, refusing more than the role gives.
-func (b *backend) wanted(req *logical.Request, d *framework.FieldData, role *roleRecord, t terms) (*keyRecord, error) {
+func (b *backend) wanted(req *logical.Request, d *framework.FieldData, role *roleRecord, t policy.Terms) (*keyRecord, error) {
 	rec := &keyRecord{Dynamic: true, EntityID: req.EntityID, Display: keyformat.Redact(req.DisplayName)}
 	if v, ok := d.GetOk("scopes"); ok {
 		rec.Scopes, rec.Narrowed = v.([]string), true
 		for _, s := range rec.Scopes {
-			if !anyCovers(role.Policy.Scopes, s) {
+			if !policy.AnyCovers(role.Policy.Scopes, s) {
 				return nil, refusal.New("scopes", s, "is not covered by the role's scopes", "ask for a part of what the role allows")
 			}
 		}
-		if len(rec.Scopes) > maxScopes {
-			return nil, refusal.New("scopes", len(rec.Scopes), fmt.Sprintf("more than %d", maxScopes), "ask for fewer")
+		if len(rec.Scopes) > policy.MaxScopes {
+			return nil, refusal.New("scopes", len(rec.Scopes), fmt.Sprintf("more than %d", policy.MaxScopes), "ask for fewer")
 		}
 	}
 	if v, ok := d.GetOk("ttl"); ok {
-		rec.TTL = seconds(v.(int))
-		if rec.TTL <= 0 || rec.TTL.duration() > t.ttl {
-			return nil, refusal.New("ttl", v, fmt.Sprintf("must be from 1 to %d seconds, the role's ttl", int64(t.ttl/time.Second)), "ask for less, or leave it out")
+		rec.TTL = policy.Seconds(v.(int))
+		if rec.TTL <= 0 || rec.TTL.Duration() > t.Ttl {
+			return nil, refusal.New("ttl", v, fmt.Sprintf("must be from 1 to %d seconds, the role's ttl", int64(t.Ttl/time.Second)), "ask for less, or leave it out")
 		}
 	}
 	if v, ok := d.GetOk("label"); ok {
@@ -108,5 +109,5 @@ func keyScopes(role *roleRecord, rec *keyRecord) []string {
 	if !rec.Narrowed {
 		return orEmpty(role.Policy.Scopes)
 	}
-	return intersectScopes(role.Policy.Scopes, rec.Scopes)
+	return policy.IntersectScopes(role.Policy.Scopes, rec.Scopes)
 }

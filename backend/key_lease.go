@@ -11,6 +11,7 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -29,8 +30,8 @@ type leaseTerms struct {
 // bound that a host respects at every renewal, so it says how far this key can
 // come: the role's max_ttl, or the deadline of its generation if that is
 // earlier.
-func (b *backend) lease(rec *keyRecord, t terms, gen keyring.Status, increment, ttl time.Duration, now time.Time) (leaseTerms, error) {
-	reach := rec.Issued.Add(t.maxTTL)
+func (b *backend) lease(rec *keyRecord, t policy.Terms, gen keyring.Status, increment, ttl time.Duration, now time.Time) (leaseTerms, error) {
+	reach := rec.Issued.Add(t.MaxTTL)
 	for _, end := range []time.Time{gen.Until, rec.Cap} {
 		if !end.IsZero() && end.Before(reach) {
 			reach = end
@@ -84,7 +85,7 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 	if role == nil || role.ID != roleID {
 		return nil, dead("belongs to a role that is gone")
 	}
-	t, err := role.Policy.terms(role.ID, role.Type, lim)
+	t, err := role.Policy.Effective(role.ID, role.Type, lim)
 	if err != nil {
 		return nil, err
 	}
@@ -98,9 +99,9 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 			return dead(fmt.Sprintf("is %s since %s", st.State, stamp(st.Until)))
 		}
 		gen, _ := role.Ring.Status(rec.Version, now)
-		ttl := t.ttl
+		ttl := t.Ttl
 		if rec.TTL > 0 {
-			ttl = rec.TTL.duration()
+			ttl = rec.TTL.Duration()
 		}
 		var err error
 		if lease, err = b.lease(rec, t, gen, req.Secret.Increment, ttl, now); err != nil {

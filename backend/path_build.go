@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // displayPrefix begins the operation ids of the OpenAPI document.
@@ -52,4 +54,23 @@ func handle(h handler) framework.OperationFunc {
 		}
 		return resp, nil
 	}
+}
+
+// policySchemas are the fields of a policy as a path declares them, for requests
+// and answers alike.
+func policySchemas() map[string]*framework.FieldSchema {
+	types := map[policy.Kind]framework.FieldType{
+		policy.Text: framework.TypeString, policy.Choice: framework.TypeString, policy.List: framework.TypeCommaStringSlice, policy.Map: framework.TypeKVPairs,
+		policy.Switch: framework.TypeBool, policy.Duration: framework.TypeDurationSecond, policy.Number: framework.TypeFloat,
+	}
+	all := make(map[string]*framework.FieldSchema, len(policy.Fields))
+	for i := range policy.Fields {
+		f := &policy.Fields[i]
+		s := &framework.FieldSchema{Type: types[f.Kind], Description: f.About, Default: f.Def}
+		for _, c := range f.Choices {
+			s.AllowedValues = append(s.AllowedValues, c)
+		}
+		all[f.Name] = s
+	}
+	return all
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -120,7 +121,7 @@ func readJobRequest(req *logical.Request, d *framework.FieldData) (*jobRecord, e
 		},
 	}
 	if v, ok := d.GetOk("grace_period"); ok {
-		g := seconds(v.(int))
+		g := policy.Seconds(v.(int))
 		job.Grace = &g
 	}
 	switch {
@@ -134,7 +135,7 @@ func readJobRequest(req *logical.Request, d *framework.FieldData) (*jobRecord, e
 		return nil, refusal.New("issued_to", job.Select.IssuedTo, "goes with revoke only: the other actions mean whole roles", "leave it out, or revoke")
 	case job.Grace != nil && job.Action != bulkRotate:
 		return nil, refusal.New("grace_period", int64(*job.Grace), "goes with rotate only", "leave it out")
-	case job.Grace != nil && job.Grace.duration() > maxGraceWithoutRotation:
+	case job.Grace != nil && job.Grace.Duration() > maxGraceWithoutRotation:
 		return nil, refusal.New("grace_period", int64(*job.Grace), "is more than 400 days", "choose a shorter one")
 	case job.Pace < 0 || job.Pace > 10000:
 		return nil, refusal.New("pace", job.Pace, "must be from 0 to 10000", "choose another")

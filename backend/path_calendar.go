@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -185,11 +186,11 @@ func (b *backend) dueRoles(ctx context.Context, s logical.Storage, now, until ti
 }
 
 // comingOf is what is known to come for one role.
-func (b *backend) comingOf(rec *roleRecord, lim limits) ([]coming, error) {
+func (b *backend) comingOf(rec *roleRecord, lim policy.Limits) ([]coming, error) {
 	if !rec.Deleted.IsZero() {
 		return []coming{{at: rec.PurgeAt, what: comesPurge, rec: rec}}, nil
 	}
-	t, err := rec.Policy.terms(rec.ID, rec.Type, lim)
+	t, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -31,9 +32,9 @@ var configFields = []configField{
 	configNumber("max_rotations_per_second", 0, 100000, "How many automatic rotations start per second at most; 0: no limit. Default: 50.",
 		func(c *configRecord) **int { return &c.MaxRotationsPerSecond }, (*configRecord).maxRotations),
 	configDuration("stage_ahead", 3*time.Minute, 24*time.Hour, "How long before its activation the automatic rotation makes the next version, at most half the distance between activations: 3m to 24h. Default: 10m.",
-		func(c *configRecord) **seconds { return &c.StageAhead }, (*configRecord).stageAhead),
+		func(c *configRecord) **policy.Seconds { return &c.StageAhead }, (*configRecord).stageAhead),
 	configDuration("delete_recovery", 0, 2160*time.Hour, "How long a deleted role can be restored: at most 2160h; 0: not at all. Default: 24h.",
-		func(c *configRecord) **seconds { return &c.DeleteRecovery }, (*configRecord).deleteRecovery),
+		func(c *configRecord) **policy.Seconds { return &c.DeleteRecovery }, (*configRecord).deleteRecovery),
 	configNumber("max_leak_actions", 0, 100000, "How many reports of leaked keys act by themselves within 10 minutes; those beyond are recorded and wait for an operator. Default: 100.",
 		func(c *configRecord) **int { return &c.MaxLeakActions }, (*configRecord).maxLeakActions),
 	configSwitch("trust_reported_usage", "What caches report as used also prolongs graces (max_grace_period), not only what verify saw itself. Default: false.",
@@ -69,19 +70,19 @@ func configNumber(name string, least, most int, text string, at func(*configReco
 	}
 }
 
-func configDuration(name string, least, most time.Duration, text string, at func(*configRecord) **seconds, show func(*configRecord) time.Duration) configField {
+func configDuration(name string, least, most time.Duration, text string, at func(*configRecord) **policy.Seconds, show func(*configRecord) time.Duration) configField {
 	return configField{
-		name: name, schema: framework.FieldSchema{Type: framework.TypeDurationSecond, Description: text, Default: int(inSeconds(show(&configRecord{})))},
+		name: name, schema: framework.FieldSchema{Type: framework.TypeDurationSecond, Description: text, Default: int(policy.InSeconds(show(&configRecord{})))},
 		set: func(c *configRecord, v any) error {
-			n := seconds(v.(int))
-			if int64(n) < inSeconds(least) || int64(n) > inSeconds(most) {
-				return refusal.New(name, n, fmt.Sprintf("must be from %d to %d seconds", inSeconds(least), inSeconds(most)), "give another duration, or null in a patch for the default")
+			n := policy.Seconds(v.(int))
+			if int64(n) < policy.InSeconds(least) || int64(n) > policy.InSeconds(most) {
+				return refusal.New(name, n, fmt.Sprintf("must be from %d to %d seconds", policy.InSeconds(least), policy.InSeconds(most)), "give another duration, or null in a patch for the default")
 			}
 			*at(c) = &n
 			return nil
 		},
 		reset: func(c *configRecord) { *at(c) = nil },
-		show:  func(c *configRecord) any { return inSeconds(show(c)) },
+		show:  func(c *configRecord) any { return policy.InSeconds(show(c)) },
 	}
 }
 

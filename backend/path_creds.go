@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -102,7 +103,7 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 		return nil, nil
 	case rec == nil:
 		return nil, noRole(name)
-	case rec.Type == typeDynamic:
+	case rec.Type == policy.Dynamic:
 		return b.issue(ctx, req, d, rec, lim)
 	}
 	for _, f := range []string{"scopes", "ttl", "label"} {
@@ -134,8 +135,8 @@ func (b *backend) untilSettled(ctx context.Context, req *logical.Request, rec *r
 
 // currentKey answers the current version of a static role. It writes nothing,
 // but for the one time that a reveal-once version is handed out.
-func (b *backend) currentKey(ctx context.Context, req *logical.Request, rec *roleRecord, lim limits) (*logical.Response, error) {
-	t, err := rec.Policy.terms(rec.ID, rec.Type, lim)
+func (b *backend) currentKey(ctx context.Context, req *logical.Request, rec *roleRecord, lim policy.Limits) (*logical.Response, error) {
+	t, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
 	if err != nil {
 		return nil, err
 	}
@@ -166,14 +167,14 @@ func (b *backend) credsOther(ctx context.Context, req *logical.Request, d *frame
 		return nil, err
 	}
 	which := d.Get("which").(string)
-	if rec.Type == typeDynamic {
+	if rec.Type == policy.Dynamic {
 		return nil, refusal.New("role", rec.Name, "is dynamic: each of its keys was issued to one reader", "read creds/"+rec.Name)
 	}
 	lim, err := b.limits(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	t, err := rec.Policy.terms(rec.ID, rec.Type, lim)
+	t, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +184,7 @@ func (b *backend) credsOther(ctx context.Context, req *logical.Request, d *frame
 }
 
 // otherKey answers a live version of a static role by its place or number.
-func (b *backend) otherKey(ctx context.Context, req *logical.Request, rec *roleRecord, t terms, which string) (*logical.Response, error) {
+func (b *backend) otherKey(ctx context.Context, req *logical.Request, rec *roleRecord, t policy.Terms, which string) (*logical.Response, error) {
 	now := b.now(rec.Committed)
 	var v *keyring.Version
 	switch which {

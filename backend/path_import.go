@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -171,12 +172,12 @@ func readImport(item json.RawMessage, d *digestRecord, cfg *configRecord) (*adop
 	}
 	if it.Grace != nil {
 		if _, exists := raw["grace_period"]; exists {
-			fd := framework.FieldData{Raw: map[string]any{"grace_period": it.Grace}, Schema: policySchema()}
+			fd := framework.FieldData{Raw: map[string]any{"grace_period": it.Grace}, Schema: policySchemas()}
 			v, _, err := fd.GetOkErr("grace_period")
 			if err != nil {
 				return nil, refusal.New("grace_period", it.Grace, "not a duration", "give a duration such as 24h")
 			}
-			g := seconds(v.(int)).duration()
+			g := policy.Seconds(v.(int)).Duration()
 			a.grace = &g
 		}
 	}
@@ -279,7 +280,7 @@ func bitsOf(s string) int {
 // is none.
 func (b *backend) adopt(ctx context.Context, s logical.Storage, a *adopted, by actor) (*roleRecord, error) {
 	rec, err := b.mutate(ctx, s, a.role, by, func(tx *roleTx) error {
-		if tx.rec.Type != typeStatic {
+		if tx.rec.Type != policy.Static {
 			return refusal.New("role", a.role, "is dynamic: its keys are issued one by one", "name a static role")
 		}
 		if err := tx.samePolicy(a.policy); err != nil {
@@ -294,7 +295,7 @@ func (b *backend) adopt(ctx context.Context, s logical.Storage, a *adopted, by a
 	if err != nil {
 		return nil, err
 	}
-	tx, unlock, err := b.newRole(ctx, s, a.role, typeStatic, p, by)
+	tx, unlock, err := b.newRole(ctx, s, a.role, policy.Static, p, by)
 	if err != nil {
 		return nil, err
 	}
@@ -313,7 +314,7 @@ func (b *backend) adopt(ctx context.Context, s logical.Storage, a *adopted, by a
 }
 
 // importedPolicy is the policy of a role that an import makes.
-func importedPolicy(named map[string]any) (*policy, error) {
+func importedPolicy(named map[string]any) (*policy.Policy, error) {
 	p, err := policyOf(named)
 	if err != nil {
 		return nil, err
@@ -321,14 +322,14 @@ func importedPolicy(named map[string]any) (*policy, error) {
 	if _, asked := named["rotation_period"]; !asked && p.RotationSchedule == "" {
 		// Whoever holds the key does not read it here yet: nothing ends it
 		// without being asked to.
-		p.RotationPeriod = new(seconds)
+		p.RotationPeriod = new(policy.Seconds)
 	}
 	return p, nil
 }
 
 // policyOf reads policy fields as roles/<role> does.
-func policyOf(named map[string]any) (*policy, error) {
-	known := policySchema()
+func policyOf(named map[string]any) (*policy.Policy, error) {
+	known := policySchemas()
 	for _, f := range sortedKeys(named) {
 		if known[f] == nil {
 			return nil, refusal.New(refusal.Shown(f), nil, "unknown field", "see the path's help for the fields of an item")
@@ -338,17 +339,12 @@ func policyOf(named map[string]any) (*policy, error) {
 			return nil, refusal.New(f, named[f], "not a "+known[f].Type.String(), "give a value of that type")
 		}
 	}
-	p, _, err := new(policy).with(&framework.FieldData{Raw: named, Schema: known}, false)
-	return p, err
-}
-
-// policySchema is the schema of the policy fields.
-func policySchema() map[string]*framework.FieldSchema {
-	schema := make(map[string]*framework.FieldSchema, len(policyFields))
-	for i := range policyFields {
-		schema[policyFields[i].name] = &policyFields[i].schema
+	given, err := policyGiven(&framework.FieldData{Raw: named, Schema: known}, false)
+	if err != nil {
+		return nil, err
 	}
-	return schema
+	p, _, err := new(policy.Policy).With(given)
+	return p, err
 }
 
 // samePolicy refuses policy fields of an item that the existing role has
@@ -359,7 +355,7 @@ func (tx *roleTx) samePolicy(named map[string]any) error {
 		return err
 	}
 	for _, f := range sortedKeys(named) {
-		if f != "grace_period" && !sameField(f, p, &tx.rec.Policy) {
+		if f != "grace_period" && !policy.SameField(f, p, &tx.rec.Policy) {
 			return refusal.New(f, nil, "the role exists and has another value", "leave it out, or update the role first")
 		}
 	}

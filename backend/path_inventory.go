@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 func (b *backend) pathsInventory() []*framework.Path {
@@ -93,8 +95,8 @@ func (b *backend) inventory(ctx context.Context, req *logical.Request, d *framew
 }
 
 // inventoryEntry is what the inventory tells of one role.
-func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *roleRecord, p *problem, lim limits) (map[string]any, error) {
-	t, err := rec.Policy.terms(rec.ID, rec.Type, lim)
+func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *roleRecord, p *problem, lim policy.Limits) (map[string]any, error) {
+	t, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
 	if err != nil {
 		return nil, err
 	}

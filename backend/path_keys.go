@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -41,7 +42,7 @@ func (b *backend) listKeys(ctx context.Context, req *logical.Request, d *framewo
 	if err != nil || role == nil {
 		return nil, err
 	}
-	if role.Type != typeDynamic {
+	if role.Type != policy.Dynamic {
 		return nil, refusal.New("role", role.Name, "is static: all its readers share one key", "read status/"+role.Name+", which lists its versions")
 	}
 	names, err := list(ctx, req.Storage, issuedPrefix+role.ID+"/")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -129,7 +130,7 @@ func (b *backend) revokeDynamic(ctx context.Context, req *logical.Request, d *fr
 	if role == nil {
 		return nil, false, noRole(name)
 	}
-	if role.Type != typeDynamic {
+	if role.Type != policy.Dynamic {
 		return nil, false, nil
 	}
 	unknown := &absence{what: "role " + refusal.Shown(name) + " has no key " + refusal.Shown(id)}

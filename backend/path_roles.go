@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -100,7 +101,7 @@ func roleIdentity() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"name": nameField(),
 		"type": {
-			Type: framework.TypeString, Default: typeStatic, AllowedValues: []any{typeStatic, typeDynamic},
+			Type: framework.TypeString, Default: policy.Static, AllowedValues: []any{policy.Static, policy.Dynamic},
 			Description: "static: one key, shared by everybody who may read the role. dynamic: each read makes a key of its own, with a lease. Fixed at creation.",
 		},
 		"role_id": {Type: framework.TypeString, Description: "Identifies the role for ever; given by the engine, never reused."},

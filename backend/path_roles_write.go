@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -30,11 +31,15 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, d *framew
 		if err := tx.checkIdentity(req, d); err != nil {
 			return err
 		}
-		p, resets, err := tx.rec.Policy.with(d, req.Operation == logical.PatchOperation)
+		given, err := policyGiven(d, req.Operation == logical.PatchOperation)
 		if err != nil {
 			return err
 		}
-		if err := checkPolicy(&tx.old.Policy, p, tx.rec.ID, tx.rec.Type, tx.lim); err != nil {
+		p, resets, err := tx.rec.Policy.With(given)
+		if err != nil {
+			return err
+		}
+		if err := policy.Check(&tx.old.Policy, p, tx.rec.ID, tx.rec.Type, tx.lim); err != nil {
 			return err
 		}
 		before, err := tx.old.view(tx.lim)
@@ -67,9 +72,9 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, d *framew
 
 // createRole makes a role and its first version in one commit.
 func (b *backend) createRole(ctx context.Context, req *logical.Request, d *framework.FieldData, name string) (*logical.Response, error) {
-	typ := typeStatic
+	typ := policy.Static
 	if v, named := d.GetOk("type"); named && d.Raw["type"] != nil {
-		if typ = v.(string); typ != typeStatic && typ != typeDynamic {
+		if typ = v.(string); typ != policy.Static && typ != policy.Dynamic {
 			return nil, refusal.New("type", typ, "must be one of static, dynamic", "choose one")
 		}
 	}
@@ -78,7 +83,11 @@ func (b *backend) createRole(ctx context.Context, req *logical.Request, d *frame
 			return nil, refusal.New(field, v, "is given by the engine", "leave it out; to bring back a deleted role use restore/<role_id>")
 		}
 	}
-	p, _, err := new(policy).with(d, false)
+	given, err := policyGiven(d, false)
+	if err != nil {
+		return nil, err
+	}
+	p, _, err := new(policy.Policy).With(given)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +115,7 @@ func (tx *roleTx) checkIdentity(req *logical.Request, d *framework.FieldData) er
 		}
 		want := d.Get(field).(string)
 		if raw == nil && field == "type" {
-			want = typeStatic
+			want = policy.Static
 		}
 		if want == have {
 			continue
@@ -119,51 +128,41 @@ func (tx *roleTx) checkIdentity(req *logical.Request, d *framework.FieldData) er
 	return nil
 }
 
-// with is the policy after the request, as far as each field's own rule goes,
-// and whether a field that was written before went back to its default.
-func (p *policy) with(d *framework.FieldData, patch bool) (*policy, bool, error) {
-	next, resets := *p, false
-	for i := range policyFields {
-		f := &policyFields[i]
-		raw, named := d.Raw[f.name]
-		if !named {
+// policyGiven is what the request says of the policy: values by field, each in
+// its kind's Go type; in a patch nil resets a field, elsewhere it is not given.
+func policyGiven(d *framework.FieldData, patch bool) (map[string]any, error) {
+	given := map[string]any{}
+	for i := range policy.Fields {
+		name, schema := policy.Fields[i].Name, d.Schema[policy.Fields[i].Name]
+		raw, named := d.Raw[name]
+		if !named || (raw == nil && !patch) {
 			continue
 		}
 		if raw == nil {
-			if patch { // elsewhere null is a field that is not named
-				f.reset(&next)
-				resets = resets || !sameField(f.name, p, &next)
-			}
+			given[name] = nil
 			continue
 		}
-		if err := wholeSeconds(f.name, f.schema.Type, raw); err != nil {
-			return nil, false, err
+		if err := wholeSeconds(name, schema.Type, raw); err != nil {
+			return nil, err
 		}
-		value, _, err := d.GetOkErr(f.name)
+		value, _, err := d.GetOkErr(name)
 		if err != nil {
-			return nil, false, refusal.New(f.name, nil, "not a "+f.schema.Type.String(), "give a value of that type")
+			return nil, refusal.New(name, nil, "not a "+schema.Type.String(), "give a value of that type")
 		}
-		if m, isMap := raw.(map[string]any); patch && isMap && f.name == "metadata" {
-			value = merged(p.Metadata, m, value.(map[string]string))
+		if m, isMap := raw.(map[string]any); patch && isMap && policy.Fields[i].Kind == policy.Map {
+			value = patchOf(m, value.(map[string]string))
 		}
-		if err := f.set(&next, value); err != nil {
-			return nil, false, err
-		}
+		given[name] = value
 	}
-	if next.RotationSchedule != "" && next.RotationPeriod != nil && *next.RotationPeriod == 0 {
-		// How a scheduled role is shown; it says nothing about a later policy
-		// without schedule.
-		next.RotationPeriod = nil
-	}
-	return &next, resets, nil
+	return given, nil
 }
 
-// merged is the map after a patch: null removes a name.
-func merged(old map[string]string, raw map[string]any, values map[string]string) map[string]string {
-	m := shownMap(old)
+// patchOf is a map as a patch gives it: nil removes a name.
+func patchOf(raw map[string]any, values map[string]string) map[string]any {
+	m := map[string]any{}
 	for name, v := range raw {
 		if v == nil {
-			delete(m, name)
+			m[name] = nil
 		} else {
 			m[name] = values[name]
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -110,10 +111,10 @@ func (tx *roleTx) requestedGrace(d *framework.FieldData) (grace time.Duration, a
 	if !ok {
 		return tx.defaultGrace(), false, nil
 	}
-	grace = seconds(v.(int)).duration()
+	grace = policy.Seconds(v.(int)).Duration()
 	limit := maxGraceWithoutRotation
-	if tx.terms.shortest > 0 {
-		limit = maxGraceDistances * tx.terms.shortest
+	if tx.terms.Shortest > 0 {
+		limit = maxGraceDistances * tx.terms.Shortest
 	}
 	if grace > limit {
 		return 0, true, refusal.New("grace_period", v, fmt.Sprintf("is more than %d seconds, %s", int64(limit/time.Second), graceLimitWhy(tx.terms)),
@@ -161,7 +162,7 @@ func (b *backend) rotate(ctx context.Context, req *logical.Request, d *framework
 		activation := later(at, tx.now)
 		if cut := tx.rec.Ring.Get(tx.rec.Ring.Last).Grace; cut < grace {
 			tx.warn("grace_period is %d seconds instead of %d: the version that was pending would have ended the one before then, and nothing prolongs that",
-				inSeconds(cut), inSeconds(grace))
+				policy.InSeconds(cut), policy.InSeconds(grace))
 		}
 		if !stage {
 			tx.rebase(activation)

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 func (b *backend) pathsStatus() []*framework.Path {
@@ -61,7 +62,7 @@ func (b *backend) status(ctx context.Context, req *logical.Request, d *framework
 	if err != nil {
 		return nil, err
 	}
-	t, err := rec.Policy.terms(rec.ID, rec.Type, lim)
+	t, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func (b *backend) status(ctx context.Context, req *logical.Request, d *framework
 }
 
 // problemsOf says in words what an operator should look at.
-func (b *backend) problemsOf(rec *roleRecord, t terms, p *problem, now time.Time) []string {
+func (b *backend) problemsOf(rec *roleRecord, t policy.Terms, p *problem, now time.Time) []string {
 	problems := []string{}
 	if p != nil {
 		problems = append(problems, fmt.Sprintf("failing since %s, %d attempts: %s", stamp(p.First), p.Attempts, p.Error))
@@ -147,19 +148,19 @@ func versionStatus(rec *roleRecord, v *keyring.Version, now time.Time) map[strin
 }
 
 // rotationInWords says when the role rotates next, or why it does not.
-func (b *backend) rotationInWords(rec *roleRecord, t terms, now time.Time) string {
+func (b *backend) rotationInWords(rec *roleRecord, t policy.Terms, now time.Time) string {
 	pending := rec.Ring.Pending(now)
 	switch {
 	case pending != nil && !pending.Activate.IsZero():
 		return fmt.Sprintf("version %d is staged and becomes current at %s", pending.N, stamp(pending.Activate))
-	case pending != nil && t.cadence != nil:
+	case pending != nil && t.Cadence != nil:
 		return fmt.Sprintf("version %d is held: automatic rotation waits until it is promoted, revoked, or lapses at %s",
 			pending.N, stamp(pending.Created.Add(keyring.PendingWindow)))
 	case pending != nil:
 		return fmt.Sprintf("version %d is held until it is promoted; it lapses at %s", pending.N, stamp(pending.Created.Add(keyring.PendingWindow)))
-	case t.cadence == nil:
+	case t.Cadence == nil:
 		return "only by hand: the role has neither rotation_period nor rotation_schedule"
-	case t.autoPaused:
+	case t.AutoPaused:
 		return "paused: rotation_paused is set on the role"
 	case b.mountPaused():
 		return "paused: rotation_paused is set in the mount's config"

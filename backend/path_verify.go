@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -186,8 +187,8 @@ func (q *question) check(byKey bool) error {
 		return refusal.New("key_id", nil, "key_id and role_id go together", "give both")
 	case q.byID && wantsID("key_id", q.keyID) != nil:
 		return wantsID("key_id", q.keyID)
-	case len(q.scopes) > maxScopes:
-		return refusal.New("scopes", len(q.scopes), fmt.Sprintf("more than %d", maxScopes), "ask for fewer")
+	case len(q.scopes) > policy.MaxScopes:
+		return refusal.New("scopes", len(q.scopes), fmt.Sprintf("more than %d", policy.MaxScopes), "ask for fewer")
 	case len(q.client) > maxClient:
 		return refusal.New("client", len(q.client), fmt.Sprintf("has more than %d bytes", maxClient), "shorten it")
 	}

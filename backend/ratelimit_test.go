@@ -5,6 +5,8 @@ package backend
 import (
 	"testing"
 	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 func (m *testMount) codes(key any, n int) map[string]int {
@@ -107,7 +109,7 @@ func TestRateLimitWhileTheClockCatchesUp(t *testing.T) {
 func TestRateLimitsAreBounded(t *testing.T) {
 	r := newRateLimits(newFakeClock())
 	for i := range maxLimiters + 10 {
-		r.take(&roleRecord{ID: string(rune('a'+i%26)) + time.Duration(i).String(), Policy: policy{RateLimit: 1}})
+		r.take(&roleRecord{ID: string(rune('a'+i%26)) + time.Duration(i).String(), Policy: policy.Policy{RateLimit: 1}})
 	}
 	if n := r.buckets.Len(); n != maxLimiters {
 		t.Errorf("%d buckets, want %d", n, maxLimiters)

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -52,7 +53,7 @@ const overdueAfter = 5 * time.Minute
 
 // overdue says that the automatic rotation is late, which is no problem of the
 // role where the mount's is paused; empty if it is not.
-func (b *backend) overdue(rec *roleRecord, t terms, now time.Time) string {
+func (b *backend) overdue(rec *roleRecord, t policy.Terms, now time.Time) string {
 	if at := stageAt(rec, t, now); at.IsZero() || b.mountPaused() || now.Sub(rec.Next) < overdueAfter {
 		return ""
 	}

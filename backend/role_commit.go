@@ -255,7 +255,7 @@ func (tx *roleTx) file() error {
 // notePrefixes writes down what the role's next keys, and those that this
 // transition makes or adopts, begin with.
 func (tx *roleTx) notePrefixes() error {
-	if err := tx.b.notePrefix(tx.ctx, tx.s, tx.terms.prefix); err != nil {
+	if err := tx.b.notePrefix(tx.ctx, tx.s, tx.terms.Prefix); err != nil {
 		return err
 	}
 	for i := range tx.minted {

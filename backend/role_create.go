@@ -9,11 +9,12 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // newRole begins the creation of a role, whose lock it holds until unlock.
-func (b *backend) newRole(ctx context.Context, s logical.Storage, name, typ string, p *policy, by actor) (tx *roleTx, unlock func(), err error) {
+func (b *backend) newRole(ctx context.Context, s logical.Storage, name, typ string, p *policy.Policy, by actor) (tx *roleTx, unlock func(), err error) {
 	lim, err := b.limits(ctx, s)
 	if err != nil {
 		return nil, nil, err
@@ -22,7 +23,7 @@ func (b *backend) newRole(ctx context.Context, s logical.Storage, name, typ stri
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := checkPolicy(nil, p, id, typ, lim); err != nil {
+	if err := policy.Check(nil, p, id, typ, lim); err != nil {
 		return nil, nil, err
 	}
 	if _, err := b.ensureDigest(ctx, s); err != nil {
@@ -45,7 +46,7 @@ func (b *backend) newRole(ctx context.Context, s logical.Storage, name, typ stri
 }
 
 // found gives a role that is being created its policy and first version.
-func (tx *roleTx) found(p policy) error {
+func (tx *roleTx) found(p policy.Policy) error {
 	if err := tx.setPolicy(p); err != nil {
 		return err
 	}

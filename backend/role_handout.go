@@ -11,21 +11,22 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // countdown is what tells the reader of a current version when to come back:
 // fields whose names and types agents and operators of servers look at.
-func (b *backend) countdown(rec *roleRecord, cur *keyring.Version, t terms, now time.Time) map[string]any {
+func (b *backend) countdown(rec *roleRecord, cur *keyring.Version, t policy.Terms, now time.Time) map[string]any {
 	next := nextActivation(rec, t, b.mountPaused(), now)
-	h := keyring.Handout{NextActivation: next, Refresh: t.refresh, Grace: t.grace, Ends: hardEnd(cur)}
+	h := keyring.Handout{NextActivation: next, Refresh: t.Refresh, Grace: t.Grace, Ends: hardEnd(cur)}
 	if p := rec.Ring.Pending(now); p != nil && p.Grace > 0 && (h.Grace == 0 || p.Grace < h.Grace) {
 		h.Grace = p.Grace
 	}
 	ttl := h.TTL(now)
 	period := ttl
-	if t.cadence != nil && !next.IsZero() {
-		period = max(t.cadence.distance(now, t.jitter), time.Second)
+	if t.Cadence != nil && !next.IsZero() {
+		period = max(t.Cadence.Distance(now, t.Jitter), time.Second)
 	}
 	data := map[string]any{
 		"ttl": int64(ttl / time.Second), "rotation_period": int64(period / time.Second),
@@ -52,7 +53,7 @@ func hardEnd(v *keyring.Version) time.Time {
 // plaintext returns the stored key of a live version, and the role's record as
 // it was when that was found. A record that was overtaken by a commit is read
 // again.
-func (b *backend) plaintext(ctx context.Context, req *logical.Request, rec *roleRecord, n int, t terms) (string, *roleRecord, error) {
+func (b *backend) plaintext(ctx context.Context, req *logical.Request, rec *roleRecord, n int, t policy.Terms) (string, *roleRecord, error) {
 	v := rec.Ring.Get(n)
 	switch {
 	case v == nil:
@@ -62,7 +63,7 @@ func (b *backend) plaintext(ctx context.Context, req *logical.Request, rec *role
 	case !v.Plain && v.Strength != "":
 		return "", nil, refusal.New("role", rec.Name, fmt.Sprintf("version %d was imported by digest: its value was never known here", n),
 			"ask who imported it, or make a new key with rotate/"+rec.Name)
-	case t.reveal == revealOnce:
+	case t.Reveal == policy.RevealOnce:
 		return b.revealOnce(ctx, req, rec.Name, n)
 	}
 	secret, err := b.secretCache.get(ctx, req.Storage, secretPath(rec.ID, n))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // What a report of a found key comes to.
@@ -97,11 +98,11 @@ func decideLeak(state keyring.State, onLeak string, rotated bool) leakAction {
 	switch {
 	case state.Ended():
 		return leakNothing
-	case state == keyring.Pending, onLeak == onLeakRevoke:
+	case state == keyring.Pending, onLeak == policy.LeakRevoke:
 		return leakRevoke
-	case onLeak == onLeakRotate && !rotated:
+	case onLeak == policy.LeakRotate && !rotated:
 		return leakRotate
-	case onLeak == onLeakRotate:
+	case onLeak == policy.LeakRotate:
 		return leakNothing
 	default:
 		return leakAlert
@@ -154,7 +155,7 @@ func (tx *roleTx) leaked(n int, budget func() bool) (string, error) {
 	ring := &tx.rec.Ring
 	v := ring.Get(n)
 	st, _ := ring.Status(n, tx.now)
-	action := decideLeak(st.State, tx.terms.onLeak, v.LeakRotated)
+	action := decideLeak(st.State, tx.terms.OnLeak, v.LeakRotated)
 	first := v.Reported.IsZero()
 	if action == leakRotate || action == leakRevoke {
 		if !budget() {
@@ -194,9 +195,9 @@ const noiseReports = "repeated_reports"
 // replaceLeaked lets version n live for the leak grace at most, and makes its
 // replacement if it is the current one.
 func (tx *roleTx) replaceLeaked(n int, st keyring.Status) error {
-	until := tx.now.Add(tx.terms.leakGrace)
+	until := tx.now.Add(tx.terms.LeakGrace)
 	if st.State == keyring.Current {
-		m, err := tx.newVersion(tx.terms.leakGrace)
+		m, err := tx.newVersion(tx.terms.LeakGrace)
 		if err != nil {
 			return err
 		}
@@ -225,9 +226,9 @@ func (b *backend) reportedDynamic(ctx context.Context, s logical.Storage, key *k
 	}
 	onLeak := role.Policy.OnLeak
 	if onLeak == "" {
-		onLeak = onLeakRevoke
+		onLeak = policy.LeakRevoke
 	}
-	grace := orDefault(role.Policy.LeakGracePeriod, defaultLeakGrace)
+	grace := policy.OrDefault(role.Policy.LeakGracePeriod, policy.DefaultLeakGrace)
 	outcome, changed := leakRecorded, false
 	_, err = b.mutateKey(ctx, s, key.ID, func(rec *keyRecord) error {
 		if rec == nil {
@@ -272,7 +273,7 @@ func (b *backend) reportedDynamic(ctx context.Context, s logical.Storage, key *k
 		// The key's own record is the commit; the role's history is told of it.
 		_, err := b.mutate(ctx, s, key.Role, by, func(tx *roleTx) error {
 			tx.note(historyEntry{Kind: eventReported, Version: key.Version, KeyID: key.ID})
-			if outcome == leakActed && onLeak == onLeakRevoke {
+			if outcome == leakActed && onLeak == policy.LeakRevoke {
 				tx.note(historyEntry{Kind: string(keyring.EventRevoked), Version: key.Version, KeyID: key.ID})
 			}
 			return nil

@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // replan makes the next planned activation the first one after now, or after
 // the activation of the version that is pending with a date.
 func (tx *roleTx) replan() {
-	if tx.terms.cadence == nil {
+	if tx.terms.Cadence == nil {
 		tx.rec.Next = time.Time{}
 		return
 	}
@@ -19,7 +20,7 @@ func (tx *roleTx) replan() {
 	if p := tx.rec.Ring.Pending(tx.now); p != nil && p.Activate.After(from) {
 		from = p.Activate
 	}
-	tx.plan(tx.terms.cadence.first(from, tx.terms.jitter))
+	tx.plan(tx.terms.Cadence.First(from, tx.terms.Jitter))
 }
 
 // plan makes next the next planned activation, or an earlier instant where the
@@ -28,7 +29,7 @@ func (tx *roleTx) replan() {
 // may put the next one off, and a policy may rotate more rarely from now on.
 func (tx *roleTx) plan(next time.Time) {
 	tx.rec.Next = next
-	if next.IsZero() || tx.rec.Type != typeStatic {
+	if next.IsZero() || tx.rec.Type != policy.Static {
 		return
 	}
 	last := tx.rec.Ring.Top(tx.now)
@@ -41,12 +42,12 @@ func (tx *roleTx) plan(next time.Time) {
 	if st, _ := tx.rec.Ring.Status(last.N, tx.now); st.State.Ended() {
 		return
 	}
-	if latest := last.Expires.Add(-tx.terms.grace); latest.Before(next) {
+	if latest := last.Expires.Add(-tx.terms.Grace); latest.Before(next) {
 		tx.rec.Next = later(tx.now, latest)
 	}
 }
 
-func (b *backend) nextLook(rec *roleRecord, t terms, now time.Time) time.Time {
+func (b *backend) nextLook(rec *roleRecord, t policy.Terms, now time.Time) time.Time {
 	next := rec.Ring.NextEnd(now)
 	consider := func(at time.Time) {
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
@@ -70,22 +71,22 @@ func (b *backend) nextLook(rec *roleRecord, t terms, now time.Time) time.Time {
 
 // stageAt is when the automatic rotation makes its next version; zero without
 // automatic rotation, and while a version is held.
-func stageAt(rec *roleRecord, t terms, now time.Time) time.Time {
-	if t.cadence == nil || t.autoPaused || rec.Next.IsZero() {
+func stageAt(rec *roleRecord, t policy.Terms, now time.Time) time.Time {
+	if t.Cadence == nil || t.AutoPaused || rec.Next.IsZero() {
 		return time.Time{}
 	}
 	if p := rec.Ring.Pending(now); p != nil && p.Activate.IsZero() {
 		return time.Time{}
 	}
-	return rec.Next.Add(-t.lead)
+	return rec.Next.Add(-t.Lead)
 }
 
 // nextActivation is the next activation that is planned; zero if there is none.
-func nextActivation(rec *roleRecord, t terms, mountPaused bool, now time.Time) time.Time {
+func nextActivation(rec *roleRecord, t policy.Terms, mountPaused bool, now time.Time) time.Time {
 	if p := rec.Ring.Pending(now); p != nil {
 		return p.Activate
 	}
-	if t.cadence == nil || t.autoPaused || mountPaused {
+	if t.Cadence == nil || t.AutoPaused || mountPaused {
 		return time.Time{}
 	}
 	return rec.Next
@@ -100,8 +101,8 @@ func extensionMargin(grace time.Duration) time.Duration {
 // extensible returns the previous version whose grace may be prolonged because
 // it is still in use, with its successor; nil if there is none. Only the grace
 // of an automatic rotation is, and never that of a reported version.
-func extensible(rec *roleRecord, t terms, now time.Time) (prev, succ *keyring.Version) {
-	if t.maxGrace <= t.grace {
+func extensible(rec *roleRecord, t policy.Terms, now time.Time) (prev, succ *keyring.Version) {
+	if t.MaxGrace <= t.Grace {
 		return nil, nil
 	}
 	for i := range rec.Ring.Versions {
@@ -110,7 +111,7 @@ func extensible(rec *roleRecord, t terms, now time.Time) (prev, succ *keyring.Ve
 			continue
 		}
 		s := rec.Ring.Successor(v.N, now)
-		if s == nil || !s.Auto || s.Grace+s.Extended >= t.maxGrace || !v.Reported.IsZero() || !v.Cap.IsZero() {
+		if s == nil || !s.Auto || s.Grace+s.Extended >= t.MaxGrace || !v.Reported.IsZero() || !v.Cap.IsZero() {
 			continue
 		}
 		return v, s
@@ -118,7 +119,7 @@ func extensible(rec *roleRecord, t terms, now time.Time) (prev, succ *keyring.Ve
 	return nil, nil
 }
 
-func extensionLook(rec *roleRecord, t terms, now time.Time) (time.Time, bool) {
+func extensionLook(rec *roleRecord, t policy.Terms, now time.Time) (time.Time, bool) {
 	prev, succ := extensible(rec, t, now)
 	if prev == nil {
 		return time.Time{}, false

@@ -6,25 +6,27 @@ import (
 	"fmt"
 	"reflect"
 	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // setPolicy replaces the policy and what follows from it.
-func (tx *roleTx) setPolicy(p policy) error {
-	t, err := p.terms(tx.rec.ID, tx.rec.Type, tx.lim)
+func (tx *roleTx) setPolicy(p policy.Policy) error {
+	t, err := p.Effective(tx.rec.ID, tx.rec.Type, tx.lim)
 	if err != nil {
 		return err
 	}
 	if tx.old != nil {
 		// Readers may still hold the longer ttl of the old policy.
-		if old := tx.terms.bound(); old > t.bound() {
-			until := later(tx.rec.Promise.Until, tx.now.Add(old+max(old, tx.terms.grace/2)))
-			tx.rec.Promise = promise{TTL: seconds(max(old, tx.promised()) / time.Second), Until: until}
+		if old := tx.terms.Bound(); old > t.Bound() {
+			until := later(tx.rec.Promise.Until, tx.now.Add(old+max(old, tx.terms.Grace/2)))
+			tx.rec.Promise = promise{TTL: policy.Seconds(max(old, tx.promised()) / time.Second), Until: until}
 		}
 	}
-	if tx.rec.Type == typeDynamic {
-		tx.rec.LeaseTTL = max(tx.rec.LeaseTTL, seconds(t.ttl/time.Second))
-		if tx.old != nil && t.ttl < tx.terms.ttl {
-			tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(tx.terms.ttl))
+	if tx.rec.Type == policy.Dynamic {
+		tx.rec.LeaseTTL = max(tx.rec.LeaseTTL, policy.Seconds(t.Ttl/time.Second))
+		if tx.old != nil && t.Ttl < tx.terms.Ttl {
+			tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(tx.terms.Ttl))
 		}
 	}
 	replan := tx.old == nil || !sameCadence(&tx.rec.Policy, &p)
@@ -37,8 +39,8 @@ func (tx *roleTx) setPolicy(p policy) error {
 	return nil
 }
 
-func sameCadence(a, b *policy) bool {
-	same := func(x, y *seconds) bool { return (x == nil) == (y == nil) && (x == nil || *x == *y) }
+func sameCadence(a, b *policy.Policy) bool {
+	same := func(x, y *policy.Seconds) bool { return (x == nil) == (y == nil) && (x == nil || *x == *y) }
 	return same(a.RotationPeriod, b.RotationPeriod) && a.RotationSchedule == b.RotationSchedule && a.RotationJitter == b.RotationJitter
 }
 
@@ -66,24 +68,24 @@ func brief(v any) any {
 
 const maxChangeText = 256
 
-func policyWarnings(p *policy, typ string, t terms) []string {
+func policyWarnings(p *policy.Policy, typ string, t policy.Terms) []string {
 	var warnings []string
-	if typ == typeStatic && t.ttl > 0 && (t.cadence == nil || t.autoPaused) {
-		warnings = append(warnings, fmt.Sprintf("ttl: each key ends %d seconds after it was made, and nothing replaces it by itself: rotate/%s does", inSeconds(t.ttl), "<role>"))
+	if typ == policy.Static && t.Ttl > 0 && (t.Cadence == nil || t.AutoPaused) {
+		warnings = append(warnings, fmt.Sprintf("ttl: each key ends %d seconds after it was made, and nothing replaces it by itself: rotate/%s does", policy.InSeconds(t.Ttl), "<role>"))
 	}
-	if p.RotationJitter > 0 && t.cadence == nil {
+	if p.RotationJitter > 0 && t.Cadence == nil {
 		warnings = append(warnings, "rotation_jitter: has no effect without rotation_period or rotation_schedule")
 	}
 	return warnings
 }
 
 // view is the role as its readers see it.
-func (r *roleRecord) view(lim limits) (map[string]any, error) {
-	t, err := r.Policy.terms(r.ID, r.Type, lim)
+func (r *roleRecord) view(lim policy.Limits) (map[string]any, error) {
+	t, err := r.Policy.Effective(r.ID, r.Type, lim)
 	if err != nil {
 		return nil, err
 	}
-	view := r.Policy.show(t)
+	view := r.Policy.Show(t)
 	view["name"], view["type"], view["role_id"], view["created"] = r.Name, r.Type, r.ID, stamp(r.Created)
 	return view, nil
 }

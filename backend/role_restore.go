@@ -9,10 +9,11 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
-func (b *backend) restoreLocked(ctx context.Context, s logical.Storage, name, id string, by actor, lim limits) (*logical.Response, error) {
+func (b *backend) restoreLocked(ctx context.Context, s logical.Storage, name, id string, by actor, lim policy.Limits) (*logical.Response, error) {
 	copied, err := getRecord[roleRecord](ctx, s, deletedPath(id))
 	if err != nil {
 		return nil, err
@@ -38,7 +39,7 @@ func (b *backend) restoreLocked(ctx context.Context, s logical.Storage, name, id
 	rec := copied.clone()
 	rec.Deleted, rec.DeletedBy, rec.PurgeAt, rec.Due = time.Time{}, "", time.Time{}, time.Time{}
 	tx := &roleTx{b: b, ctx: ctx, s: s, now: now, by: by, old: copied, rec: rec, lim: lim}
-	if tx.terms, err = rec.Policy.terms(rec.ID, rec.Type, lim); err != nil {
+	if tx.terms, err = rec.Policy.Effective(rec.ID, rec.Type, lim); err != nil {
 		return nil, fmt.Errorf("role %s: %w", name, err)
 	}
 	tx.record(tx.rec.Ring.Settle(now), actor{cause: causePeriodic})

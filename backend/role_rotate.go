@@ -7,16 +7,17 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // leaseFloor keeps the grace of a dynamic role's rotation as long as the leases
 // that are out, and says so.
 func (tx *roleTx) leaseFloor(grace time.Duration, force bool) time.Duration {
-	if tx.rec.Type != typeDynamic || force {
+	if tx.rec.Type != policy.Dynamic || force {
 		return grace
 	}
-	if floor := max(tx.rec.LeaseTTL.duration(), tx.terms.ttl); grace < floor {
+	if floor := max(tx.rec.LeaseTTL.Duration(), tx.terms.Ttl); grace < floor {
 		tx.warn("grace_period is %d seconds instead of %d: keys were issued with leases that long; force=true cuts them off",
 			int64(floor/time.Second), int64(grace/time.Second))
 		return floor
@@ -31,8 +32,8 @@ const (
 	maxGraceWithoutRotation = 400 * 24 * time.Hour
 )
 
-func graceLimitWhy(t terms) string {
-	if t.shortest > 0 {
+func graceLimitWhy(t policy.Terms) string {
+	if t.Shortest > 0 {
 		return "nine times the shortest distance between rotations"
 	}
 	return "400 days"
@@ -40,10 +41,10 @@ func graceLimitWhy(t terms) string {
 
 // warnShortGrace says that readers may hold the version before longer than it lives.
 func (tx *roleTx) warnShortGrace(grace time.Duration, activation time.Time) {
-	if tx.rec.Type != typeStatic || tx.rec.Ring.Top(tx.now) == nil {
+	if tx.rec.Type != policy.Static || tx.rec.Ring.Top(tx.now) == nil {
 		return
 	}
-	told := max(tx.terms.bound(), tx.promised())
+	told := max(tx.terms.Bound(), tx.promised())
 	if activation.After(tx.now.Add(told)) {
 		return
 	}
@@ -56,11 +57,11 @@ func (tx *roleTx) warnShortGrace(grace time.Duration, activation time.Time) {
 // asked for takes over, and its readers have had their grace. A zero activation
 // is that of a held version.
 func (tx *roleTx) warnGap(cur *keyring.Version, activation time.Time, grace time.Duration) {
-	if cur == nil || cur.Expires.IsZero() || tx.rec.Type != typeStatic {
+	if cur == nil || cur.Expires.IsZero() || tx.rec.Type != policy.Static {
 		return
 	}
 	switch {
-	case activation.IsZero() && tx.terms.cadence != nil:
+	case activation.IsZero() && tx.terms.Cadence != nil:
 		tx.warn("version %d ends by itself at %s, and automatic rotation waits for the promotion: promote before", cur.N, stamp(cur.Expires))
 	case activation.After(tx.now) && cur.Expires.Before(activation):
 		tx.warn("version %d ends by itself at %s: nobody holds a valid key from then until %s", cur.N, stamp(cur.Expires), stamp(activation))

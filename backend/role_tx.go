@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // roleTx is one transition of one role, under the role's lock: it works on a
@@ -26,8 +28,8 @@ type roleTx struct {
 
 	old   *roleRecord // as stored, shared; nil for a role that is being created
 	rec   *roleRecord // the copy
-	terms terms
-	lim   limits
+	terms policy.Terms
+	lim   policy.Limits
 
 	minted   []mintedKey
 	warnings []string
@@ -57,7 +59,7 @@ func (b *backend) mutate(ctx context.Context, s logical.Storage, name string, by
 	return b.mutateLocked(ctx, s, name, by, lim, fn)
 }
 
-func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name string, by actor, lim limits, fn func(*roleTx) error) (*roleRecord, error) {
+func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name string, by actor, lim policy.Limits, fn func(*roleTx) error) (*roleRecord, error) {
 	// Always from storage: another node may have written what this one has not
 	// been told of yet.
 	old, err := getRecord[roleRecord](ctx, s, rolePath(name))
@@ -70,7 +72,7 @@ func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name stri
 	}
 	tx := &roleTx{b: b, ctx: ctx, s: s, by: by, old: old, rec: old.clone(), lim: lim}
 	tx.now = b.now(old.Committed)
-	if tx.terms, err = old.Policy.terms(old.ID, old.Type, lim); err != nil {
+	if tx.terms, err = old.Policy.Effective(old.ID, old.Type, lim); err != nil {
 		return nil, fmt.Errorf("role %s: %w", name, err)
 	}
 	tx.record(tx.rec.Ring.Settle(tx.now), actor{cause: causePeriodic})

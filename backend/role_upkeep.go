@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // upkeep does what is due for one role: what the clock ended was settled
@@ -66,7 +67,7 @@ func (tx *roleTx) extendGrace() (int, error) {
 		return 0, nil
 	}
 	prev, succ := extensible(tx.rec, tx.terms, tx.now)
-	step := min(max(succ.Grace, time.Minute), tx.terms.maxGrace-succ.Grace-succ.Extended)
+	step := min(max(succ.Grace, time.Minute), tx.terms.MaxGrace-succ.Grace-succ.Extended)
 	st, _ := tx.rec.Ring.Status(prev.N, tx.now)
 	used, err := tx.b.lastUse(tx.ctx, tx.s, tx.rec, prev.N)
 	if err != nil {
@@ -104,7 +105,7 @@ func (tx *roleTx) rotateByPlan() error {
 		return err
 	}
 	tx.record(events, tx.by)
-	tx.plan(tx.terms.cadence.after(planned, tx.now, tx.terms.jitter))
+	tx.plan(tx.terms.Cadence.After(planned, tx.now, tx.terms.Jitter))
 	tx.rotated()
 	return nil
 }
@@ -115,18 +116,18 @@ func (tx *roleTx) rotateByPlan() error {
 // A key that would end by itself meanwhile does not wait.
 func (tx *roleTx) postponed() bool {
 	planned := tx.rec.Next
-	m := keyring.Mint{Grace: tx.defaultGrace(), TTL: tx.terms.ttl, Activate: planned}
+	m := keyring.Mint{Grace: tx.defaultGrace(), TTL: tx.terms.Ttl, Activate: planned}
 	since, until, crowded := tx.rec.Ring.Crowded(tx.now, m)
 	if !crowded {
 		return false
 	}
-	if tx.rec.Type == typeStatic {
-		told := max(min(tx.terms.bound(), tx.terms.longest), tx.promised())
-		until = since.Add(told + tx.terms.grace/2)
+	if tx.rec.Type == policy.Static {
+		told := max(min(tx.terms.Bound(), tx.terms.Longest), tx.promised())
+		until = since.Add(told + tx.terms.Grace/2)
 	}
 	if !until.After(tx.now) {
 		return false
 	}
-	tx.plan(until.Add(tx.terms.lead))
+	tx.plan(until.Add(tx.terms.Lead))
 	return tx.rec.Next.After(planned)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // dump is everything that is stored.
@@ -188,17 +189,17 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "ttl", value: 86400 + 600 + 43200, want: 130200.0, with: daily},
 		{field: "ttl", value: 86400 + 600 + 43200 - 1, refuse: bad("at least 130200 seconds"), with: daily},
 		{field: "ttl", value: 3 * 86400, refuse: bad("at least 303000 seconds"), with: map[string]any{"rotation_schedule": "0 9 * * 1-5"}},
-		{field: "ttl", value: "2h", want: 7200.0, typ: typeDynamic},
-		{field: "ttl", value: 0, refuse: bad("ttl: 0: a lease has a lifetime: give at least 1 second"), typ: typeDynamic},
-		{field: "ttl", value: "9000h", refuse: bad("ttl: 32400000: must be at most 172800 seconds, the mount's maximum"), typ: typeDynamic},
-		{field: "ttl", value: "2h", refuse: bad("max_ttl: 3600: must be at least ttl, which is 7200: raise it or lower ttl"), typ: typeDynamic, with: map[string]any{"max_ttl": "1h"}},
+		{field: "ttl", value: "2h", want: 7200.0, typ: policy.Dynamic},
+		{field: "ttl", value: 0, refuse: bad("ttl: 0: a lease has a lifetime: give at least 1 second"), typ: policy.Dynamic},
+		{field: "ttl", value: "9000h", refuse: bad("ttl: 32400000: must be at most 172800 seconds, the mount's maximum"), typ: policy.Dynamic},
+		{field: "ttl", value: "2h", refuse: bad("max_ttl: 3600: must be at least ttl, which is 7200: raise it or lower ttl"), typ: policy.Dynamic, with: map[string]any{"max_ttl": "1h"}},
 
 		{field: "max_ttl", value: 0, want: 0.0},
 		{field: "max_ttl", value: 60, refuse: bad("max_ttl: 60: a static role's key has no lease to renew: leave it out, or use ttl")},
-		{field: "max_ttl", value: "4h", want: 14400.0, typ: typeDynamic},
-		{field: "max_ttl", value: 172800, want: 172800.0, typ: typeDynamic},
-		{field: "max_ttl", value: 172801, refuse: bad("max_ttl: 172801: must be at most 172800 seconds, the mount's maximum"), typ: typeDynamic},
-		{field: "max_ttl", value: 0, refuse: bad("max_ttl: 0: a lease has an end"), typ: typeDynamic},
+		{field: "max_ttl", value: "4h", want: 14400.0, typ: policy.Dynamic},
+		{field: "max_ttl", value: 172800, want: 172800.0, typ: policy.Dynamic},
+		{field: "max_ttl", value: 172801, refuse: bad("max_ttl: 172801: must be at most 172800 seconds, the mount's maximum"), typ: policy.Dynamic},
+		{field: "max_ttl", value: 0, refuse: bad("max_ttl: 0: a lease has an end"), typ: policy.Dynamic},
 
 		{field: "rotation_period", value: "24h", want: 86400.0},
 		{field: "rotation_period", value: "7d", want: 604800.0},
@@ -210,7 +211,7 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "rotation_period", value: "99999999999999999999", refuse: bad("rotation_period: ", "not a duration")},
 		{field: "rotation_period", value: 3600, refuse: bad(`rotation_period: 3600: is exclusive with rotation_schedule, which is "0 3 * * *"`), with: daily},
 		{field: "rotation_period", value: 0, want: 0.0, with: daily},
-		{field: "rotation_period", value: 3600, want: 3600.0, typ: typeDynamic},
+		{field: "rotation_period", value: 3600, want: 3600.0, typ: policy.Dynamic},
 
 		{field: "rotation_schedule", value: "0 3 * * 1", want: "0 3 * * 1"},
 		{field: "rotation_schedule", value: "", want: ""},
@@ -244,14 +245,14 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "refresh_interval", value: "720h", want: 2592000.0},
 		{field: "refresh_interval", value: 0, refuse: bad("refresh_interval: 0: must be at least 1")},
 		{field: "refresh_interval", value: "721h", refuse: bad("refresh_interval: 2595600: must be from 1 to 2592000 seconds")},
-		{field: "refresh_interval", value: 300, want: 300.0, typ: typeDynamic},
-		{field: "refresh_interval", value: 60, refuse: bad("refresh_interval: 60: a dynamic role's readers renew a lease instead: leave it out"), typ: typeDynamic},
+		{field: "refresh_interval", value: 300, want: 300.0, typ: policy.Dynamic},
+		{field: "refresh_interval", value: 60, refuse: bad("refresh_interval: 60: a dynamic role's readers renew a lease instead: leave it out"), typ: policy.Dynamic},
 
 		{field: "reveal", value: "once", want: "once"},
 		{field: "reveal", value: "", refuse: bad(`reveal: "": must be one of always, once: choose one`)},
 		{field: "reveal", value: "never", refuse: bad(`reveal: "never": must be one of`)},
-		{field: "reveal", value: "always", want: "always", typ: typeDynamic},
-		{field: "reveal", value: "once", refuse: bad(`reveal: "once": a dynamic role's key is handed out once anyway`), typ: typeDynamic},
+		{field: "reveal", value: "always", want: "always", typ: policy.Dynamic},
+		{field: "reveal", value: "once", refuse: bad(`reveal: "once": a dynamic role's key is handed out once anyway`), typ: policy.Dynamic},
 
 		{field: "allowed_cidrs", value: "10.0.0.0/8,192.0.2.7", want: []any{"10.0.0.0/8", "192.0.2.7"}},
 		{field: "allowed_cidrs", value: []any{"2001:db8::/32", "::1"}, want: []any{"2001:db8::/32", "::1"}},
@@ -260,7 +261,7 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "allowed_cidrs", value: []any{"localhost"}, refuse: bad("must be a network")},
 		{field: "allowed_cidrs", value: []any{""}, refuse: bad("must be a network")},
 		{field: "allowed_cidrs", value: []any{"fe80::1%eth0"}, refuse: bad("must be a network")},
-		{field: "allowed_cidrs", value: []any{"::ffff:10.0.0.1"}, refuse: bad("IPv4 address in an IPv6 one's form")},
+		{field: "allowed_cidrs", value: []any{"::ffff:0:0/90"}, refuse: bad("IPv4 and IPv6 addresses at once")},
 		{field: "allowed_cidrs", value: listOf(257, func(i int) string { return fmt.Sprintf("10.0.%d.%d", i/256, i%256) }), refuse: bad("has more than 256 entries")},
 
 		{field: "rate_limit", value: 2.5, want: 2.5},
@@ -323,7 +324,7 @@ func TestRoleFieldsAtUpdateAndPatch(t *testing.T) {
 	for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 		for i, c := range fieldCases(t) {
 			path := fmt.Sprint("roles/", op, i)
-			m.write(path, map[string]any{"type": cmp.Or(c.typ, typeStatic)})
+			m.write(path, map[string]any{"type": cmp.Or(c.typ, policy.Static)})
 			before := plain(t, m.read(path))
 			if c.refuse != nil {
 				t.Logf("%s %s %v", op, c.field, c.value)
@@ -337,7 +338,7 @@ func TestRoleFieldsAtUpdateAndPatch(t *testing.T) {
 			if got := plain(t, m.read(path))[c.field]; !reflect.DeepEqual(got, c.want) {
 				t.Errorf("%s %s %#v: shown as %#v, want %#v", op, c.field, c.value, got, c.want)
 			}
-			if _, known := policyIndex[c.field]; !known {
+			if _, known := policy.PolicyIndex[c.field]; !known {
 				continue
 			}
 			// Null gives the default back, whatever else was named before.
@@ -356,14 +357,14 @@ func TestRoleFieldsAtUpdateAndPatch(t *testing.T) {
 // Every field of the policy is one that can be written and read.
 func TestEveryPolicyFieldHasAPath(t *testing.T) {
 	var names []string
-	for _, f := range policyFields {
-		names = append(names, f.name)
-		if f.schema.Description == "" {
-			t.Errorf("%s has no description", f.name)
+	for _, f := range policy.Fields {
+		names = append(names, f.Name)
+		if f.About == "" {
+			t.Errorf("%s has no description", f.Name)
 		}
 	}
 	slices.Sort(names)
-	if want := sortedKeys(policyIndex); !slices.Equal(names, want) {
+	if want := sortedKeys(policy.PolicyIndex); !slices.Equal(names, want) {
 		t.Errorf("fields %v, stored %v", names, want)
 	}
 }

@@ -214,7 +214,7 @@ func (c *simConsumer) answer(data map[string]any) (simAnswer, bool) {
 		c.w.fail("%s can not use the answer: ttl %v, rotation_period %v, last_vault_rotation %v", c.kind, data["ttl"], data["rotation_period"], data["last_vault_rotation"])
 		return simAnswer{}, false
 	}
-	if limit := c.w.terms(c.w.record()).bound(); sec(ttl) > max(limit, time.Second) {
+	if limit := c.w.terms(c.w.record()).Bound(); sec(ttl) > max(limit, time.Second) {
 		c.w.fail("%s is told to wait %d s, more than %s", c.kind, ttl, limit)
 		return simAnswer{}, false
 	}

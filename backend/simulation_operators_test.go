@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 const simDay = 24 * time.Hour
@@ -19,8 +20,8 @@ func (w *simWorld) choosePolicy() {
 	for {
 		w.policy = map[string]any{}
 		if w.dynamic {
-			w.policy["type"] = typeDynamic
-			w.policy["ttl"] = inSeconds(pick(w, time.Minute, 10*time.Minute, time.Hour, 12*time.Hour))
+			w.policy["type"] = policy.Dynamic
+			w.policy["ttl"] = policy.InSeconds(pick(w, time.Minute, 10*time.Minute, time.Hour, 12*time.Hour))
 		}
 		w.chooseCadence()
 		w.chooseGrace()
@@ -41,7 +42,7 @@ func (w *simWorld) choosePolicy() {
 	}
 	rec := w.record()
 	t := w.terms(rec)
-	distance := t.longest
+	distance := t.Longest
 	if distance == 0 {
 		distance = 10 * simDay
 	}
@@ -49,7 +50,7 @@ func (w *simWorld) choosePolicy() {
 	w.tick()
 	w.busy = w.now
 	w.busy = w.now.Add(time.Minute)
-	mean := pick(w, t.grace/4, t.grace, distance/3, distance, 5*distance)
+	mean := pick(w, t.Grace/4, t.Grace, distance/3, distance, 5*distance)
 	w.at(w.busy, func() { w.disturb(mean + 10*time.Second) })
 }
 
@@ -57,26 +58,26 @@ func (w *simWorld) chooseCadence() {
 	switch kind := w.rng.Float64(); {
 	case w.dynamic && kind < 0.5:
 	case kind < 0.7:
-		w.policy["rotation_period"] = inSeconds(pick(w, time.Minute, 90*time.Second, 5*time.Minute, 17*time.Minute, time.Hour, 6*time.Hour,
+		w.policy["rotation_period"] = policy.InSeconds(pick(w, time.Minute, 90*time.Second, 5*time.Minute, 17*time.Minute, time.Hour, 6*time.Hour,
 			simDay, 7*simDay, 30*simDay, 90*simDay))
 	default:
 		w.policy["rotation_schedule"] = pick(w, "*/5 * * * *", "0 * * * *", "CRON_TZ=Europe/Berlin 30 2 * * *", "0 9 * * 1-5",
 			"CRON_TZ=America/New_York 0 0 1 * *", "15 4 1,15 * *", "0 0 * * 0")
 	}
 	if w.chance(0.3) {
-		w.policy["rotation_jitter"] = inSeconds(pick(w, 10*time.Second, time.Minute, time.Hour, simDay))
+		w.policy["rotation_jitter"] = policy.InSeconds(pick(w, 10*time.Second, time.Minute, time.Hour, simDay))
 	}
 }
 
 func (w *simWorld) chooseGrace() {
 	if w.chance(0.7) {
-		w.policy["grace_period"] = inSeconds(pick(w, 10*time.Second, 30*time.Second, time.Minute, 10*time.Minute, time.Hour, simDay, 7*simDay, 30*simDay))
+		w.policy["grace_period"] = policy.InSeconds(pick(w, 10*time.Second, 30*time.Second, time.Minute, 10*time.Minute, time.Hour, simDay, 7*simDay, 30*simDay))
 	}
 	if !w.dynamic && w.chance(0.5) {
-		w.policy["refresh_interval"] = inSeconds(pick(w, time.Second, 30*time.Second, time.Minute, time.Hour, simDay, 30*simDay))
+		w.policy["refresh_interval"] = policy.InSeconds(pick(w, time.Second, 30*time.Second, time.Minute, time.Hour, simDay, 30*simDay))
 	}
 	if w.chance(0.15) {
-		w.policy["max_grace_period"] = inSeconds(pick(w, time.Hour, simDay, 30*simDay))
+		w.policy["max_grace_period"] = policy.InSeconds(pick(w, time.Hour, simDay, 30*simDay))
 	}
 }
 
@@ -86,11 +87,11 @@ func (w *simWorld) chooseGrace() {
 func (w *simWorld) giveTTL() {
 	rec := w.record()
 	t := w.terms(rec)
-	if t.cadence == nil || t.lead < 3*time.Minute {
+	if t.Cadence == nil || t.Lead < 3*time.Minute {
 		return
 	}
-	lead := keyring.Lead(defaultStageAhead, t.shortest)
-	ttl := inSeconds(t.longest + rec.Policy.RotationJitter.duration() + lead + t.maxGrace)
+	lead := keyring.Lead(defaultStageAhead, t.Shortest)
+	ttl := policy.InSeconds(t.Longest + rec.Policy.RotationJitter.Duration() + lead + t.MaxGrace)
 	if _, text := w.request(w.server, logical.UpdateOperation, "roles/r", map[string]any{"ttl": ttl}); text != "" {
 		w.fail("the least ttl, %d: %s", ttl, text)
 		return
@@ -101,7 +102,7 @@ func (w *simWorld) giveTTL() {
 }
 
 func (w *simWorld) setGrace() {
-	w.graces = append(w.graces, simGrace{w.now, w.terms(w.record()).grace})
+	w.graces = append(w.graces, simGrace{w.now, w.terms(w.record()).Grace})
 }
 
 // act sends an operator's request; a refusal is an answer like any other.
@@ -155,7 +156,7 @@ func (w *simWorld) rotateLater(wait time.Duration) {
 	if p := w.record().Ring.Pending(w.serverNow()); p != nil && !p.Activate.IsZero() && p.Activate.Before(at) {
 		return // the one before ends when the pending one would have ended it
 	}
-	w.rotate(map[string]any{"activate_at": fmt.Sprint(inSeconds(wait))})
+	w.rotate(map[string]any{"activate_at": fmt.Sprint(policy.InSeconds(wait))})
 }
 
 // update changes the policy. What the rules refuse stays as it was.
@@ -169,7 +170,7 @@ func (w *simWorld) update() {
 		w.chooseGrace()
 	}
 	if w.dynamic && w.chance(0.5) {
-		w.policy["ttl"] = inSeconds(pick(w, time.Minute, 10*time.Minute, time.Hour, 12*time.Hour))
+		w.policy["ttl"] = policy.InSeconds(pick(w, time.Minute, 10*time.Minute, time.Hour, 12*time.Hour))
 	}
 	change := map[string]any{}
 	for name, v := range w.policy {

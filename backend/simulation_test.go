@@ -153,7 +153,7 @@ func (w *simWorld) quietUntil() time.Time {
 		}
 	}
 	consider(rec.Due)
-	consider(rec.Next.Add(-w.terms(rec).lead))
+	consider(rec.Next.Add(-w.terms(rec).Lead))
 	for i := range rec.Ring.Versions {
 		v := &rec.Ring.Versions[i]
 		consider(v.Activate)

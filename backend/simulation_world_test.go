@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // simWorld is one role and all who have to do with it.
@@ -127,12 +129,12 @@ func (w *simWorld) record() *roleRecord {
 	return rec
 }
 
-func (w *simWorld) terms(rec *roleRecord) terms {
+func (w *simWorld) terms(rec *roleRecord) policy.Terms {
 	lim, err := w.server.limits(context.Background(), w.storage)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	t, err := rec.Policy.terms(rec.ID, rec.Type, lim)
+	t, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // Defaults of the mount's config.
@@ -22,23 +24,25 @@ const (
 // configRecord is the mount's config. A nil pointer was never written or was
 // reset: its default holds.
 type configRecord struct {
-	Schema                int      `json:"schema"`
-	RotationPaused        bool     `json:"rotation_paused,omitempty"`
-	MaxRotationsPerSecond *int     `json:"max_rotations_per_second,omitempty"` // 0: no limit
-	StageAhead            *seconds `json:"stage_ahead,omitempty"`
-	DeleteRecovery        *seconds `json:"delete_recovery,omitempty"` // 0: none
-	MaxLeakActions        *int     `json:"max_leak_actions,omitempty"`
-	TrustReportedUsage    bool     `json:"trust_reported_usage,omitempty"`
-	AllowWeakImports      bool     `json:"allow_weak_imports,omitempty"`
-	CacheSize             *int     `json:"cache_size,omitempty"` // records of each kind
+	Schema                int             `json:"schema"`
+	RotationPaused        bool            `json:"rotation_paused,omitempty"`
+	MaxRotationsPerSecond *int            `json:"max_rotations_per_second,omitempty"` // 0: no limit
+	StageAhead            *policy.Seconds `json:"stage_ahead,omitempty"`
+	DeleteRecovery        *policy.Seconds `json:"delete_recovery,omitempty"` // 0: none
+	MaxLeakActions        *int            `json:"max_leak_actions,omitempty"`
+	TrustReportedUsage    bool            `json:"trust_reported_usage,omitempty"`
+	AllowWeakImports      bool            `json:"allow_weak_imports,omitempty"`
+	CacheSize             *int            `json:"cache_size,omitempty"` // records of each kind
 }
 
 func (c *configRecord) schema() int { return c.Schema }
 
-func (c *configRecord) stageAhead() time.Duration { return orDefault(c.StageAhead, defaultStageAhead) }
+func (c *configRecord) stageAhead() time.Duration {
+	return policy.OrDefault(c.StageAhead, defaultStageAhead)
+}
 
 func (c *configRecord) deleteRecovery() time.Duration {
-	return orDefault(c.DeleteRecovery, defaultDeleteRecovery)
+	return policy.OrDefault(c.DeleteRecovery, defaultDeleteRecovery)
 }
 
 func (c *configRecord) maxRotations() int {
@@ -96,14 +100,14 @@ func (b *backend) applyConfig(cfg *configRecord) {
 }
 
 // limits is what the mount says about the roles in it.
-func (b *backend) limits(ctx context.Context, s logical.Storage) (limits, error) {
+func (b *backend) limits(ctx context.Context, s logical.Storage) (policy.Limits, error) {
 	cfg, err := b.config(ctx, s)
 	if err != nil {
-		return limits{}, err
+		return policy.Limits{}, err
 	}
-	return limits{
-		stageAhead: cfg.stageAhead(),
-		leases:     b.leaseTTLs,
+	return policy.Limits{
+		StageAhead: cfg.stageAhead(),
+		Leases:     b.leaseTTLs,
 	}, nil
 }
 

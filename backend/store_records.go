@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // What is stored. A record is never a response: replies are built from
@@ -32,8 +33,8 @@ type roleRecord struct {
 	// Seq counts the commits.
 	Seq int64 `json:"seq"`
 
-	Policy policy       `json:"policy"`
-	Ring   keyring.Ring `json:"ring"`
+	Policy policy.Policy `json:"policy"`
+	Ring   keyring.Ring  `json:"ring"`
 	// Next is the next planned activation after the pending version's; zero
 	// without automatic rotation.
 	Next time.Time `json:"next,omitzero"`
@@ -47,7 +48,7 @@ type roleRecord struct {
 	Promise promise `json:"promise,omitzero"`
 	// LeaseTTL is the longest lease ttl of a dynamic role that was in force
 	// since the rotation before.
-	LeaseTTL seconds `json:"lease_ttl,omitempty"`
+	LeaseTTL policy.Seconds `json:"lease_ttl,omitempty"`
 	// LeaseUntil is until when leases of a ttl that was shortened may be out.
 	LeaseUntil time.Time `json:"lease_until,omitzero"`
 
@@ -65,8 +66,8 @@ type roleRecord struct {
 // promise says that some reader may have been told to come back only after TTL
 // seconds, until the time given.
 type promise struct {
-	TTL   seconds   `json:"ttl"`
-	Until time.Time `json:"until"`
+	TTL   policy.Seconds `json:"ttl"`
+	Until time.Time      `json:"until"`
 }
 
 // historyEntry is one transition of a role: what, when, by whom, why. It never
@@ -129,17 +130,17 @@ type keyRecord struct {
 	Issued  time.Time `json:"issued,omitzero"`
 	Expires time.Time `json:"expires,omitzero"`
 	// ExpiredSeen marks an expiry that the end of the lease came across.
-	ExpiredSeen bool      `json:"expired_seen,omitempty"`
-	RevokedAt   time.Time `json:"revoked_at,omitzero"`
-	Revoked     string    `json:"revoked,omitempty"` // why
-	Scopes      []string  `json:"scopes,omitempty"`
-	Narrowed    bool      `json:"narrowed,omitempty"` // Scopes holds even if empty
-	TTL         seconds   `json:"ttl,omitempty"`      // asked for at issue; 0: the role's
-	Label       string    `json:"label,omitempty"`
-	EntityID    string    `json:"entity_id,omitempty"`
-	Display     string    `json:"display_name,omitempty"`
-	Reported    time.Time `json:"reported,omitzero"`
-	Cap         time.Time `json:"cap,omitzero"`
+	ExpiredSeen bool           `json:"expired_seen,omitempty"`
+	RevokedAt   time.Time      `json:"revoked_at,omitzero"`
+	Revoked     string         `json:"revoked,omitempty"` // why
+	Scopes      []string       `json:"scopes,omitempty"`
+	Narrowed    bool           `json:"narrowed,omitempty"` // Scopes holds even if empty
+	TTL         policy.Seconds `json:"ttl,omitempty"`      // asked for at issue; 0: the role's
+	Label       string         `json:"label,omitempty"`
+	EntityID    string         `json:"entity_id,omitempty"`
+	Display     string         `json:"display_name,omitempty"`
+	Reported    time.Time      `json:"reported,omitzero"`
+	Cap         time.Time      `json:"cap,omitzero"`
 	// LeakRotated: the one replacement that a report may cause has happened.
 	LeakRotated bool `json:"leak_rotated,omitempty"`
 }

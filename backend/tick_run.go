@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/time/rate"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 const (
@@ -36,7 +38,7 @@ type tick struct {
 	s      logical.Storage
 	now    time.Time
 	config *configRecord
-	lim    limits
+	lim    policy.Limits
 	pace   *rate.Limiter
 
 	mu         sync.Mutex

@@ -84,7 +84,7 @@ func (t *tick) judge(ctx context.Context, e dueEntry) dueJob {
 	if err != nil || rec == nil {
 		return job
 	}
-	terms, err := rec.Policy.terms(rec.ID, rec.Type, t.lim)
+	terms, err := rec.Policy.Effective(rec.ID, rec.Type, t.lim)
 	if err != nil {
 		return job
 	}

@@ -6,6 +6,8 @@ import (
 	"context"
 	"strings"
 	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // problems removes from the index the roles that are gone, and those that have
@@ -45,7 +47,7 @@ func (r *tidyRun) attention(ctx context.Context) (bool, error) {
 			return err
 		}
 		if role != nil {
-			t, err := role.Policy.terms(role.ID, role.Type, r.tick.lim)
+			t, err := role.Policy.Effective(role.ID, role.Type, r.tick.lim)
 			// attended: commits rely on the entry as long as the record says so.
 			if err != nil || attended(role) || r.b.notable(role, t, r.b.now(role.Committed)) {
 				return err
@@ -57,7 +59,7 @@ func (r *tidyRun) attention(ctx context.Context) (bool, error) {
 
 // notable: the role belongs into the index of problems, for a reason that may
 // have come without a commit.
-func (b *backend) notable(rec *roleRecord, t terms, now time.Time) bool {
+func (b *backend) notable(rec *roleRecord, t policy.Terms, now time.Time) bool {
 	return len(troubles(rec, now)) > 0 || b.overdue(rec, t, now) != "" || b.clockProblem(rec.Committed) != ""
 }
 
@@ -218,7 +220,7 @@ func (r *tidyRun) roles(ctx context.Context) (bool, error) {
 
 // misfiled: the calendar or the index of problems may lack the role.
 func (r *tidyRun) misfiled(ctx context.Context, rec *roleRecord) (bool, error) {
-	t, err := rec.Policy.terms(rec.ID, rec.Type, r.tick.lim)
+	t, err := rec.Policy.Effective(rec.ID, rec.Type, r.tick.lim)
 	if err != nil {
 		return false, err
 	}
@@ -239,7 +241,7 @@ func (r *tidyRun) misfiled(ctx context.Context, rec *roleRecord) (bool, error) {
 
 // fileRole puts the role where it is missing. The caller holds its lock.
 func (r *tidyRun) fileRole(ctx context.Context, rec *roleRecord) error {
-	t, err := rec.Policy.terms(rec.ID, rec.Type, r.tick.lim)
+	t, err := rec.Policy.Effective(rec.ID, rec.Type, r.tick.lim)
 	if err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func (m *testMount) leftovers() (found []string) {
 		case rolePrefix:
 			var rec roleRecord
 			s.decode(path, &rec)
-			terms, err := rec.Policy.terms(rec.ID, rec.Type, lim)
+			terms, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
 			if err != nil {
 				m.t.Fatal(err)
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // verifyOne answers one question. It never writes.
@@ -190,7 +191,7 @@ func admits(role *roleRecord, cidrs []netip.Prefix, remote string) bool {
 	if len(role.Policy.AllowedCIDRs) == 0 {
 		return true
 	}
-	addr, ok := parseRemote(remote)
+	addr, ok := policy.ParseRemote(remote)
 	if !ok {
 		return false
 	}

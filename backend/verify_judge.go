@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // question is what one verification asks.
@@ -64,7 +65,7 @@ func judge(key *keyRecord, role *roleRecord, scopes []string, cidrs []netip.Pref
 		return codeNotFound, st
 	case role.Policy.Disabled:
 		return codeDisabled, st
-	case !scopesCover(scopes, q.scopes):
+	case !policy.ScopesCover(scopes, q.scopes):
 		return codeScope, st
 	case !admits(role, cidrs, q.remoteAddr):
 		return codeIP, st

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // keyView is what verification needs of a key and its role, made ready once
@@ -97,7 +99,7 @@ func newRoleView(role *roleRecord) *roleView {
 		metadata = map[string]string{}
 	}
 	return &roleView{
-		path: rolePath(role.Name), rec: role, cidrs: parseCIDRs(role.Policy.AllowedCIDRs), name: role.Name, id: role.ID,
+		path: rolePath(role.Name), rec: role, cidrs: policy.ParseNetworks(role.Policy.AllowedCIDRs), name: role.Name, id: role.ID,
 		metadata: metadata, rateLimit: role.Policy.RateLimit, scopes: orEmpty(role.Policy.Scopes),
 	}
 }

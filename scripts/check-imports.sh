@@ -25,6 +25,10 @@ bad=$(echo "$imports" | awk -v m="$module" -v sdk="$sdk" '
 			report("internal packages know neither backend nor the SDK")
 		if (!$3 && (under(pkg, "internal/keyring") || under(pkg, "internal/keyformat")) && imp ~ /^[^\/]*\./)
 			report("the standard library only")
+		if (!$3 && (under(pkg, "internal/policy") || under(pkg, "internal/usage")) && imp ~ /^[^\/]*\./ &&
+			!under(imp, "internal/refusal") && !under(imp, "internal/keyring") && !under(imp, "internal/keyformat") &&
+			!(under(pkg, "internal/policy") && imp == "github.com/robfig/cron/v3"))
+			report("refusal, keyring and keyformat only, and policy the parser of schedules")
 		if ((under(pkg, "edge") || under(pkg, "client")) && forbidden)
 			report("what others import brings neither backend nor the SDK with it")
 		if (under(pkg, "acceptance") && under(imp, "backend"))

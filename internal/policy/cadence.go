@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-package backend
+package policy
 
 import (
 	"errors"
@@ -18,25 +18,25 @@ import (
 // cadence says when a role rotates by itself.
 type cadence interface {
 	// first is the first activation after from, jitter included.
-	first(from time.Time, jitter time.Duration) time.Time
+	First(from time.Time, jitter time.Duration) time.Time
 	// after is the one that follows the activation planned at planned, which
 	// happens then or, if that is over, at at.
-	after(planned, at time.Time, jitter time.Duration) time.Time
+	After(planned, at time.Time, jitter time.Duration) time.Time
 	// distance is the time between the neighbouring activations around at.
-	distance(at time.Time, jitter time.Duration) time.Duration
+	Distance(at time.Time, jitter time.Duration) time.Duration
 }
 
 type periodCadence time.Duration
 
-func (p periodCadence) first(from time.Time, jitter time.Duration) time.Time {
+func (p periodCadence) First(from time.Time, jitter time.Duration) time.Time {
 	return from.Add(time.Duration(p) + jitter)
 }
 
-func (p periodCadence) after(planned, at time.Time, _ time.Duration) time.Time {
+func (p periodCadence) After(planned, at time.Time, _ time.Duration) time.Time {
 	return keyring.NextPeriod(planned, at, time.Duration(p))
 }
 
-func (p periodCadence) distance(time.Time, time.Duration) time.Duration { return time.Duration(p) }
+func (p periodCadence) Distance(time.Time, time.Duration) time.Duration { return time.Duration(p) }
 
 // scheduleCadence is a cron expression of five fields.
 type scheduleCadence struct {
@@ -44,20 +44,20 @@ type scheduleCadence struct {
 	longest, shortest time.Duration
 }
 
-func (s *scheduleCadence) first(from time.Time, jitter time.Duration) time.Time {
+func (s *scheduleCadence) First(from time.Time, jitter time.Duration) time.Time {
 	return s.next(from.Add(-jitter)).Add(jitter)
 }
 
-func (s *scheduleCadence) after(planned, at time.Time, jitter time.Duration) time.Time {
+func (s *scheduleCadence) After(planned, at time.Time, jitter time.Duration) time.Time {
 	if at.Before(planned) {
 		at = planned
 	}
-	return s.first(at, jitter)
+	return s.First(at, jitter)
 }
 
-func (s *scheduleCadence) distance(at time.Time, jitter time.Duration) time.Duration {
-	next := s.first(at, jitter)
-	return s.first(next, jitter).Sub(next)
+func (s *scheduleCadence) Distance(at time.Time, jitter time.Duration) time.Duration {
+	next := s.First(at, jitter)
+	return s.First(next, jitter).Sub(next)
 }
 
 // next is the first activation after from; zero if none comes in five years.

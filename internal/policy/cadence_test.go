@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-package backend
+package policy
 
 import (
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
-
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 func at(t *testing.T, text string) time.Time {
@@ -73,11 +71,11 @@ func TestScheduleActivations(t *testing.T) {
 	} {
 		s, now := schedule(t, c.expr), at(t, c.from)
 		for _, want := range c.want {
-			next := s.first(now, 0)
+			next := s.First(now, 0)
 			if !next.Equal(at(t, want)) {
 				t.Errorf("%s after %s: %s, want %s", c.expr, now, next, want)
 			}
-			if again := s.first(next.Add(-time.Second), 0); !again.Equal(next) {
+			if again := s.First(next.Add(-time.Second), 0); !again.Equal(next) {
 				t.Errorf("%s: %s from afar, %s from near", c.expr, next, again)
 			}
 			now = next
@@ -136,22 +134,22 @@ func TestScheduleRefusals(t *testing.T) {
 func TestJitterShiftsThePhaseOnly(t *testing.T) {
 	s := schedule(t, "0 3 * * *")
 	const jitter = 2 * time.Hour
-	first := s.first(at(t, "2026-03-02T04:00:00Z"), jitter)
+	first := s.First(at(t, "2026-03-02T04:00:00Z"), jitter)
 	if want := at(t, "2026-03-02T05:00:00Z"); !first.Equal(want) {
 		t.Errorf("first: %s, want %s", first, want)
 	}
-	if next, want := s.after(first, first, jitter), at(t, "2026-03-03T05:00:00Z"); !next.Equal(want) {
+	if next, want := s.After(first, first, jitter), at(t, "2026-03-03T05:00:00Z"); !next.Equal(want) {
 		t.Errorf("next: %s, want %s", next, want)
 	}
-	if d := s.distance(first, jitter); d != 24*time.Hour {
+	if d := s.Distance(first, jitter); d != 24*time.Hour {
 		t.Errorf("distance: %s", d)
 	}
 	p := periodCadence(time.Hour)
-	first = p.first(at(t, "2026-03-02T04:00:00Z"), 5*time.Minute)
+	first = p.First(at(t, "2026-03-02T04:00:00Z"), 5*time.Minute)
 	if want := at(t, "2026-03-02T05:05:00Z"); !first.Equal(want) {
 		t.Errorf("first: %s, want %s", first, want)
 	}
-	if next, want := p.after(first, first, 5*time.Minute), at(t, "2026-03-02T06:05:00Z"); !next.Equal(want) {
+	if next, want := p.After(first, first, 5*time.Minute), at(t, "2026-03-02T06:05:00Z"); !next.Equal(want) {
 		t.Errorf("next: %s, want %s", next, want)
 	}
 }
@@ -167,53 +165,16 @@ func TestScheduleProperties(t *testing.T) {
 		expr := rapid.SampledFrom(zones).Draw(rt, "zone") + rapid.SampledFrom(exprs).Draw(rt, "expr")
 		s := schedule(t, expr)
 		from := scheduleEpoch.Add(time.Duration(rapid.Int64Range(0, 4*366*86400).Draw(rt, "from")) * time.Second)
-		a := s.first(from, 0)
-		b := s.first(a, 0)
+		a := s.First(from, 0)
+		b := s.First(a, 0)
 		if !a.After(from) || !b.After(a) {
 			rt.Fatalf("%s from %s: %s, then %s", expr, from, a, b)
 		}
-		if mid := from.Add(a.Sub(from) / 2); !s.first(mid, 0).Equal(a) {
-			rt.Fatalf("%s: %s from %s, %s from %s", expr, a, from, s.first(mid, 0), mid)
+		if mid := from.Add(a.Sub(from) / 2); !s.First(mid, 0).Equal(a) {
+			rt.Fatalf("%s: %s from %s, %s from %s", expr, a, from, s.First(mid, 0), mid)
 		}
 		if d := b.Sub(a); d > s.longest || d < s.shortest {
 			rt.Fatalf("%s: %s to %s is %s, measured %s to %s", expr, a, b, d, s.shortest, s.longest)
 		}
 	})
-}
-
-// The shift is a fixed part of the jitter, the role's own.
-func TestRolesAreSpreadByTheirID(t *testing.T) {
-	m := newMount(t)
-	const period, jitter = 10 * time.Hour, 2 * time.Hour
-	shifts := map[time.Duration]bool{}
-	for _, name := range []string{"a", "b", "c", "d"} {
-		m.write("roles/"+name, map[string]any{"rotation_period": "10h", "rotation_jitter": "2h"})
-		rec, err := getRecord[roleRecord](t.Context(), m.storage, rolePath(name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		shift := rec.Next.Sub(m.clock.Now()) - period
-		if shift < 0 || shift >= jitter || shift != keyring.Jitter(rec.ID, jitter) {
-			t.Errorf("%s: shifted by %s", name, shift)
-		}
-		shifts[shift] = true
-	}
-	if len(shifts) < 2 {
-		t.Errorf("all shifted alike: %v", shifts)
-	}
-}
-
-// A stage_ahead that was raised later shortens a role's staging rather than its
-// keys' overlap.
-func TestStagingFitsTheTTL(t *testing.T) {
-	m := newMount(t)
-	m.write("roles/a", map[string]any{"rotation_period": 3600, "grace_period": 60, "ttl": 3600 + 600 + 60})
-	m.write("config", map[string]any{"stage_ahead": "30m"})
-	for range 4 * 60 {
-		m.run(time.Minute)
-		m.expectVerdict(m.read("creds/a")["api_key"], "VALID")
-	}
-	if v := number(t, m.read("creds/a")["version"]); v != 5 {
-		t.Errorf("version %d", v)
-	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-package backend
+package policy
 
 import (
 	"encoding/json"
@@ -24,10 +24,10 @@ const (
 
 // policyCheck judges what a policy would become against what it is.
 type policyCheck struct {
-	new   *policy
+	new   *Policy
 	typ   string
-	lim   limits
-	terms terms // of new
+	lim   Limits
+	terms Terms // of new
 	// before and after are the policies as readers see them; before is nil for a
 	// role that is being created.
 	before, after map[string]any
@@ -57,26 +57,26 @@ var policyRules = []policyRule{
 
 // checkPolicy refuses a policy that breaks a rule between its fields. old is nil
 // for a role that is being created.
-func checkPolicy(old, p *policy, roleID, typ string, lim limits) error {
-	t, err := p.terms(roleID, typ, lim)
+func Check(old, p *Policy, roleID, typ string, lim Limits) error {
+	t, err := p.Effective(roleID, typ, lim)
 	if err != nil {
 		return fmt.Errorf("reading the policy: %w", err)
 	}
-	c := &policyCheck{new: p, typ: typ, lim: lim, terms: t, after: p.show(t)}
+	c := &policyCheck{new: p, typ: typ, lim: lim, terms: t, after: p.Show(t)}
 	if old != nil {
-		was, err := old.terms(roleID, typ, lim)
+		was, err := old.Effective(roleID, typ, lim)
 		if err != nil {
 			return fmt.Errorf("reading the policy: %w", err)
 		}
-		c.before = old.show(was)
+		c.before = old.Show(was)
 	}
 	// What these two refuse does not show: the schedule hides the period, and the
 	// grace a shorter maximum.
 	if err := checkExclusive(old, p); err != nil {
 		return err
 	}
-	if n := p.MaxGracePeriod; n != nil && n.duration() < t.grace {
-		return refusal.New("max_grace_period", *n, fmt.Sprintf("must be at least grace_period, which is %d", inSeconds(t.grace)), "raise it or lower grace_period")
+	if n := p.MaxGracePeriod; n != nil && n.Duration() < t.Grace {
+		return refusal.New("max_grace_period", *n, fmt.Sprintf("must be at least grace_period, which is %d", InSeconds(t.Grace)), "raise it or lower grace_period")
 	}
 	for _, rule := range policyRules {
 		for _, field := range rule.fields {
@@ -106,9 +106,9 @@ func (c *policyCheck) changed(field string) bool {
 
 // policyIndex finds a field of a policy by the name it is stored and answered
 // under.
-var policyIndex = func() map[string]int {
+var PolicyIndex = func() map[string]int {
 	index := map[string]int{}
-	t := reflect.TypeFor[policy]()
+	t := reflect.TypeFor[Policy]()
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 		index[name] = i
@@ -117,13 +117,13 @@ var policyIndex = func() map[string]int {
 }()
 
 // sameField: the field is stored alike in both.
-func sameField(name string, a, b *policy) bool {
-	i := policyIndex[name]
+func SameField(name string, a, b *Policy) bool {
+	i := PolicyIndex[name]
 	return reflect.DeepEqual(reflect.ValueOf(a).Elem().Field(i).Interface(), reflect.ValueOf(b).Elem().Field(i).Interface())
 }
 
 func checkStaticOnly(c *policyCheck, field string) error {
-	if c.typ == typeStatic && c.new.MaxTTL != nil && *c.new.MaxTTL != 0 {
+	if c.typ == Static && c.new.MaxTTL != nil && *c.new.MaxTTL != 0 {
 		return refusal.New(field, *c.new.MaxTTL, "a static role's key has no lease to renew", "leave it out, or use ttl")
 	}
 	return nil
@@ -131,53 +131,53 @@ func checkStaticOnly(c *policyCheck, field string) error {
 
 func checkRefresh(c *policyCheck, field string) error {
 	switch {
-	case c.typ == typeDynamic && c.terms.refresh != defaultRefreshInterval:
+	case c.typ == Dynamic && c.terms.Refresh != defaultRefreshInterval:
 		return refusal.New(field, *c.new.RefreshInterval, "a dynamic role's readers renew a lease instead", "leave it out")
-	case c.terms.refresh > maxRefresh:
-		return refusal.New(field, *c.new.RefreshInterval, fmt.Sprintf("must be from 1 to %d seconds", inSeconds(maxRefresh)), "give a shorter one")
+	case c.terms.Refresh > maxRefresh:
+		return refusal.New(field, *c.new.RefreshInterval, fmt.Sprintf("must be from 1 to %d seconds", InSeconds(maxRefresh)), "give a shorter one")
 	}
 	return nil
 }
 
 func checkReveal(c *policyCheck, field string) error {
-	if c.typ == typeDynamic && c.terms.reveal != revealAlways {
-		return refusal.New(field, c.terms.reveal, "a dynamic role's key is handed out once anyway", "leave it out")
+	if c.typ == Dynamic && c.terms.Reveal != revealAlways {
+		return refusal.New(field, c.terms.Reveal, "a dynamic role's key is handed out once anyway", "leave it out")
 	}
 	return nil
 }
 
 func checkLeakGrace(c *policyCheck, field string) error {
-	if c.terms.leakGrace > maxLeak {
-		return refusal.New(field, inSeconds(c.terms.leakGrace), fmt.Sprintf("must be at most %d seconds", inSeconds(maxLeak)), "give a shorter one")
+	if c.terms.LeakGrace > maxLeak {
+		return refusal.New(field, InSeconds(c.terms.LeakGrace), fmt.Sprintf("must be at most %d seconds", InSeconds(maxLeak)), "give a shorter one")
 	}
 	return nil
 }
 
 func checkLeaseTTL(c *policyCheck, field string) error {
-	if c.typ != typeDynamic || c.new.TTL == nil {
+	if c.typ != Dynamic || c.new.TTL == nil {
 		return nil
 	}
-	_, most := c.lim.leases()
+	_, most := c.lim.Leases()
 	switch ttl := *c.new.TTL; {
 	case ttl == 0:
 		return refusal.New(field, ttl, "a lease has a lifetime", "give at least 1 second, or leave it out for the default")
-	case most > 0 && ttl.duration() > most:
-		return refusal.New(field, ttl, fmt.Sprintf("must be at most %d seconds, the mount's maximum", inSeconds(most)), "give a shorter one, or tune the mount's max_lease_ttl")
+	case most > 0 && ttl.Duration() > most:
+		return refusal.New(field, ttl, fmt.Sprintf("must be at most %d seconds, the mount's maximum", InSeconds(most)), "give a shorter one, or tune the mount's max_lease_ttl")
 	}
 	return nil
 }
 
 func checkMaxTTL(c *policyCheck, field string) error {
-	if c.typ != typeDynamic || c.new.MaxTTL == nil {
+	if c.typ != Dynamic || c.new.MaxTTL == nil {
 		return nil
 	}
-	_, most := c.lim.leases()
+	_, most := c.lim.Leases()
 	longest := *c.new.MaxTTL
 	switch {
 	case longest == 0:
 		return refusal.New(field, longest, "a lease has an end", "give at least 1 second, or leave it out for the mount's maximum")
-	case field == "max_ttl" && most > 0 && longest.duration() > most:
-		return refusal.New(field, longest, fmt.Sprintf("must be at most %d seconds, the mount's maximum", inSeconds(most)), "give a shorter one, or tune the mount's max_lease_ttl")
+	case field == "max_ttl" && most > 0 && longest.Duration() > most:
+		return refusal.New(field, longest, fmt.Sprintf("must be at most %d seconds, the mount's maximum", InSeconds(most)), "give a shorter one, or tune the mount's max_lease_ttl")
 	case c.new.TTL != nil && *c.new.TTL > longest && field == "ttl":
 		return refusal.New(field, *c.new.TTL, fmt.Sprintf("must be at most max_ttl, which is %d", longest), "lower it or raise max_ttl")
 	case c.new.TTL != nil && *c.new.TTL > longest:
@@ -187,17 +187,17 @@ func checkMaxTTL(c *policyCheck, field string) error {
 }
 
 func checkPeriod(c *policyCheck, field string) error {
-	if p := c.new.RotationPeriod; p != nil && *p != 0 && p.duration() < minPeriod {
+	if p := c.new.RotationPeriod; p != nil && *p != 0 && p.Duration() < minPeriod {
 		return refusal.New(field, *p, "must be 0 (only by hand) or at least 60 seconds", "give a longer one")
 	}
 	return nil
 }
 
-func checkExclusive(old, p *policy) error {
+func checkExclusive(old, p *Policy) error {
 	if p.RotationSchedule == "" || p.RotationPeriod == nil || *p.RotationPeriod == 0 {
 		return nil
 	}
-	if old != nil && sameField("rotation_period", old, p) {
+	if old != nil && SameField("rotation_period", old, p) {
 		return refusal.New("rotation_schedule", p.RotationSchedule, fmt.Sprintf("is exclusive with rotation_period, which is %d", *p.RotationPeriod),
 			"write rotation_period=0 with it, or leave it out")
 	}
@@ -206,41 +206,41 @@ func checkExclusive(old, p *policy) error {
 }
 
 func checkJitter(c *policyCheck, _ string) error {
-	jitter := c.new.RotationJitter.duration()
-	if jitter == 0 || c.terms.cadence == nil || 4*jitter < c.terms.shortest {
+	jitter := c.new.RotationJitter.Duration()
+	if jitter == 0 || c.terms.Cadence == nil || 4*jitter < c.terms.Shortest {
 		return nil
 	}
 	return refusal.New("rotation_jitter", c.new.RotationJitter,
-		fmt.Sprintf("must be less than a quarter of the distance between activations, which is %d seconds", inSeconds(c.terms.shortest)), "give a shorter one")
+		fmt.Sprintf("must be less than a quarter of the distance between activations, which is %d seconds", InSeconds(c.terms.Shortest)), "give a shorter one")
 }
 
 func checkGrace(c *policyCheck, _ string) error {
-	return c.nineDistances("grace_period", c.terms.grace)
+	return c.nineDistances("grace_period", c.terms.Grace)
 }
 
 func checkMaxGrace(c *policyCheck, _ string) error {
-	return c.nineDistances("max_grace_period", c.terms.maxGrace)
+	return c.nineDistances("max_grace_period", c.terms.MaxGrace)
 }
 
 // nineDistances keeps at most ten versions alive at a time.
 func (c *policyCheck) nineDistances(field string, grace time.Duration) error {
-	if c.terms.cadence == nil || grace <= graceFactor*c.terms.shortest {
+	if c.terms.Cadence == nil || grace <= graceFactor*c.terms.Shortest {
 		return nil
 	}
-	return refusal.New(field, inSeconds(grace), fmt.Sprintf("must be at most nine distances between activations, %d seconds", inSeconds(graceFactor*c.terms.shortest)),
+	return refusal.New(field, InSeconds(grace), fmt.Sprintf("must be at most nine distances between activations, %d seconds", InSeconds(graceFactor*c.terms.Shortest)),
 		"give a shorter one, or rotate less often")
 }
 
 // checkStaticTTL makes sure that no version expires before its successor has
 // taken over and its readers have had their grace.
 func checkStaticTTL(c *policyCheck, field string) error {
-	if c.typ != typeStatic || c.terms.ttl == 0 || c.terms.cadence == nil {
+	if c.typ != Static || c.terms.Ttl == 0 || c.terms.Cadence == nil {
 		return nil
 	}
 	t := c.terms
-	lead := keyring.Lead(c.lim.stageAhead, t.shortest)
-	need := t.longest + c.new.RotationJitter.duration() + lead + t.maxGrace
-	if t.ttl >= need {
+	lead := keyring.Lead(c.lim.StageAhead, t.Shortest)
+	need := t.Longest + c.new.RotationJitter.Duration() + lead + t.MaxGrace
+	if t.Ttl >= need {
 		return nil
 	}
 	least := (need + time.Second - 1) / time.Second
@@ -248,6 +248,6 @@ func checkStaticTTL(c *policyCheck, field string) error {
 	if field != "ttl" {
 		todo = "raise ttl with it, or give a shorter " + field
 	}
-	return refusal.New("ttl", inSeconds(t.ttl), fmt.Sprintf("must be 0 (for ever) or at least %d seconds: "+
+	return refusal.New("ttl", InSeconds(t.Ttl), fmt.Sprintf("must be 0 (for ever) or at least %d seconds: "+
 		"the longest distance between activations, the jitter, the staging lead and the grace together", least), todo)
 }

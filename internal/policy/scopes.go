@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-package backend
+package policy
 
 import "strings"
 
@@ -17,16 +17,16 @@ func scopeCovers(have, want string) bool {
 }
 
 // scopesCover reports whether every wanted scope is covered.
-func scopesCover(have, want []string) bool {
+func ScopesCover(have, want []string) bool {
 	for _, w := range want {
-		if !anyCovers(have, w) {
+		if !AnyCovers(have, w) {
 			return false
 		}
 	}
 	return true
 }
 
-func anyCovers(have []string, want string) bool {
+func AnyCovers(have []string, want string) bool {
 	for _, h := range have {
 		if scopeCovers(h, want) {
 			return true
@@ -37,7 +37,7 @@ func anyCovers(have []string, want string) bool {
 
 // intersectScopes is what a key that was narrowed to own may do under a role
 // that allows role now, in own's order, then role's.
-func intersectScopes(role, own []string) []string {
+func IntersectScopes(role, own []string) []string {
 	out := []string{}
 	seen := map[string]bool{}
 	add := func(s string) {
@@ -47,12 +47,12 @@ func intersectScopes(role, own []string) []string {
 		}
 	}
 	for _, s := range own {
-		if anyCovers(role, s) {
+		if AnyCovers(role, s) {
 			add(s)
 		}
 	}
 	for _, s := range role {
-		if anyCovers(own, s) {
+		if AnyCovers(own, s) {
 			add(s)
 		}
 	}

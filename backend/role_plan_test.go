@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"testing"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+// The shift is a fixed part of the jitter, the role's own.
+func TestRolesAreSpreadByTheirID(t *testing.T) {
+	m := newMount(t)
+	const period, jitter = 10 * time.Hour, 2 * time.Hour
+	shifts := map[time.Duration]bool{}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		m.write("roles/"+name, map[string]any{"rotation_period": "10h", "rotation_jitter": "2h"})
+		rec, err := getRecord[roleRecord](t.Context(), m.storage, rolePath(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		shift := rec.Next.Sub(m.clock.Now()) - period
+		if shift < 0 || shift >= jitter || shift != keyring.Jitter(rec.ID, jitter) {
+			t.Errorf("%s: shifted by %s", name, shift)
+		}
+		shifts[shift] = true
+	}
+	if len(shifts) < 2 {
+		t.Errorf("all shifted alike: %v", shifts)
+	}
+}
+
+// A stage_ahead that was raised later shortens a role's staging rather than its
+// keys' overlap.
+func TestStagingFitsTheTTL(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": 3600, "grace_period": 60, "ttl": 3600 + 600 + 60})
+	m.write("config", map[string]any{"stage_ahead": "30m"})
+	for range 4 * 60 {
+		m.run(time.Minute)
+		m.expectVerdict(m.read("creds/a")["api_key"], "VALID")
+	}
+	if v := number(t, m.read("creds/a")["version"]); v != 5 {
+		t.Errorf("version %d", v)
+	}
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package policy
+
+import (
+	"time"
+)
+
+// Kind is what a field's value is.
+type Kind uint8
+
+// The kinds of fields, and the Go type in which a value reaches set.
+const (
+	Text     Kind = iota // string
+	Choice               // string, one of choices
+	List                 // []string
+	Map                  // map[string]string
+	Switch               // bool
+	Duration             // int, whole seconds
+	Number               // float64
+)
+
+// policyField is one field of a role's policy: how it is documented, taken from
+// a request, reset and shown.
+type Field struct {
+	Name    string
+	Kind    Kind
+	About   string   // the field's documentation
+	Def     any      // the default as it is documented; nil where it depends on more
+	Choices []string // of a Choice
+	// clears says that the empty text, which is refused elsewhere, clears the field.
+	clears bool
+	// set takes the value in its kind's Go type and refuses what breaks the
+	// field's own rule. Rules between fields are checked afterwards.
+	set   func(p *Policy, v any) error
+	reset func(p *Policy)
+	show  func(p *Policy, t Terms) any
+}
+
+// policyFields lists them in the order in which refusals are looked for.
+var Fields = []Field{
+	{
+		Name:   "description",
+		clears: true,
+		Kind:   Text,
+		About:  "What the key is for; at most 512 characters.",
+		set:    setText("description", func(p *Policy) *string { return &p.Description }),
+		reset:  func(p *Policy) { p.Description = "" },
+		show:   func(p *Policy, _ Terms) any { return p.Description },
+	},
+	{
+		Name:   "owner",
+		clears: true,
+		Kind:   Text,
+		About:  "Whom to page about this key: a team, an address; at most 512 characters.",
+		set:    setText("owner", func(p *Policy) *string { return &p.Owner }),
+		reset:  func(p *Policy) { p.Owner = "" },
+		show:   func(p *Policy, _ Terms) any { return p.Owner },
+	},
+	{
+		Name:   "metadata",
+		clears: true,
+		Kind:   Map,
+		About: "Names and values that verify returns with a good key: at most 64, names of 64 and values of 512 characters at most. " +
+			"A create or update replaces the whole map; a patch merges into it, where null removes a name.",
+		set:   setMetadata,
+		reset: func(p *Policy) { p.Metadata = nil },
+		show:  func(p *Policy, _ Terms) any { return shownMap(p.Metadata) },
+	},
+	{
+		Name:   "scopes",
+		clears: true,
+		Kind:   List,
+		About: "What the key may be used for, in the order given: at most 128 such as orders:read, orders:* or *, each of 128 characters at most. " +
+			"Segments of A-Z a-z 0-9 . _ - are joined by colons; * stands for anything, as last segment only.",
+		set:   setScopes,
+		reset: func(p *Policy) { p.Scopes = nil },
+		show:  func(p *Policy, _ Terms) any { return append([]string{}, p.Scopes...) },
+	},
+	{
+		Name: "prefix",
+		Kind: Text, Def: defaultPrefix,
+		About: "First part of every key made from now on: parts of a lower-case letter and 1 to 15 lower-case letters or digits, " +
+			"joined by _, such as acme_live; at most 32 characters.",
+		set:   setPrefix,
+		reset: func(p *Policy) { p.Prefix = "" },
+		show:  func(_ *Policy, t Terms) any { return t.Prefix },
+	},
+	{
+		Name: "ttl",
+		Kind: Duration,
+		About: "How long one key may live. Static role: 0, the default, is for ever; with rotation on at least the longest distance between " +
+			"activations, the jitter, the staging lead and the grace together. Dynamic role: the TTL of a lease; default 1h, or the mount's default where that is shorter.",
+		set:   setSeconds("ttl", 0, func(p *Policy) **Seconds { return &p.TTL }),
+		reset: func(p *Policy) { p.TTL = nil },
+		show:  showTTL,
+	},
+	{
+		Name: "max_ttl",
+		Kind: Duration,
+		About: "How far renewals of a dynamic role's lease reach: at least ttl, at most the mount's maximum, which is the default. " +
+			"A static role has none (0).",
+		set:   setSeconds("max_ttl", 0, func(p *Policy) **Seconds { return &p.MaxTTL }),
+		reset: func(p *Policy) { p.MaxTTL = nil },
+		show:  showMaxTTL,
+	},
+	{
+		Name: "rotation_period",
+		Kind: Duration,
+		About: "Distance between automatic rotations: 0 (by hand only) or at least 60s; exclusive with rotation_schedule. " +
+			"Default: 2160h for a static role, 0 for a dynamic one. From 5 minutes up activations are exact to the second.",
+		set:   setSeconds("rotation_period", 0, func(p *Policy) **Seconds { return &p.RotationPeriod }),
+		reset: func(p *Policy) { p.RotationPeriod = nil },
+		show:  func(_ *Policy, t Terms) any { return InSeconds(t.period) },
+	},
+	{
+		Name:   "rotation_schedule",
+		clears: true,
+		Kind:   Text,
+		About: "When to rotate, as a cron expression of five fields (minute, hour, day of month, month, day of week), in UTC unless CRON_TZ=<zone> " +
+			"stands before them; exclusive with rotation_period; empty: none. An hour that the clocks skip is made up for at once, one that they repeat counts once.",
+		set:   setSchedule,
+		reset: func(p *Policy) { p.RotationSchedule = "" },
+		show:  func(p *Policy, _ Terms) any { return p.RotationSchedule },
+	},
+	{
+		Name: "rotation_jitter",
+		Kind: Duration,
+		About: "Shifts the role's rotations by a fixed part of this, derived from role_id, so that roles with one plan do not all rotate at once: " +
+			"less than a quarter of the distance between activations. Default: 0.",
+		set: func(p *Policy, v any) error {
+			n, err := asSeconds("rotation_jitter", v, 0)
+			p.RotationJitter = n
+			return err
+		},
+		reset: func(p *Policy) { p.RotationJitter = 0 },
+		show:  func(p *Policy, _ Terms) any { return int64(p.RotationJitter) },
+	},
+	{
+		Name:  "rotation_paused",
+		Kind:  Switch,
+		About: "Automatic rotation off for now; rotate/<role> still works. Default: false.",
+		set:   func(p *Policy, v any) error { p.RotationPaused = v.(bool); return nil },
+		reset: func(p *Policy) { p.RotationPaused = false },
+		show:  func(p *Policy, _ Terms) any { return p.RotationPaused },
+	},
+	{
+		Name: "grace_period",
+		Kind: Duration,
+		About: "How long the version before stays valid after a rotation that names no other grace: at most nine distances between activations. " +
+			"Default: 24h, or half that distance where it is shorter.",
+		set:   setSeconds("grace_period", 0, func(p *Policy) **Seconds { return &p.GracePeriod }),
+		reset: func(p *Policy) { p.GracePeriod = nil },
+		show:  func(_ *Policy, t Terms) any { return InSeconds(t.Grace) },
+	},
+	{
+		Name: "max_grace_period",
+		Kind: Duration,
+		About: "If larger than grace_period: the grace of an automatic rotation is prolonged step by step, up to this, while the version before " +
+			"is still in use. At most nine distances between activations. Default: grace_period.",
+		set:   setSeconds("max_grace_period", 0, func(p *Policy) **Seconds { return &p.MaxGracePeriod }),
+		reset: func(p *Policy) { p.MaxGracePeriod = nil },
+		show:  func(_ *Policy, t Terms) any { return InSeconds(t.MaxGrace) },
+	},
+	{
+		Name: "refresh_interval",
+		Kind: Duration, Def: int(defaultRefreshInterval / time.Second),
+		About: "Upper bound of the ttl that creds/<role> tells the readers of a static role: how fast a manual rotation reaches every consumer. 1s to 720h.",
+		set:   setSeconds("refresh_interval", 1, func(p *Policy) **Seconds { return &p.RefreshInterval }),
+		reset: func(p *Policy) { p.RefreshInterval = nil },
+		show:  func(_ *Policy, t Terms) any { return InSeconds(t.Refresh) },
+	},
+	{
+		Name: "reveal",
+		Kind: Choice, Def: revealAlways, Choices: []string{revealAlways, RevealOnce},
+		About: "always: everybody who may read the role gets the key. once: the first read of a version hands it out and erases it, as for customers' keys. Static roles only.",
+		set:   setChoice("reveal", func(p *Policy) *string { return &p.Reveal }, revealAlways, RevealOnce),
+		reset: func(p *Policy) { p.Reveal = "" },
+		show:  func(_ *Policy, t Terms) any { return t.Reveal },
+	},
+	{
+		Name: "allowed_cidrs",
+		Kind: List,
+		About: "Networks from which the key may be used; verify answers FORBIDDEN_IP for any other address and for none. At most 256, such as 10.0.0.0/8 or " +
+			"2001:db8::/32; an address without a length is that one address. Empty: no restriction.",
+		set:   setCIDRs,
+		reset: func(p *Policy) { p.AllowedCIDRs = nil },
+		show:  func(p *Policy, _ Terms) any { return append([]string{}, p.AllowedCIDRs...) },
+	},
+	{
+		Name:  "rate_limit",
+		Kind:  Number,
+		About: "Requests per second for the role as a whole, old and new version together, in each verifying process; 0, the default, is no limit.",
+		set:   setRate,
+		reset: func(p *Policy) { p.RateLimit = 0 },
+		show:  func(p *Policy, _ Terms) any { return p.RateLimit },
+	},
+	{
+		Name: "on_leak",
+		Kind: Choice, Def: LeakRevoke, Choices: []string{LeakRevoke, LeakRotate, LeakAlert},
+		About: "What a report of the key does: revoke (killed and replaced at once), rotate (replaced; the old one lives for leak_grace_period) or alert (nothing but the record).",
+		set:   setChoice("on_leak", func(p *Policy) *string { return &p.OnLeak }, LeakRevoke, LeakRotate, LeakAlert),
+		reset: func(p *Policy) { p.OnLeak = "" },
+		show:  func(_ *Policy, t Terms) any { return t.OnLeak },
+	},
+	{
+		Name: "leak_grace_period",
+		Kind: Duration, Def: int(DefaultLeakGrace / time.Second),
+		About: "How long a reported key lives on where on_leak is rotate: at most 168h.",
+		set:   setSeconds("leak_grace_period", 0, func(p *Policy) **Seconds { return &p.LeakGracePeriod }),
+		reset: func(p *Policy) { p.LeakGracePeriod = nil },
+		show:  func(_ *Policy, t Terms) any { return InSeconds(t.LeakGrace) },
+	},
+	{
+		Name:  "disabled",
+		Kind:  Switch,
+		About: "verify answers DISABLED for every key of the role; reversible, nothing is destroyed. Default: false.",
+		set:   func(p *Policy, v any) error { p.Disabled = v.(bool); return nil },
+		reset: func(p *Policy) { p.Disabled = false },
+		show:  func(p *Policy, _ Terms) any { return p.Disabled },
+	},
+	{
+		Name:  "deletion_protection",
+		Kind:  Switch,
+		About: "The role cannot be deleted while this is set. Default: false.",
+		set:   func(p *Policy, v any) error { p.DeletionProtection = v.(bool); return nil },
+		reset: func(p *Policy) { p.DeletionProtection = false },
+		show:  func(p *Policy, _ Terms) any { return p.DeletionProtection },
+	},
+}
+
+// show is the policy as a reader sees it, every default filled in.
+func (p *Policy) Show(t Terms) map[string]any {
+	view := make(map[string]any, len(Fields)+4)
+	for i := range Fields {
+		view[Fields[i].Name] = Fields[i].show(p, t)
+	}
+	return view
+}
+
+// showTTL and showMaxTTL show what was written even where the mount's maximum
+// has become smaller since: what a reader wrote must not seem to have changed.
+func showTTL(p *Policy, t Terms) any {
+	if p.TTL != nil {
+		return int64(*p.TTL)
+	}
+	return InSeconds(t.Ttl)
+}
+
+func showMaxTTL(p *Policy, t Terms) any {
+	if p.MaxTTL != nil {
+		return int64(*p.MaxTTL)
+	}
+	return InSeconds(t.MaxTTL)
+}
