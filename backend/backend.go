@@ -65,6 +65,8 @@ type backend struct {
 	usage    *usage
 	stamps   lastStamp // of the present second
 
+	specs map[*framework.Path]*pathSpec
+
 	tickMu  sync.Mutex
 	paceMu  sync.Mutex
 	limiter *rate.Limiter
@@ -91,6 +93,7 @@ func newBackend(c clock, random io.Reader) *backend {
 		views:       newKeyViews(), rates: newRateLimits(c), usage: newUsage(),
 	}
 	b.resized = []func(int){b.views.resize}
+	b.specs = map[*framework.Path]*pathSpec{}
 	b.Backend = &framework.Backend{
 		Help:           backendHelp,
 		BackendType:    logical.TypeLogical,
@@ -182,10 +185,29 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 	if d := plainVerify(req); d != nil {
 		return handle(b.verify)(ctx, req, d)
 	}
-	if err := b.checkFields(req); err != nil {
+	spec := b.specs[b.Route(req.Path)]
+	if spec == nil || !spec.handles(req.Operation) {
+		if err := b.checkFields(req); err != nil {
+			return respond(err)
+		}
+		return b.Backend.HandleRequest(ctx, req)
+	}
+	in, err := spec.read(req)
+	if err != nil {
 		return respond(err)
 	}
-	return b.Backend.HandleRequest(ctx, req)
+	read := *req
+	read.Data = in.values
+	resp, err = b.Backend.HandleRequest(ctx, &read)
+	if err == nil && len(in.warnings) > 0 {
+		if resp == nil {
+			resp = &logical.Response{}
+		}
+		for _, warning := range in.warnings {
+			resp.AddWarning(warning)
+		}
+	}
+	return resp, err
 }
 
 // checkFields refuses data that the path does not know or can not read.

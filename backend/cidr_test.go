@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
@@ -39,7 +40,13 @@ func TestAllowedCIDRs(t *testing.T) {
 		{"0.0.0.0/0", "2001:db8::1", "FORBIDDEN_IP"},
 		{"::/0", "10.0.0.1", "FORBIDDEN_IP"},
 	} {
-		m.write("roles/r", map[string]any{"allowed_cidrs": c.allowed})
+		allowed := []any{}
+		if c.allowed != "" {
+			for one := range strings.SplitSeq(c.allowed, ",") {
+				allowed = append(allowed, one)
+			}
+		}
+		m.write("roles/r", map[string]any{"allowed_cidrs": allowed})
 		got := m.write("verify", map[string]any{"key": m.read("creds/r")["api_key"], "remote_addr": c.remote})
 		if got["code"] != c.want || got["valid"] != (c.want == "VALID") {
 			t.Errorf("%q lets %q in: %v, want %s", c.allowed, c.remote, got["code"], c.want)

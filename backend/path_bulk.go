@@ -67,7 +67,7 @@ func (b *backend) pathsBulk() []*framework.Path {
 				"reason":       {Type: framework.TypeString, Description: "Why; kept in the roles' histories."},
 				"grace_period": {Type: framework.TypeDurationSecond, Description: "With rotate: how long the versions before stay valid. Default: each role's own."},
 				"rotate":       {Type: framework.TypeBool, Default: true, Description: "With revoke: replace what is killed."},
-				"request_id":   actionFields()["request_id"],
+				"request_id":   {Type: framework.TypeString, Description: actionFields(true)["request_id"].about},
 				"pace":         {Type: framework.TypeInt, Default: defaultBulkPace, Description: "Actions per second; 0 is no limit."},
 			}),
 			Operations: map[logical.Operation]framework.OperationHandler{

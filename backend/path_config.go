@@ -5,9 +5,7 @@ package backend
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"reflect"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -19,11 +17,11 @@ import (
 
 // configField is one field of the mount's config.
 type configField struct {
-	name   string
-	schema framework.FieldSchema
-	set    func(c *configRecord, v any) error
-	reset  func(c *configRecord)
-	show   func(c *configRecord) any
+	name  string
+	field field
+	set   func(c *configRecord, v any) error
+	reset func(c *configRecord)
+	show  func(c *configRecord) any
 }
 
 var configFields = []configField{
@@ -47,7 +45,7 @@ var configFields = []configField{
 
 func configSwitch(name, text string, at func(*configRecord) *bool) configField {
 	return configField{
-		name: name, schema: framework.FieldSchema{Type: framework.TypeBool, Description: text},
+		name: name, field: field{kind: kindSwitch, about: text},
 		set:   func(c *configRecord, v any) error { *at(c) = v.(bool); return nil },
 		reset: func(c *configRecord) { *at(c) = false },
 		show:  func(c *configRecord) any { return *at(c) },
@@ -56,9 +54,9 @@ func configSwitch(name, text string, at func(*configRecord) *bool) configField {
 
 func configNumber(name string, least, most int, text string, at func(*configRecord) **int, show func(*configRecord) int) configField {
 	return configField{
-		name: name, schema: framework.FieldSchema{Type: framework.TypeInt, Description: text, Default: show(&configRecord{})},
+		name: name, field: field{kind: kindInteger, about: text, def: show(&configRecord{})},
 		set: func(c *configRecord, v any) error {
-			n := v.(int)
+			n := int(v.(int64))
 			if n < least || n > most {
 				return refusal.New(name, n, fmt.Sprintf("must be from %d to %d", least, most), "give another number, or null in a patch for the default")
 			}
@@ -72,7 +70,7 @@ func configNumber(name string, least, most int, text string, at func(*configReco
 
 func configDuration(name string, least, most time.Duration, text string, at func(*configRecord) **policy.Seconds, show func(*configRecord) time.Duration) configField {
 	return configField{
-		name: name, schema: framework.FieldSchema{Type: framework.TypeDurationSecond, Description: text, Default: int(policy.InSeconds(show(&configRecord{})))},
+		name: name, field: field{kind: kindDuration, about: text, def: int(policy.InSeconds(show(&configRecord{})))},
 		set: func(c *configRecord, v any) error {
 			n := policy.Seconds(v.(int))
 			if int64(n) < policy.InSeconds(least) || int64(n) > policy.InSeconds(most) {
@@ -86,61 +84,55 @@ func configDuration(name string, least, most time.Duration, text string, at func
 	}
 }
 
-func configSchemas() map[string]*framework.FieldSchema {
-	all := make(map[string]*framework.FieldSchema, len(configFields))
+func configFieldSet() fieldSet {
+	all := make(fieldSet, len(configFields))
 	for i := range configFields {
-		s := configFields[i].schema
-		all[configFields[i].name] = &s
+		all[configFields[i].name] = configFields[i].field
 	}
 	return all
 }
 
 func (b *backend) pathsConfig() []*framework.Path {
-	written := map[int][]framework.Response{http.StatusNoContent: {{Description: "Written."}}}
 	return []*framework.Path{
-		{
-			Pattern:      "config",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationSuffix: "configuration"},
-			Fields:       configSchemas(),
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
-					Callback: handle(b.readConfig), Summary: "Read the mount's config.",
-					Responses: ok("The config, every default filled in.", configSchemas()),
+		b.path(pathSpec{
+			pattern: "config", suffix: "configuration",
+			synopsis: "Defaults and limits of the mount.",
+			fields:   fieldsOf(configFieldSet(), replaceField("the config")),
+			ops: map[logical.Operation]operation{
+				logical.ReadOperation: {
+					do: b.readConfig, summary: "Read the mount's config.", told: "The config, every default filled in.", answer: configFieldSet().schemas(),
 				},
-				logical.UpdateOperation: writes(&framework.PathOperation{
-					Callback: handle(b.writeConfig), Summary: "Change the fields that are named.", Responses: written,
-				}),
-				logical.PatchOperation: writes(&framework.PathOperation{
-					Callback: handle(b.writeConfig), Summary: "Change the fields that are named; null resets one to its default.", Responses: written,
-				}),
+				logical.UpdateOperation: {do: b.writeConfig, writes: true, summary: "Change the fields that are named.", none: "Written."},
+				logical.PatchOperation: {
+					do: b.writeConfig, writes: true, summary: "Change the fields that are named; null resets one to its default.", none: "Written.",
+				},
 			},
-			HelpSynopsis: "Defaults and limits of the mount.",
-			HelpDescription: strings.TrimSpace(`
+			help: `
 A write changes only the fields it names; in a patch, null resets a field to its
-default. Every field has a default, so a mount works without any config.`),
-		},
-		{
-			Pattern:      "config/rotate-digest",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "rotate", OperationSuffix: "digest"},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: writes(&framework.PathOperation{
-					Callback: handle(b.rotateDigestSecret), Summary: "Make a new secret for the digests of keys minted from now on.",
-					Responses: ok("The new secret is in force.", map[string]*framework.FieldSchema{
+default, and replace=true resets all that a write does not name. Every field has
+a default, so a mount works without any config.`,
+		}),
+		b.path(pathSpec{
+			pattern: "config/rotate-digest", verb: "rotate", suffix: "digest",
+			synopsis: "Make a new secret for the digests of keys minted from now on.",
+			ops: map[logical.Operation]operation{
+				logical.UpdateOperation: {
+					do: b.rotateDigestSecret, writes: true, told: "The new secret is in force.",
+					answer: map[string]*framework.FieldSchema{
 						"digest_version": {Type: framework.TypeInt, Description: "Number of the secret. The secret itself never leaves the engine."},
 						"rotated":        {Type: framework.TypeString, Description: "Since when it is in force (RFC 3339)."},
-					}),
-				}),
+					},
+				},
 			},
-			HelpSynopsis: "Make a new secret for the digests of keys.",
-			HelpDescription: strings.TrimSpace(`
+			help: `
 Keys are stored as digests under a secret of the mount. Keys minted from now on
 are digested under a new one; those minted before stay under the secret they
-were digested with, which is kept for them.`),
-		},
+were digested with, which is kept for them.`,
+		}),
 	}
 }
 
-func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *input) (*logical.Response, error) {
 	cfg, err := b.config(ctx, req.Storage)
 	if err != nil {
 		return nil, err
@@ -157,7 +149,7 @@ func (c *configRecord) show() map[string]any {
 	return view
 }
 
-func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) writeConfig(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
 	b.configMu.Lock()
 	defer b.configMu.Unlock()
 	stored, err := getRecord[configRecord](ctx, req.Storage, configPath)
@@ -170,21 +162,16 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	next, reset := *stored, false
 	for i := range configFields {
 		f := &configFields[i]
-		raw, named := d.Raw[f.name]
-		if !named || (raw == nil && req.Operation != logical.PatchOperation) {
+		if in.given(f.name) {
+			if err := f.set(&next, in.values[f.name]); err != nil {
+				return nil, err
+			}
 			continue
 		}
-		if raw == nil {
+		if in.resets(f.name) || in.flag("replace") {
 			was := next
 			f.reset(&next)
 			reset = reset || !reflect.DeepEqual(was, next)
-			continue
-		}
-		if err := wholeSeconds(f.name, f.schema.Type, raw); err != nil {
-			return nil, err
-		}
-		if err := f.set(&next, d.Get(f.name)); err != nil {
-			return nil, err
 		}
 	}
 	if !reset && reflect.DeepEqual(stored.show(), next.show()) {
@@ -199,7 +186,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	return nil, nil
 }
 
-func (b *backend) rotateDigestSecret(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) rotateDigestSecret(ctx context.Context, req *logical.Request, _ *input) (*logical.Response, error) {
 	rec, err := b.rotateDigest(ctx, req.Storage, func(*digestRecord) bool { return true })
 	if err != nil {
 		return nil, err

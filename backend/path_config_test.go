@@ -28,7 +28,7 @@ func TestConfigFields(t *testing.T) {
 		refuse string
 	}{
 		{field: "rotation_paused", value: true, want: true},
-		{field: "rotation_paused", value: "x", refuse: `rotation_paused: "x": not a bool`},
+		{field: "rotation_paused", value: "x", refuse: `rotation_paused: "x": is neither true nor false`},
 		{field: "max_rotations_per_second", value: 0, want: 0.0},
 		{field: "max_rotations_per_second", value: "7", want: 7.0},
 		{field: "max_rotations_per_second", value: -1, refuse: "max_rotations_per_second: -1: must be from 0 to 100000: "},
@@ -47,7 +47,7 @@ func TestConfigFields(t *testing.T) {
 		{field: "allow_weak_imports", value: true, want: true},
 		{field: "cache_size", value: 100, want: 100.0},
 		{field: "cache_size", value: 99, refuse: "cache_size: 99: must be from 100 to 10000000: "},
-		{field: "cach_size", value: 99, refuse: `"cach_size": unknown field`},
+		{field: "cach_size", value: 99, refuse: `cach_size: unknown field: did you mean cache_size?`},
 	} {
 		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 			data := map[string]any{c.field: c.value}

@@ -329,21 +329,11 @@ func importedPolicy(named map[string]any) (*policy.Policy, error) {
 
 // policyOf reads policy fields as roles/<role> does.
 func policyOf(named map[string]any) (*policy.Policy, error) {
-	known := policySchemas()
-	for _, f := range sortedKeys(named) {
-		if known[f] == nil {
-			return nil, refusal.New(refusal.Shown(f), nil, "unknown field", "see the path's help for the fields of an item")
-		}
-		fd := framework.FieldData{Raw: map[string]any{f: named[f]}, Schema: known}
-		if _, _, err := fd.GetOkErr(f); err != nil {
-			return nil, refusal.New(f, named[f], "not a "+known[f].Type.String(), "give a value of that type")
-		}
-	}
-	given, err := policyGiven(&framework.FieldData{Raw: named, Schema: known}, false)
+	in, err := policyRequestFields().readValues(named, false)
 	if err != nil {
 		return nil, err
 	}
-	p, _, err := new(policy.Policy).With(given)
+	p, _, err := new(policy.Policy).With(policyGiven(in))
 	return p, err
 }
 

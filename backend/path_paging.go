@@ -71,3 +71,21 @@ func listFields(info string) map[string]*framework.FieldSchema {
 			"A page that is not the last may hold less than asked for, even nothing."},
 	}
 }
+
+// pageFieldSet are what every list takes. keyInfo: the list tells something of
+// each name, so it stops at a page.
+func pageFieldSet(keyInfo bool) fieldSet {
+	limit := "List so many at most; 0 or less: all."
+	if keyInfo {
+		limit = "List so many at most; 0 or less, like more than 1000: 1000, which is a page."
+	}
+	return fieldSet{
+		"after": {kind: kindText, query: true, empty: emptyTaken, about: "List what comes after this name, which need not exist."},
+		"limit": {kind: kindInteger, query: true, about: limit},
+	}
+}
+
+// windowOf is the part of a list that a request asks for.
+func windowOf(in *input) window {
+	return window{after: in.text("after"), limit: int(max(0, in.integer("limit")))}
+}

@@ -4,10 +4,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
-	"net/http"
-	"slices"
-	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -16,97 +12,88 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
-const maxListLimit = 1000
-
 func (b *backend) pathsRoles() []*framework.Path {
-	attrs := &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationSuffix: "role"}
-	written := map[int][]framework.Response{
-		http.StatusOK:        {{Description: "Written, with warnings."}},
-		http.StatusNoContent: {{Description: "Written."}},
-	}
 	return []*framework.Path{
-		{
-			Pattern:      "roles/?$",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationSuffix: "roles", Navigation: true, ItemType: "Role"},
-			Fields: map[string]*framework.FieldSchema{
-				"after": {Type: framework.TypeString, Query: true, Description: "List the names that come after this one, which need not exist."},
-				"limit": {Type: framework.TypeInt, Query: true, Description: "List so many names at most: 1 to 1000. Default: all."},
-			},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{
-					Callback: handle(b.listRoles), Summary: "List the roles.",
-					Responses: ok("The names, sorted.", map[string]*framework.FieldSchema{
-						"keys": {Type: framework.TypeStringSlice, Description: "Names of roles."},
-					}),
+		b.path(pathSpec{
+			pattern: "roles/?$", suffix: "roles", lists: "Role",
+			synopsis: "List the roles.",
+			fields:   pageFieldSet(false),
+			ops: map[logical.Operation]operation{
+				logical.ListOperation: {
+					do: b.listRoles, told: "The names, sorted.",
+					answer: map[string]*framework.FieldSchema{"keys": {Type: framework.TypeStringSlice, Description: "Names of roles."}},
 				},
 			},
-			HelpSynopsis:    "List the roles.",
-			HelpDescription: "Names come sorted. For a page of them give limit, and for the next page the last name of the page before as after.",
-		},
-		{
-			Pattern:        "roles/" + nameRegex,
-			DisplayAttrs:   attrs,
-			Fields:         fields(policySchemas(), roleIdentity()),
-			ExistenceCheck: b.roleExists,
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.CreateOperation: writes(&framework.PathOperation{
-					Callback: handle(b.writeRole), Summary: "Create a role, and for a static one its first key.", Responses: written,
-				}),
-				logical.UpdateOperation: writes(&framework.PathOperation{
-					Callback: handle(b.writeRole), Summary: "Change the fields that are named.", Responses: written,
-				}),
-				logical.PatchOperation: writes(&framework.PathOperation{
-					Callback: handle(b.writeRole), Summary: "Change the fields that are named; null resets one to its default.", Responses: written,
-				}),
-				logical.ReadOperation: &framework.PathOperation{
-					Callback: handle(b.readRole), Summary: "Read the policy of a role.",
-					Responses: ok("The policy, every default filled in. Nothing in it changes by itself.", fields(policySchemas(), roleIdentity())),
+			help: "Names come sorted. For a page of them give limit, and for the next page the last name of this page as after.",
+		}),
+		b.path(pathSpec{
+			pattern: "roles/" + nameRegex, suffix: "role",
+			synopsis: "Declare, read, change and delete a role.",
+			fields:   fieldsOf(policyRequestFields(), roleIdentity(), replaceField("the role")),
+			exists:   b.roleExists,
+			ops: map[logical.Operation]operation{
+				logical.CreateOperation: {
+					do: b.writeRole, writes: true, summary: "Create a role, and for a static one its first key.", told: "Written, with warnings.", none: "Written.",
 				},
-				logical.DeleteOperation: writes(&framework.PathOperation{
-					Callback: handle(b.deleteRole), Summary: "Delete a role: its keys end at once.",
-					Responses: map[int][]framework.Response{
-						http.StatusOK: {{Description: "Deleted.", Fields: map[string]*framework.FieldSchema{
-							"role_id":          {Type: framework.TypeString, Description: "What to restore the role by."},
-							"restorable_until": {Type: framework.TypeString, Description: "Until when restore/<role_id> brings the role back with its keys (RFC 3339); empty: it can not be restored."},
-						}}},
-						http.StatusNoContent: {{Description: "There was no such role."}},
+				logical.UpdateOperation: {
+					do: b.writeRole, writes: true, summary: "Change the fields that are named.", told: "Written, with warnings.", none: "Written.",
+				},
+				logical.PatchOperation: {
+					do: b.writeRole, writes: true, summary: "Change the fields that are named; null resets one to its default.",
+					told: "Written, with warnings.", none: "Written.",
+				},
+				logical.ReadOperation: {
+					do: b.readRole, summary: "Read the policy of a role.",
+					told: "The policy, every default filled in. Nothing in it changes by itself.", answer: schemas(policySchemas(), roleIdentity().schemas()),
+				},
+				logical.DeleteOperation: {
+					do: b.deleteRole, writes: true, summary: "Delete a role: its keys end at once.", told: "Deleted.", none: "There was no such role.",
+					answer: map[string]*framework.FieldSchema{
+						"role_id":          {Type: framework.TypeString, Description: "What to restore the role by."},
+						"restorable_until": {Type: framework.TypeString, Description: "Until when restore/<role_id> brings the role back with its keys (RFC 3339); empty: it cannot be restored."},
 					},
-				}),
+				},
 			},
-			HelpSynopsis: "Declare, read, change and delete a role.",
-			HelpDescription: strings.TrimSpace(`
+			help: `
 A role is the policy of one logical key. Creating a static role makes its first
 key, which creds/<role> hands out. Names are lower-case letters, digits and
 . _ - with a letter or digit first, at most 128 characters; names are visible to
 who reads the server's raw storage.
 
 A write changes only the fields it names. A patch does the same; in it null
-resets a field to its default. Reading shows the policy only, never a key and
-nothing that changes by itself: see status/<role> for that. What was read can be
-written back and changes nothing.
+resets a field to its default. replace=true resets every field that the write
+does not name. Reading shows the policy only, never a key and nothing that
+changes by itself: see status/<role> for that. What was read can be written back
+and changes nothing.
 
 Changes of the policy hold from the next rotation on where they concern how keys
 are made (prefix, ttl, grace_period), and at once everywhere else.
 
 Deleting ends the role's keys at once. Within the mount's delete_recovery the
 role can be brought back, keys and all, with restore/<role_id>. A role created
-anew under the same name has another role_id and never revives an old key.`),
-		},
+anew under the same name has another role_id and never revives an old key.`,
+		}),
 	}
+}
+
+// replaceField is the field by which a write states all of what it writes.
+func replaceField(what string) fieldSet {
+	return fieldSet{"replace": {
+		kind: kindSwitch, about: "Put the fields of " + what + " that this write does not name back to their defaults. Never read back. Default: false.",
+	}}
 }
 
 // roleIdentity is what identifies a role. It can be written as it is, so that
 // what was read can be written back.
-func roleIdentity() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
-		"name": nameField(),
+func roleIdentity() fieldSet {
+	return fieldsOf(nameOf(), fieldSet{
 		"type": {
-			Type: framework.TypeString, Default: policy.Static, AllowedValues: []any{policy.Static, policy.Dynamic},
-			Description: "static: one key, shared by everybody who may read the role. dynamic: each read makes a key of its own, with a lease. Fixed at creation.",
+			kind: kindText, def: policy.Static, choices: []string{policy.Static, policy.Dynamic},
+			about: "static: one key, shared by everybody who may read the role. dynamic: each read makes a key of its own, with a lease. Fixed at creation.",
 		},
-		"role_id": {Type: framework.TypeString, Description: "Identifies the role for ever; given by the engine, never reused."},
-		"created": {Type: framework.TypeString, Description: "When the role was created (RFC 3339); given by the engine."},
-	}
+		"role_id": {kind: kindText, about: "Identifies the role for ever; given by the engine, never reused."},
+		"created": {kind: kindText, about: "When the role was created (RFC 3339); given by the engine."},
+	})
 }
 
 // roleExists tells the server whether a write creates or updates.
@@ -131,41 +118,21 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	return b.Backend.HandleExistenceCheck(ctx, &bare)
 }
 
-func (b *backend) listRoles(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) listRoles(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
 	names, err := list(ctx, req.Storage, rolePrefix)
 	if err != nil {
 		return nil, err
 	}
-	if names, err = namesAsked(names, d); err != nil {
-		return nil, err
+	w := windowOf(in)
+	names = w.behind(names)
+	if w.limit > 0 {
+		names = names[:min(w.limit, len(names))]
 	}
 	return logical.ListResponse(names), nil
 }
 
-// namesAsked sorts the names and cuts out those that after and limit ask for;
-// without limit all of them: a list of mere names costs one storage call
-// whatever its length.
-func namesAsked(names []string, d *framework.FieldData) ([]string, error) {
-	limit, limited := d.GetOk("limit")
-	if limited && (limit.(int) < 1 || limit.(int) > maxListLimit) {
-		return nil, refusal.New("limit", limit, fmt.Sprintf("must be from 1 to %d", maxListLimit), "leave it out for all")
-	}
-	names = slices.Sorted(slices.Values(names))
-	if after := d.Get("after").(string); after != "" {
-		i, found := slices.BinarySearch(names, after)
-		if found {
-			i++
-		}
-		names = names[i:]
-	}
-	if limited {
-		names = names[:min(limit.(int), len(names))]
-	}
-	return names, nil
-}
-
-func (b *backend) readRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	rec, err := b.roleNamed(ctx, req.Storage, d.Get("name").(string))
+func (b *backend) readRole(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	rec, err := b.roleNamed(ctx, req.Storage, in.text("name"))
 	if err != nil || rec == nil {
 		return nil, err
 	}
@@ -181,8 +148,8 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, d *framewo
 }
 
 // deleteRole ends the role's keys at once and hides the role.
-func (b *backend) deleteRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := d.Get("name").(string)
+func (b *backend) deleteRole(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	name := in.text("name")
 	if !validName(name) {
 		return nil, nil
 	}

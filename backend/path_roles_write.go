@@ -4,7 +4,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -15,25 +14,22 @@ import (
 )
 
 // writeRole creates, updates or patches a role.
-func (b *backend) writeRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := d.Get("name").(string)
+func (b *backend) writeRole(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	name := in.text("name")
 	if !validName(name) {
 		return nil, refusal.New("name", name, nameRule, "choose another name")
 	}
-	if v, named := req.Data["name"]; named && v != nil && fmt.Sprint(v) != name {
-		return nil, refusal.New("name", v, "is not the role that the path names", "leave it out; a role can not be renamed")
-	}
 	if req.Operation == logical.CreateOperation {
-		return b.createRole(ctx, req, d, name)
+		return b.createRole(ctx, req, in, name)
 	}
+	given := policyGiven(in)
 	var warnings []string
 	_, err := b.mutate(ctx, req.Storage, name, requester(req), func(tx *roleTx) error {
-		if err := tx.checkIdentity(req, d); err != nil {
+		if err := tx.checkIdentity(in); err != nil {
 			return err
 		}
-		given, err := policyGiven(d, req.Operation == logical.PatchOperation)
-		if err != nil {
-			return err
+		if in.flag("replace") {
+			replaceUnnamed(given)
 		}
 		p, resets, err := tx.rec.Policy.With(given)
 		if err != nil {
@@ -71,23 +67,14 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, d *framew
 }
 
 // createRole makes a role and its first version in one commit.
-func (b *backend) createRole(ctx context.Context, req *logical.Request, d *framework.FieldData, name string) (*logical.Response, error) {
-	typ := policy.Static
-	if v, named := d.GetOk("type"); named && d.Raw["type"] != nil {
-		if typ = v.(string); typ != policy.Static && typ != policy.Dynamic {
-			return nil, refusal.New("type", typ, "must be one of static, dynamic", "choose one")
-		}
-	}
+func (b *backend) createRole(ctx context.Context, req *logical.Request, in *input, name string) (*logical.Response, error) {
+	typ := in.text("type")
 	for _, field := range []string{"role_id", "created"} {
-		if v := d.Raw[field]; v != nil {
-			return nil, refusal.New(field, v, "is given by the engine", "leave it out; to bring back a deleted role use restore/<role_id>")
+		if in.given(field) {
+			return nil, refusal.New(field, in.text(field), "is given by the engine", "leave it out; to bring back a deleted role use restore/<role_id>")
 		}
 	}
-	given, err := policyGiven(d, false)
-	if err != nil {
-		return nil, err
-	}
-	p, _, err := new(policy.Policy).With(given)
+	p, _, err := new(policy.Policy).With(policyGiven(in))
 	if err != nil {
 		return nil, err
 	}
@@ -107,67 +94,33 @@ func (b *backend) createRole(ctx context.Context, req *logical.Request, d *frame
 
 // checkIdentity refuses to change what identifies a role. Writing it as it is
 // is no change.
-func (tx *roleTx) checkIdentity(req *logical.Request, d *framework.FieldData) error {
-	for field, have := range map[string]string{"type": tx.rec.Type, "role_id": tx.rec.ID, "created": stamp(tx.rec.Created)} {
-		raw, named := d.Raw[field]
-		if !named || (raw == nil && req.Operation != logical.PatchOperation) {
+func (tx *roleTx) checkIdentity(in *input) error {
+	for _, f := range []struct{ name, have string }{
+		{"type", tx.rec.Type}, {"role_id", tx.rec.ID}, {"created", stamp(tx.rec.Created)},
+	} {
+		if !in.given(f.name) && !in.resets(f.name) {
 			continue
 		}
-		want := d.Get(field).(string)
-		if raw == nil && field == "type" {
-			want = policy.Static
-		}
-		if want == have {
+		want := in.text(f.name) // the default of type, where a patch resets it
+		if want == f.have {
 			continue
 		}
-		if field == "type" {
-			return refusal.New(field, raw, "is fixed at creation; this role is "+have, "delete the role and create it anew, or use another name")
+		if f.name == "type" {
+			return refusal.New(f.name, want, "is fixed at creation; this role is "+f.have, "delete the role and create it anew, or use another name")
 		}
-		return refusal.New(field, raw, "is given by the engine; this role's is "+have, "leave it out")
+		return refusal.New(f.name, want, "is given by the engine; this role's is "+f.have, "leave it out")
 	}
 	return nil
 }
 
-// policyGiven is what the request says of the policy: values by field, each in
-// its kind's Go type; in a patch nil resets a field, elsewhere it is not given.
-func policyGiven(d *framework.FieldData, patch bool) (map[string]any, error) {
-	given := map[string]any{}
+// replaceUnnamed puts every field that a write does not name back to its default.
+func replaceUnnamed(given map[string]any) {
 	for i := range policy.Fields {
-		name, schema := policy.Fields[i].Name, d.Schema[policy.Fields[i].Name]
-		raw, named := d.Raw[name]
-		if !named || (raw == nil && !patch) {
-			continue
-		}
-		if raw == nil {
+		name := policy.Fields[i].Name
+		if _, named := given[name]; !named {
 			given[name] = nil
-			continue
-		}
-		if err := wholeSeconds(name, schema.Type, raw); err != nil {
-			return nil, err
-		}
-		value, _, err := d.GetOkErr(name)
-		if err != nil {
-			return nil, refusal.New(name, nil, "not a "+schema.Type.String(), "give a value of that type")
-		}
-		if m, isMap := raw.(map[string]any); patch && isMap && policy.Fields[i].Kind == policy.Map {
-			value = patchOf(m, value.(map[string]string))
-		}
-		given[name] = value
-	}
-	return given, nil
-}
-
-// patchOf is a map as a patch gives it: nil removes a name.
-func patchOf(raw map[string]any, values map[string]string) map[string]any {
-	m := map[string]any{}
-	for name, v := range raw {
-		if v == nil {
-			m[name] = nil
-		} else {
-			m[name] = values[name]
 		}
 	}
-	return m
 }
 
 // wholeSeconds refuses fractions of a second, which the conversion would drop:

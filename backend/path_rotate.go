@@ -4,7 +4,7 @@ package backend
 
 import (
 	"context"
-	"fmt"
+	"math"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -15,134 +15,145 @@ import (
 )
 
 func (b *backend) pathsRotate() []*framework.Path {
-	grace := &framework.FieldSchema{
-		Type:        framework.TypeDurationSecond,
-		Description: "How long the version before stays valid after the activation; 0 ends it at once. Default: the role's grace_period.",
+	grace := field{
+		kind: kindDuration, about: "How long the previous version stays valid after the activation; 0 ends it at once. Default: the role's grace_period.",
 	}
-	activateAt := &framework.FieldSchema{
-		Type:        framework.TypeString,
-		Description: "When the new version becomes current: a time (RFC 3339) or a duration from now. Until then it is pending.",
+	activateAt := field{
+		kind: kindInstant, about: "When the new version becomes current: a time (RFC 3339) or a duration from now. Until then it is pending.",
 	}
-	rotation := ok("The rotation.", fields(replayFields(), map[string]*framework.FieldSchema{
+	rotation := schemas(replayFields(), map[string]*framework.FieldSchema{
 		"version":              {Type: framework.TypeInt, Description: "The version that is, or will be, current.", Required: true},
 		"key_id":               {Type: framework.TypeString, Description: "Its key id; empty for a dynamic role.", Required: true},
 		"activates_at":         {Type: framework.TypeString, Description: "When it becomes, or became, current (RFC 3339); empty while it is held.", Required: true},
-		"previous_version":     {Type: framework.TypeInt, Description: "The version before; 0 if there is none.", Required: true},
-		"previous_valid_until": {Type: framework.TypeString, Description: "The end of the version before, as known now (RFC 3339); empty if none is.", Required: true},
+		"previous_version":     {Type: framework.TypeInt, Description: "The previous version; 0 if there is none.", Required: true},
+		"previous_valid_until": {Type: framework.TypeString, Description: "The end of the previous version, as known now (RFC 3339); empty if none is.", Required: true},
 		"next_rotation":        {Type: framework.TypeString, Description: "The next planned activation (RFC 3339); empty without one.", Required: true},
-	}))
+	})
 	return []*framework.Path{
-		{
-			Pattern: "rotate/" + nameRegex,
-			Fields: fields(actionFields(), map[string]*framework.FieldSchema{
+		b.path(pathSpec{
+			pattern: "rotate/" + nameRegex, verb: "rotate",
+			synopsis: "Make a new version of the role's key.",
+			fields: fieldsOf(actionFields(false), fieldSet{
 				"grace_period": grace,
-				"stage":        {Type: framework.TypeBool, Description: "Only make the version: it is held until it is promoted, and lapses after 7 days."},
+				"stage":        {kind: kindSwitch, about: "Only make the version: it is held until it is promoted, and lapses after 7 days."},
 				"activate_at":  activateAt,
-				"force":        {Type: framework.TypeBool, Description: "Make room where the role has ten live versions, and let a dynamic role's grace be shorter than its leases."},
+				"force":        {kind: kindSwitch, about: "Make room where the role has ten live versions, and let a dynamic role's grace be shorter than its leases."},
 			}),
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: writes(&framework.PathOperation{
-					Callback: handle(b.rotate), Summary: "Make a new version of the role's key.", Responses: rotation,
-				}),
+			ops: map[logical.Operation]operation{
+				logical.UpdateOperation: {do: b.rotate, writes: true, told: "The rotation.", answer: rotation},
 			},
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "rotate"},
-			HelpSynopsis: "Make a new version of the role's key.",
-			HelpDescription: `
+			help: `
 Makes a new version, which becomes current at once, at activate_at, or, with
-stage, when it is promoted. The version before stays valid for the grace period.
-A version that was pending is revoked by it. For a dynamic role every key issued
-so far is superseded by this one write.
+stage, when it is promoted. The previous version stays valid for the grace
+period. A version that was pending is revoked by it. For a dynamic role every key
+issued so far is superseded by this one write.
 
 The answer never holds a key: read it at creds/<role>.`,
-		},
-		{
-			Pattern: "promote/" + nameRegex,
-			Fields: fields(actionFields(), map[string]*framework.FieldSchema{
-				"grace_period": grace, "activate_at": activateAt,
-			}),
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: writes(&framework.PathOperation{
-					Callback: handle(b.promote), Summary: "Activate the pending version.", Responses: rotation,
-				}),
+		}),
+		b.path(pathSpec{
+			pattern: "promote/" + nameRegex, verb: "promote",
+			synopsis: "Activate the pending version.",
+			fields:   fieldsOf(actionFields(false), fieldSet{"grace_period": grace, "activate_at": activateAt}),
+			ops: map[logical.Operation]operation{
+				logical.UpdateOperation: {do: b.promote, writes: true, told: "The rotation.", answer: rotation},
 			},
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "promote"},
-			HelpSynopsis: "Activate the pending version.",
-			HelpDescription: `
+			help: `
 Makes the pending version current now, or at activate_at (at most 7 days ahead).
 It never makes a new version.`,
-		},
-		{
-			Pattern: "rollback/" + nameRegex,
-			Fields: fields(actionFields(), map[string]*framework.FieldSchema{
+		}),
+		b.path(pathSpec{
+			pattern: "rollback/" + nameRegex, verb: "roll-back",
+			synopsis: "Make the previous version current again.",
+			fields: fieldsOf(actionFields(false), fieldSet{
 				"grace_period": {
-					Type:        framework.TypeDurationSecond,
-					Description: "How long the version that is taken back stays valid, for those who read it already. Default: the role's grace_period.",
+					kind:  kindDuration,
+					about: "How long the version that is taken back stays valid, for those who read it already. Default: the role's grace_period.",
 				},
-				"to_version": {Type: framework.TypeInt, Description: "The version to go back to. Default: the one before; a second rollback in a row has to name it."},
-				"pause":      {Type: framework.TypeBool, Description: "Also pause the role's automatic rotation."},
+				"to_version": {kind: kindInteger, about: "The version to go back to. Default: the previous one; a second rollback in a row has to name it."},
+				"pause":      {kind: kindSwitch, about: "Also pause the role's automatic rotation."},
 			}),
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: writes(&framework.PathOperation{
-					Callback: handle(b.rollback), Summary: "Make the version before current again.",
-					Responses: ok("The rollback.", fields(replayFields(), map[string]*framework.FieldSchema{
+			ops: map[logical.Operation]operation{
+				logical.UpdateOperation: {
+					do: b.rollback, writes: true, told: "The rollback.",
+					answer: schemas(replayFields(), map[string]*framework.FieldSchema{
 						"version":               {Type: framework.TypeInt, Description: "The version that is current again.", Required: true},
 						"key_id":                {Type: framework.TypeString, Description: "Its key id; empty for a dynamic role.", Required: true},
 						"withdrawn_version":     {Type: framework.TypeInt, Description: "The version that was taken back.", Required: true},
 						"withdrawn_valid_until": {Type: framework.TypeString, Description: "Its end (RFC 3339).", Required: true},
 						"next_rotation":         {Type: framework.TypeString, Description: "The next planned activation (RFC 3339); empty without one.", Required: true},
-					})),
-				}),
+					}),
+				},
 			},
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "roll-back"},
-			HelpSynopsis: "Make the version before current again.",
-			HelpDescription: `
-Takes the current version back and makes the one before current again, if that
+			help: `
+Takes the current version back and makes the previous one current again, if that
 has not ended. The version taken back stays valid for the grace period, so that
 nobody who read it is cut off. A pending version is revoked, and the plan of
 automatic rotations starts anew.`,
-		},
+		}),
 	}
 }
 
-// requestedGrace reads grace_period; asked is false where the request names
-// none and the role's default was taken.
-func (tx *roleTx) requestedGrace(d *framework.FieldData) (grace time.Duration, asked bool, err error) {
-	v, ok := d.GetOk("grace_period")
-	if !ok {
-		return tx.defaultGrace(), false, nil
+// graceAsked is the grace that a request names; nil where it names none.
+func graceAsked(in *input) *policy.Seconds {
+	if n, ok := in.seconds("grace_period"); ok {
+		return &n
 	}
-	grace = policy.Seconds(v.(int)).Duration()
-	limit := maxGraceWithoutRotation
-	if tx.terms.Shortest > 0 {
-		limit = maxGraceDistances * tx.terms.Shortest
-	}
-	if grace > limit {
-		return 0, true, refusal.New("grace_period", v, fmt.Sprintf("is more than %d seconds, %s", int64(limit/time.Second), graceLimitWhy(tx.terms)),
-			"choose a shorter one")
-	}
-	return grace, true, nil
+	return nil
 }
 
-func (b *backend) rotate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+// rotateRequest is what rotate and promote say.
+type rotateRequest struct {
+	*actionRequest
+
+	grace    *policy.Seconds
+	activate instant
+	dated    bool
+	stage    bool
+	force    bool
+}
+
+func readRotate(req *logical.Request, in *input, op string) (*rotateRequest, error) {
+	a, err := readAction(req, in, op)
+	if err != nil {
+		return nil, err
+	}
+	r := &rotateRequest{actionRequest: a, grace: graceAsked(in), stage: in.flag("stage"), force: in.flag("force")}
+	if r.activate, r.dated, err = in.instant("activate_at"); err != nil {
+		return nil, err
+	}
+	if r.stage && r.dated {
+		return nil, refusal.New("activate_at", r.activate.text, "excludes stage: a staged version has no date until it is promoted", "give one of the two")
+	}
+	return r, nil
+}
+
+// activation is when the version is to become current; zero where the request
+// does not say.
+func (r *rotateRequest) activation(now time.Time) (time.Time, error) {
+	if !r.dated {
+		return time.Time{}, nil
+	}
+	return r.activate.from("activate_at", now)
+}
+
+func (b *backend) rotate(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	r, err := readRotate(req, in, "rotate")
+	if err != nil {
+		return nil, err
+	}
 	if _, err := b.ensureDigest(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	return b.action(ctx, req, d, "rotate", func(tx *roleTx) (map[string]any, error) {
-		grace, asked, err := tx.requestedGrace(d)
+	return b.action(ctx, r.actionRequest, func(tx *roleTx) (map[string]any, error) {
+		grace, err := tx.requestedGrace(r.grace)
 		if err != nil {
 			return nil, err
 		}
-		force := d.Get("force").(bool)
+		asked, force, stage := r.grace != nil, r.force, r.stage
 		grace = tx.leaseFloor(grace, force)
-		stage := d.Get("stage").(bool)
-		var at time.Time
-		if v, ok := d.GetOk("activate_at"); ok && v.(string) != "" {
-			if stage {
-				return nil, refusal.New("activate_at", v, "excludes stage: a staged version has no date until it is promoted", "give one of the two")
-			}
-			if at, err = parseInstant("activate_at", v.(string), tx.now); err != nil {
-				return nil, err
-			}
+		at, err := r.activation(tx.now)
+		if err != nil {
+			return nil, err
 		}
 		prior := tx.rec.Ring.Current(tx.now)
 		m, err := tx.newVersion(grace)
@@ -180,19 +191,23 @@ func (b *backend) rotate(ctx context.Context, req *logical.Request, d *framework
 	})
 }
 
-func (b *backend) promote(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return b.action(ctx, req, d, "promote", func(tx *roleTx) (map[string]any, error) {
-		grace, asked, err := tx.requestedGrace(d)
+func (b *backend) promote(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	r, err := readRotate(req, in, "promote")
+	if err != nil {
+		return nil, err
+	}
+	return b.action(ctx, r.actionRequest, func(tx *roleTx) (map[string]any, error) {
+		grace, err := tx.requestedGrace(r.grace)
 		if err != nil {
 			return nil, err
 		}
+		asked := r.grace != nil
 		grace = tx.leaseFloor(grace, false)
-		at := tx.now
-		if v, ok := d.GetOk("activate_at"); ok && v.(string) != "" {
-			if at, err = parseInstant("activate_at", v.(string), tx.now); err != nil {
-				return nil, err
-			}
+		at, err := r.activation(tx.now)
+		if err != nil {
+			return nil, err
 		}
+		at = later(at, tx.now)
 		prior := tx.rec.Ring.Current(tx.now)
 		n, events, err := tx.rec.Ring.Promote(tx.now, at, grace)
 		if err != nil {
@@ -208,23 +223,27 @@ func (b *backend) promote(ctx context.Context, req *logical.Request, d *framewor
 	})
 }
 
-func (b *backend) rollback(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	return b.action(ctx, req, d, "rollback", func(tx *roleTx) (map[string]any, error) {
-		grace, asked, err := tx.requestedGrace(d)
+func (b *backend) rollback(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	a, err := readAction(req, in, "rollback")
+	if err != nil {
+		return nil, err
+	}
+	asked, to, pause := graceAsked(in), in.integer("to_version"), in.flag("pause")
+	if in.given("to_version") && (to < 1 || to > math.MaxInt32) {
+		return nil, refusal.New("to_version", to, "is not a version", "give a version that status/<role> lists as previous")
+	}
+	return b.action(ctx, a, func(tx *roleTx) (map[string]any, error) {
+		grace, err := tx.requestedGrace(asked)
 		if err != nil {
 			return nil, err
 		}
-		to := d.Get("to_version").(int)
-		if to < 0 {
-			return nil, refusal.New("to_version", to, "is not a version", "give a version that status/<role> lists as previous")
-		}
 		top := tx.rec.Ring.Top(tx.now)
-		n, events, err := tx.rec.Ring.Rollback(tx.now, to, grace)
+		n, events, err := tx.rec.Ring.Rollback(tx.now, int(to), grace)
 		if err != nil {
 			return nil, ringRefusal(err)
 		}
 		tx.record(events, tx.by)
-		if d.Get("pause").(bool) && !tx.rec.Policy.RotationPaused {
+		if pause && !tx.rec.Policy.RotationPaused {
 			p := tx.rec.Policy
 			p.RotationPaused = true
 			if err := tx.setPolicy(p); err != nil {
@@ -232,7 +251,7 @@ func (b *backend) rollback(ctx context.Context, req *logical.Request, d *framewo
 			}
 		}
 		tx.rebase(tx.now)
-		if asked {
+		if asked != nil {
 			tx.warnShortGrace(grace, tx.now)
 		}
 		st, _ := tx.rec.Ring.Status(top.N, tx.now)

@@ -58,6 +58,30 @@ func batchItems(text string) ([]json.RawMessage, error) {
 	return items, nil
 }
 
+// readItem reads one item of a batch by the rules of these fields.
+func (s fieldSet) readItem(item json.RawMessage) (*input, error) {
+	object, err := decodeObject(string(item))
+	switch {
+	case errors.Is(err, errDuplicate):
+		return nil, refusal.New("batch", nil, "an item has a name twice", "give each name once")
+	case err != nil:
+		return nil, refusal.New("batch", nil, "an item is not a JSON object with the fields of this path", "see the path's help")
+	}
+	return s.readValues(object, false)
+}
+
+// only leaves out the members of an item that these fields do not know, for items
+// that others make and add to.
+func (s fieldSet) only(object map[string]any) map[string]any {
+	known := map[string]any{}
+	for name, value := range object {
+		if _, ok := s[name]; ok {
+			known[name] = value
+		}
+	}
+	return known
+}
+
 // decodeItem reads one item of a batch.
 func decodeItem(item json.RawMessage, into any) error {
 	dec := json.NewDecoder(bytes.NewReader(item))

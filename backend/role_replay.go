@@ -5,6 +5,7 @@ package backend
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -18,13 +19,13 @@ const maxReplays = 64
 
 // findReplay returns the answer that the request id already got, or refuses an
 // id that was used for something else.
-func (tx *roleTx) findReplay(op, id, params string) (*replay, error) {
+func (tx *roleTx) findReplay(op, id string, params ...string) (*replay, error) {
 	for i := range tx.rec.Requests {
 		r := &tx.rec.Requests[i]
 		if r.ID != id || r.Op != op || r.Caller != tx.by.caller {
 			continue
 		}
-		if r.Params != params {
+		if !slices.Contains(params, r.Params) {
 			return nil, refusal.New("request_id", id, "was used at "+keyring.Stamp(r.Time)+" with other parameters",
 				"repeat those, or use a new id")
 		}
@@ -84,3 +85,5 @@ func (tx *roleTx) recentRevokeAll() *replay {
 	}
 	return nil
 }
+
+func (*repeated) Error() string { return "carried out before" }

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
@@ -102,4 +103,21 @@ func ringRefusal(err error) error {
 	default:
 		return err
 	}
+}
+
+// requestedGrace is the grace that a caller asks for, within bounds; the role's
+// default where it is nil. Whatever asks for a grace passes here.
+func (tx *roleTx) requestedGrace(asked *policy.Seconds) (time.Duration, error) {
+	if asked == nil {
+		return tx.defaultGrace(), nil
+	}
+	limit := maxGraceWithoutRotation
+	if tx.terms.Shortest > 0 {
+		limit = maxGraceDistances * tx.terms.Shortest
+	}
+	if *asked < 0 || *asked > policy.Seconds(limit/time.Second) {
+		return 0, refusal.New("grace_period", int64(*asked), fmt.Sprintf("is more than %d seconds, %s", int64(limit/time.Second), graceLimitWhy(tx.terms)),
+			"choose a shorter one")
+	}
+	return asked.Duration(), nil
 }

@@ -116,12 +116,12 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "description", value: x("ä", 513), refuse: bad("description: 513: has more than 512 characters: shorten it")},
 		{field: "description", value: "see " + key.Reveal() + "!", want: "see [key " + key.ID() + "]!"},
 		{field: "description", value: "\xff\xfe", refuse: bad("description: is not valid UTF-8: ")},
-		{field: "description", value: []any{"x"}, refuse: bad("description: ", "not a string")},
+		{field: "description", value: []any{"x"}, refuse: bad("description: ", "is not a text")},
 		{field: "owner", value: "team-payments", want: "team-payments"},
 		{field: "owner", value: x("o", 513), refuse: bad("owner: 513: has more than 512 characters")},
 		{field: "owner", value: key.Reveal(), want: "[key " + key.ID() + "]"},
 
-		{field: "metadata", value: map[string]any{"team": "a", "n": 3}, want: map[string]any{"team": "a", "n": "3"}},
+		{field: "metadata", value: map[string]any{"team": "a", "n": 3}, refuse: bad("metadata: ", "has a value that is not a text: write values in quotes")},
 		{field: "metadata", value: "team=a=b", want: map[string]any{"team": "a=b"}},
 		{field: "metadata", value: []any{"a=1", "b=2"}, want: map[string]any{"a": "1", "b": "2"}},
 		{field: "metadata", value: map[string]any{}, want: map[string]any{}},
@@ -133,7 +133,7 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "metadata", value: map[string]any{"k": x("v", 513)}, refuse: bad(`metadata "k": 513: has more than 512 characters`)},
 		{field: "metadata", value: map[string]any{"": "v"}, refuse: bad(`metadata: "": a name is empty`)},
 		{field: "metadata", value: map[string]any{key.Reveal(): "v"}, refuse: bad("a name holds an API key")},
-		{field: "metadata", value: "no pair", refuse: bad("metadata: ", "not a keypair")},
+		{field: "metadata", value: "no pair", refuse: bad("metadata: ", "is not name=value: give name=value")},
 
 		{field: "scopes", value: []any{"orders:read", "a:*", "*", "x"}, want: []any{"orders:read", "a:*", "*", "x"}},
 		{field: "scopes", value: "b:2, a:1", want: []any{"b:2", "a:1"}},
@@ -145,7 +145,7 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "scopes", value: listOf(129, num), refuse: bad("scopes: 129: has more than 128 entries")},
 		{field: "scopes", value: []any{x("s", 128)}, want: []any{x("s", 128)}},
 		{field: "scopes", value: []any{x("s", 129)}, refuse: bad("has more than 128 characters: shorten it")},
-		{field: "scopes", value: []any{""}, refuse: bad(`scopes: "": must be segments`)},
+		{field: "scopes", value: []any{""}, refuse: bad(`scopes: [""]: has an empty element`)},
 		{field: "scopes", value: []any{"ok", "*:read"}, refuse: bad(`scopes: "*:read": must be segments of A-Z a-z 0-9 . _ - joined by colons, with * as last segment only: write orders:read`)},
 		{field: "scopes", value: []any{"a::b"}, refuse: bad("must be segments")},
 		{field: "scopes", value: []any{"a:"}, refuse: bad("must be segments")},
@@ -161,7 +161,7 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "prefix", value: "a1", want: "a1"},
 		{field: "prefix", value: "abcdefghijklmnop_bcdefghijklmnop", refuse: bad("prefix: ", "at most 32 characters"), with: map[string]any{"prefix": "abcdefghijklmnop_bcdefghijklmnopq"}},
 		{field: "prefix", value: "abcdefghijklmnop_bcdefghijklmno", want: "abcdefghijklmnop_bcdefghijklmno"},
-		{field: "prefix", value: "", refuse: bad(`prefix: "": a prefix is one or more parts joined by _`, "write something like ak or acme_live")},
+		{field: "prefix", value: "", refuse: bad(`prefix: is empty: leave it out, or give a text`)},
 		{field: "prefix", value: "a", refuse: bad("a prefix is")},
 		{field: "prefix", value: "Ak", refuse: bad("a prefix is")},
 		{field: "prefix", value: "1a", refuse: bad("a prefix is")},
@@ -173,8 +173,8 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "ttl", value: "1h", want: 3600.0, with: manual},
 		{field: "ttl", value: 1, want: 1.0, with: manual},
 		{field: "ttl", value: "90", want: 90.0, with: manual},
-		{field: "ttl", value: -1, refuse: bad("ttl: -1: not a duration")},
-		{field: "ttl", value: "soon", refuse: bad(`ttl: "soon": not a duration`)},
+		{field: "ttl", value: -1, refuse: bad("ttl: -1: must not be negative")},
+		{field: "ttl", value: "soon", refuse: bad(`ttl: "soon": is not a duration`)},
 		{field: "ttl", value: "1500ms", refuse: bad(`ttl: "1500ms": is not a whole number of seconds: round it`), with: manual},
 		{field: "ttl", value: 1.5, refuse: bad("ttl: 1.5: is not a whole number of seconds")},
 		{field: "ttl", value: long, refuse: bad("ttl: ", "must be at most 316224000 seconds"), with: manual},
@@ -208,7 +208,7 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "rotation_period", value: 59, refuse: bad("rotation_period: 59: must be 0 (only by hand) or at least 60 seconds: give a longer one")},
 		{field: "rotation_period", value: "500ms", refuse: bad("is not a whole number of seconds")},
 		{field: "rotation_period", value: long, refuse: bad("must be at most")},
-		{field: "rotation_period", value: "99999999999999999999", refuse: bad("rotation_period: ", "not a duration")},
+		{field: "rotation_period", value: "99999999999999999999", refuse: bad("rotation_period: ", "is longer than any duration here")},
 		{field: "rotation_period", value: 3600, refuse: bad(`rotation_period: 3600: is exclusive with rotation_schedule, which is "0 3 * * *"`), with: daily},
 		{field: "rotation_period", value: 0, want: 0.0, with: daily},
 		{field: "rotation_period", value: 3600, want: 3600.0, typ: policy.Dynamic},
@@ -225,10 +225,10 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "rotation_jitter", value: 899, want: 899.0, with: hourly},
 		{field: "rotation_jitter", value: "6h", refuse: bad("less than a quarter", "86400"), with: daily},
 		{field: "rotation_jitter", value: "5h", want: 18000.0, with: daily},
-		{field: "rotation_jitter", value: -5, refuse: bad("rotation_jitter: -5: not a duration")},
+		{field: "rotation_jitter", value: -5, refuse: bad("rotation_jitter: -5: must not be negative")},
 
 		{field: "rotation_paused", value: "true", want: true},
-		{field: "rotation_paused", value: "maybe", refuse: bad(`rotation_paused: "maybe": not a bool`)},
+		{field: "rotation_paused", value: "maybe", refuse: bad(`rotation_paused: "maybe": is neither true nor false`)},
 
 		{field: "grace_period", value: "48h", want: 172800.0},
 		{field: "grace_period", value: 0, want: 0.0},
@@ -249,7 +249,7 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "refresh_interval", value: 60, refuse: bad("refresh_interval: 60: a dynamic role's readers renew a lease instead: leave it out"), typ: policy.Dynamic},
 
 		{field: "reveal", value: "once", want: "once"},
-		{field: "reveal", value: "", refuse: bad(`reveal: "": must be one of always, once: choose one`)},
+		{field: "reveal", value: "", refuse: bad(`reveal: is empty: leave it out`)},
 		{field: "reveal", value: "never", refuse: bad(`reveal: "never": must be one of`)},
 		{field: "reveal", value: "always", want: "always", typ: policy.Dynamic},
 		{field: "reveal", value: "once", refuse: bad(`reveal: "once": a dynamic role's key is handed out once anyway`), typ: policy.Dynamic},
@@ -259,7 +259,7 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "allowed_cidrs", value: []any{}, want: []any{}},
 		{field: "allowed_cidrs", value: []any{"10.0.0.0/33"}, refuse: bad(`allowed_cidrs: "10.0.0.0/33": must be a network or an address: write something like`)},
 		{field: "allowed_cidrs", value: []any{"localhost"}, refuse: bad("must be a network")},
-		{field: "allowed_cidrs", value: []any{""}, refuse: bad("must be a network")},
+		{field: "allowed_cidrs", value: []any{""}, refuse: bad("has an empty element")},
 		{field: "allowed_cidrs", value: []any{"fe80::1%eth0"}, refuse: bad("must be a network")},
 		{field: "allowed_cidrs", value: []any{"::ffff:0:0/90"}, refuse: bad("IPv4 and IPv6 addresses at once")},
 		{field: "allowed_cidrs", value: listOf(257, func(i int) string { return fmt.Sprintf("10.0.%d.%d", i/256, i%256) }), refuse: bad("has more than 256 entries")},
@@ -268,9 +268,9 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "rate_limit", value: "100", want: 100.0},
 		{field: "rate_limit", value: 0, want: 0.0},
 		{field: "rate_limit", value: -1, refuse: bad("rate_limit: -1: must be from 0 to 1000000: give requests per second")},
-		{field: "rate_limit", value: "NaN", refuse: bad("must be from 0")},
-		{field: "rate_limit", value: "Inf", refuse: bad("must be from 0")},
-		{field: "rate_limit", value: "fast", refuse: bad(`rate_limit: "fast": not a float`)},
+		{field: "rate_limit", value: "NaN", refuse: bad("is not a number")},
+		{field: "rate_limit", value: "Inf", refuse: bad("is not a number")},
+		{field: "rate_limit", value: "fast", refuse: bad(`rate_limit: "fast": is not a number`)},
 
 		{field: "on_leak", value: "rotate", want: "rotate"},
 		{field: "on_leak", value: "alert", want: "alert"},
@@ -280,15 +280,15 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "leak_grace_period", value: "169h", refuse: bad("leak_grace_period: 608400: must be at most 604800 seconds")},
 
 		{field: "disabled", value: true, want: true},
-		{field: "disabled", value: "x", refuse: bad("not a bool")},
+		{field: "disabled", value: "x", refuse: bad("is neither true nor false")},
 		{field: "deletion_protection", value: true, want: true},
-		{field: "deletion_protection", value: map[string]any{}, refuse: bad("not a bool")},
+		{field: "deletion_protection", value: map[string]any{}, refuse: bad("is neither true nor false")},
 
 		{field: "type", value: "static", want: "static"},
 		{field: "type", value: "Static", refuse: bad(`type: "Static": `)},
-		{field: "type", value: "", refuse: bad(`type: "": `)},
-		{field: "nonsense", value: 1, refuse: bad(`"nonsense": unknown field: see the path's help`)},
-		{field: "name", value: "other", refuse: bad(`name: "other": is not the role that the path names`)},
+		{field: "type", value: "", refuse: bad(`type: is empty`)},
+		{field: "nonsense", value: 1, refuse: bad(`nonsense: unknown field: see the path's help`)},
+		{field: "name", value: "other", refuse: bad(`name: is not what the path names`)},
 		{field: "role_id", value: "x", refuse: bad(`role_id: "x": is given by the engine`)},
 		{field: "created", value: "2026-01-01T00:00:00Z", refuse: bad("created: ", "is given by the engine")},
 	}
@@ -570,7 +570,13 @@ func TestRoleList(t *testing.T) {
 			t.Errorf("%v: %v, want %v", c.data, got, c.want)
 		}
 	}
-	for _, limit := range []any{0, -1, 1001, "x"} {
+	for _, all := range []any{0, -1, 1001} {
+		got, _ := m.must(logical.ListOperation, "roles/", map[string]any{"limit": all})["keys"].([]string)
+		if len(got) != 5 {
+			t.Errorf("limit %v: %v, want all", all, got)
+		}
+	}
+	for _, limit := range []any{"x", "", 1.5} {
 		m.refused(logical.ListOperation, "roles/", map[string]any{"limit": limit}, "limit: ")
 	}
 }

@@ -374,7 +374,7 @@ func TestRefusedRotations(t *testing.T) {
 		{map[string]any{"activate_at": "2020-01-01T00:00:00Z"}, "is in the past"},
 		{map[string]any{"activate_at": "9000h"}, "more than 366 days"},
 		{map[string]any{"activate_at": "1h", "stage": true}, "excludes stage"},
-		{map[string]any{"colour": "red"}, `"colour": unknown field`},
+		{map[string]any{"colour": "red"}, `colour: unknown field`},
 		{map[string]any{"stage": "perhaps"}, "stage"},
 		{map[string]any{"reason": strings.Repeat("x", 513)}, "reason"},
 	} {
