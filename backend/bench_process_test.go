@@ -48,7 +48,7 @@ func emptyPathFactory(ctx context.Context, conf *logical.BackendConfig) (logical
 		"scopes": []string{"orders:read", "orders:write"}, "metadata": map[string]string{"team": "shop"}, "rate_limit": 0.0,
 	}
 	b.Paths = append([]*framework.Path{{
-		Pattern: "empty", Fields: verifyFields(),
+		Pattern: "empty", Fields: verifyFields().schemas(),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {

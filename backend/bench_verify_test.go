@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 	"go.etcd.io/bbolt"
 
@@ -41,9 +40,9 @@ func BenchmarkVerifyFloor(b *testing.B) {
 	}
 }
 
-// verifyData is a request's fields as the framework hands them to a handler.
-func (m *testMount) verifyData(data map[string]any) *framework.FieldData {
-	return &framework.FieldData{Raw: data, Schema: m.Route("verify").Fields}
+// verifyData is what a request says, as the reader hands it to a handler.
+func (m *testMount) verifyData(data map[string]any) *input {
+	return &input{fields: m.verifySpec.fields, values: data}
 }
 
 // BenchmarkVerifyHot is the handler of verify for a key that is cached.

@@ -35,7 +35,9 @@ type pathSpec struct {
 	exists framework.ExistenceFunc
 	ops    map[logical.Operation]operation
 
-	form *regexp.Regexp
+	form *regexp.Regexp // with captures; nil without
+	// inBody and inQuery are the fields as bodies and query parameters take them.
+	inBody, inQuery fieldSet
 }
 
 // operation is one operation on a path.
@@ -59,7 +61,19 @@ type handler func(ctx context.Context, req *logical.Request, in *input) (*logica
 
 // path makes the framework's path, and remembers how its requests are read.
 func (b *backend) path(s pathSpec) *framework.Path {
-	s.form = regexp.MustCompile("^" + strings.TrimSuffix(s.pattern, "$") + "$")
+	if strings.Contains(s.pattern, "(?P<") {
+		s.form = regexp.MustCompile("^" + strings.TrimSuffix(s.pattern, "$") + "$")
+	}
+	s.inBody, s.inQuery = fieldSet{}, fieldSet{}
+	for name, f := range s.fields {
+		inPath := strings.Contains(s.pattern, "(?P<"+name+">")
+		if inPath || !f.query {
+			s.inBody[name] = f
+		}
+		if inPath || f.query || f.asRead {
+			s.inQuery[name] = f
+		}
+	}
 	s.help = strings.TrimSpace(s.help)
 	p := &framework.Path{
 		Pattern: s.pattern, Fields: s.fields.schemas(), ExistenceCheck: s.exists,
@@ -116,23 +130,15 @@ func (s *pathSpec) callback(do handler) framework.OperationFunc {
 
 // read reads the request's data by the rules of the path's fields.
 func (s *pathSpec) read(req *logical.Request) (*input, error) {
-	captures := s.captures(req.Path)
-	fields := make(fieldSet, len(s.fields))
-	body := hasBody(req.Operation)
-	for name, f := range s.fields {
-		if _, inPath := captures[name]; inPath || f.query != body || f.asRead {
-			fields[name] = f
-		}
-	}
-	data := req.Data
-	if !body {
-		data = withoutVerbs(data)
+	fields, data := s.inBody, req.Data
+	if !hasBody(req.Operation) {
+		fields, data = s.inQuery, withoutVerbs(data)
 	}
 	in, err := fields.readValues(data, req.Operation == logical.PatchOperation)
 	if err != nil {
 		return nil, err
 	}
-	for name, captured := range captures {
+	for name, captured := range s.captures(req.Path) {
 		// What was read can be written back, its name too.
 		if in.given(name) && in.values[name] != captured {
 			return nil, refusal.New(name, nil, "is not what the path names", "leave it out")
@@ -156,6 +162,9 @@ func withoutVerbs(query map[string]any) map[string]any {
 
 // captures are the parts of a request's path that the pattern names.
 func (s *pathSpec) captures(path string) map[string]string {
+	if s.form == nil {
+		return nil
+	}
 	match := s.form.FindStringSubmatch(path)
 	captures := map[string]string{}
 	for i, name := range s.form.SubexpNames() {

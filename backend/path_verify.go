@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -15,27 +17,26 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
-const maxClient = 64
+const (
+	maxClient     = 64
+	verifyPattern = "verify"
+)
 
 func (b *backend) pathsVerify() []*framework.Path {
-	path := func(pattern, suffix, synopsis string, extra map[string]*framework.FieldSchema) *framework.Path {
-		return &framework.Path{
-			Pattern: pattern,
-			Fields:  fields(verifyFields(), extra),
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: &framework.PathOperation{
-					Callback: handle(b.verify), Summary: synopsis, Responses: ok("The verdict; HTTP 200 whatever it is.", verifyAnswer()),
-				},
+	spec := func(pattern, suffix, synopsis string, extra fieldSet) *framework.Path {
+		return b.path(pathSpec{
+			pattern: pattern, verb: "verify", suffix: suffix, synopsis: synopsis, fields: fieldsOf(verifyFields(), extra), help: verifyHelp,
+			ops: map[logical.Operation]operation{
+				logical.UpdateOperation: {do: b.verify, told: "The verdict; HTTP 200 whatever it is.", answer: verifyAnswer()},
 			},
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "verify", OperationSuffix: suffix},
-			HelpSynopsis:    synopsis,
-			HelpDescription: verifyHelp,
-		}
+		})
 	}
+	plain := spec(verifyPattern, "key", "Is this key good?", nil)
+	b.verifySpec = b.specs[plain]
 	return []*framework.Path{
-		path("verify", "key", "Is this key good?", nil),
-		path("verify/"+nameRegex, "key-of-role", "Is this a good key of that role?",
-			map[string]*framework.FieldSchema{"name": {Type: framework.TypeString, Description: "The role whose keys are known; any other key is NOT_FOUND."}}),
+		plain,
+		spec("verify/"+nameRegex, "key-of-role", "Is this a good key of that role?",
+			fieldSet{"name": {about: "The role whose keys are known; any other key is NOT_FOUND."}}),
 	}
 }
 
@@ -62,19 +63,23 @@ STATE and valid is false. batch asks about many keys at once.
 verify/<role> knows the keys of that role only, so that a policy can bind a
 gateway to it.`
 
-func verifyFields() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
-		"key": {
-			Type: framework.TypeString, Description: "The presented key.",
-			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+// verifyItem are the fields of one question.
+func verifyItem() fieldSet {
+	return fieldSet{
+		"key":         {kind: kindText, secret: true, empty: emptyTaken, about: "The presented key."},
+		"scopes":      {kind: kindList, empty: emptyNever, about: "Scopes that the key must have, all of them."},
+		"remote_addr": {kind: kindText, empty: emptyTaken, about: "Address of the client that presented the key, for the role's allowed_cidrs. A port and brackets are left aside."},
+		"client": {
+			kind: kindText, empty: emptyTaken, about: "Label for usage counts, such as the name of the gateway; at most 64 characters.",
+			free: &freeText{limit: maxClient, cleaned: true},
 		},
-		"scopes":      {Type: framework.TypeCommaStringSlice, Description: "Scopes that the key must have, all of them."},
-		"remote_addr": {Type: framework.TypeString, Description: "Address of the client that presented the key, for the role's allowed_cidrs. A port and brackets are left aside."},
-		"client":      {Type: framework.TypeString, Description: "Label for usage counts, such as the name of the gateway; at most 64 bytes."},
-		"key_id":      {Type: framework.TypeString, Description: "With role_id, in place of key: tell the state of that key only."},
-		"role_id":     {Type: framework.TypeString, Description: "The id of the role that key_id belongs to."},
-		"batch":       batchField("Many keys, each an object with the fields of this path."),
+		"key_id":  {kind: kindText, secret: true, about: "With role_id, in place of key: tell the state of that key only."},
+		"role_id": {kind: kindText, about: "The id of the role that key_id belongs to."},
 	}
+}
+
+func verifyFields() fieldSet {
+	return fieldsOf(verifyItem(), fieldSet{"batch": batchOf("Many keys, each an object with the fields of this path.")})
 }
 
 func verifyAnswer() map[string]*framework.FieldSchema {
@@ -99,44 +104,19 @@ func verifyAnswer() map[string]*framework.FieldSchema {
 	}
 }
 
-var verifySchema = verifyFields()
+var verifyItemFields = verifyItem()
 
-// plainVerify returns the fields of a request to verify that nothing is wrong
-// with: each is known, and is of its type already. Routing and conversion, which
-// are the same for each of them, cost more than the verdict. nil: the framework
-// is to see the request.
-func plainVerify(req *logical.Request) *framework.FieldData {
-	if req.Operation != logical.UpdateOperation || req.Path != "verify" {
-		return nil
-	}
-	for name, v := range req.Data {
-		if _, known := verifySchema[name]; !known {
-			return nil
-		}
-		if _, text := v.(string); !text && name != "scopes" {
-			return nil
-		}
-	}
-	d := &framework.FieldData{Raw: req.Data, Schema: verifySchema}
-	if _, asked := req.Data["scopes"]; asked {
-		if _, _, err := d.GetOkErr("scopes"); err != nil {
-			return nil
-		}
-	}
-	return d
-}
-
-func (b *backend) verify(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	role, _ := d.Raw["name"].(string)
-	if text, given := textOf(d, "batch"); given {
-		for _, f := range []string{"key", "key_id", "role_id", "scopes", "remote_addr", "client"} {
-			if _, also := d.GetOk(f); also {
+func (b *backend) verify(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	role := in.text("name")
+	if in.given("batch") {
+		for _, f := range slices.Sorted(maps.Keys(in.values)) {
+			if f != "batch" && f != "name" && in.given(f) {
 				return nil, refusal.New(f, nil, "stands beside batch", "give it in the items")
 			}
 		}
-		return b.verifyBatch(ctx, req, text, role)
+		return b.verifyBatch(ctx, req, in.text("batch"), role)
 	}
-	q, err := questionOf(d, role)
+	q, err := readQuestion(in, role)
 	if err != nil {
 		return nil, err
 	}
@@ -147,33 +127,13 @@ func (b *backend) verify(ctx context.Context, req *logical.Request, d *framework
 	return &logical.Response{Data: b.rendered(&v)}, nil
 }
 
-func questionOf(d *framework.FieldData, role string) (question, error) {
-	q := question{role: role}
-	var byKey, byRole bool
-	q.key, byKey = textOf(d, "key")
-	q.keyID, q.byID = textOf(d, "key_id")
-	q.roleID, byRole = textOf(d, "role_id")
-	q.byID = q.byID || byRole
-	q.remoteAddr, _ = textOf(d, "remote_addr")
-	q.client, _ = textOf(d, "client")
-	if _, ok := d.Raw["scopes"]; ok {
-		q.scopes, _ = d.Get("scopes").([]string)
+// readQuestion reads one question, of a request or of an item.
+func readQuestion(in *input, role string) (question, error) {
+	q := question{
+		role: role, key: in.text("key"), keyID: in.text("key_id"), roleID: in.text("role_id"), byID: in.given("key_id") || in.given("role_id"),
+		scopes: in.list("scopes"), remoteAddr: in.text("remote_addr"), client: in.text("client"),
 	}
-	return q, q.check(byKey)
-}
-
-// textOf is a field that is a string. Most are one already: converting costs
-// more than all of the rest.
-func textOf(d *framework.FieldData, name string) (string, bool) {
-	raw, ok := d.Raw[name]
-	if !ok {
-		return "", false
-	}
-	if s, ok := raw.(string); ok {
-		return s, true
-	}
-	s, ok := d.Get(name).(string)
-	return s, ok
+	return q, q.check(in.given("key"))
 }
 
 // check refuses a question that is none, and makes its label fit to be kept.
@@ -189,8 +149,6 @@ func (q *question) check(byKey bool) error {
 		return wantsID("key_id", q.keyID)
 	case len(q.scopes) > policy.MaxScopes:
 		return refusal.New("scopes", len(q.scopes), fmt.Sprintf("more than %d", policy.MaxScopes), "ask for fewer")
-	case len(q.client) > maxClient:
-		return refusal.New("client", len(q.client), fmt.Sprintf("has more than %d bytes", maxClient), "shorten it")
 	}
 	q.client = keyformat.Redact(q.client)
 	return nil
@@ -207,70 +165,6 @@ func wantsID(field, id string) error {
 	return nil
 }
 
-// batchQuestion is an item of a batch.
-type batchQuestion struct {
-	Key        *string  `json:"key"`
-	Scopes     []string `json:"scopes"`
-	RemoteAddr string   `json:"remote_addr"`
-	Client     string   `json:"client"`
-	KeyID      *string  `json:"key_id"`
-	RoleID     *string  `json:"role_id"`
-}
-
-func (i *batchQuestion) question(role string) (question, error) {
-	q := question{role: role, scopes: i.Scopes, remoteAddr: i.RemoteAddr, client: i.Client, byID: i.KeyID != nil || i.RoleID != nil}
-	for _, field := range []struct{ from, to *string }{{i.Key, &q.key}, {i.KeyID, &q.keyID}, {i.RoleID, &q.roleID}} {
-		if field.from != nil {
-			*field.to = *field.from
-		}
-	}
-	return q, q.check(i.Key != nil)
-}
-
-// readQuestion reads an item of a batch.
-func readQuestion(item json.RawMessage, role string) (question, error) {
-	q, byKey := question{role: role}, false
-	var seen [6]bool
-	plain := plainItem(string(item), func(name string, value []string, list bool) bool {
-		var to *string
-		var n int
-		switch name {
-		case "key":
-			to, n, byKey = &q.key, 0, true
-		case "key_id":
-			to, n, q.byID = &q.keyID, 1, true
-		case "role_id":
-			to, n, q.byID = &q.roleID, 2, true
-		case "remote_addr":
-			to, n = &q.remoteAddr, 3
-		case "client":
-			to, n = &q.client, 4
-		case "scopes":
-			n = 5
-		default:
-			return false
-		}
-		if seen[n] || list != (to == nil) {
-			return false
-		}
-		seen[n] = true
-		if to == nil {
-			q.scopes = value
-		} else {
-			*to = value[0]
-		}
-		return true
-	})
-	if plain {
-		return q, q.check(byKey)
-	}
-	var in batchQuestion
-	if err := decodeItem(item, &in); err != nil {
-		return question{}, err
-	}
-	return in.question(role)
-}
-
 // verifyBatch answers each item by itself. An item that can not be read is
 // MALFORMED, with the reason.
 func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, role string) (*logical.Response, error) {
@@ -283,7 +177,7 @@ func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, r
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		q, err := readQuestion(item, role)
+		q, err := verifyItemFields.question(item, role)
 		if err != nil {
 			v := verdict{code: codeMalformed, now: b.now()}
 			data := b.rendered(&v)
@@ -298,4 +192,13 @@ func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, r
 		results[i] = b.rendered(&v)
 	}
 	return answer(map[string]any{"results": results}), nil
+}
+
+// question reads an item of a batch.
+func (s fieldSet) question(item json.RawMessage, role string) (question, error) {
+	in, err := s.readItem(item)
+	if err != nil {
+		return question{}, err
+	}
+	return readQuestion(in, role)
 }

@@ -58,8 +58,21 @@ func batchItems(text string) ([]json.RawMessage, error) {
 	return items, nil
 }
 
+// batchOf is the field of a batch whose items are what.
+func batchOf(what string) field {
+	return field{
+		kind: kindText, secret: true,
+		about: what + " One string: JSON objects on lines of their own, or a JSON array as text; at most 1000 items and 1 MiB. " +
+			"The answer's results has one entry per item, in order.",
+	}
+}
+
 // readItem reads one item of a batch by the rules of these fields.
 func (s fieldSet) readItem(item json.RawMessage) (*input, error) {
+	object, plain := plainObject(string(item))
+	if plain {
+		return s.readValues(object, false)
+	}
 	object, err := decodeObject(string(item))
 	switch {
 	case errors.Is(err, errDuplicate):
@@ -95,47 +108,32 @@ func decodeItem(item json.RawMessage, into any) error {
 	return refusal.New("batch", nil, "an item is not a JSON object with the fields of this path", "see the path's help")
 }
 
-// plainItem reads an item that is as plain as nearly all are: an object of
-// strings and lists of strings, without escapes. set gets each member once; a
-// string is a list of one that is marked as such. Whatever else the item is, or
-// if set refuses, the answer is false, and decodeItem is to be asked.
-func plainItem(item string, set func(name string, value []string, list bool) bool) bool {
-	p := plainText{rest: item}
+// plainObject reads an object that is as plain as nearly all items are: texts
+// and lists of texts, of printable ASCII without escapes, each name once. false:
+// it is not, and decodeObject is to be asked, which takes three times as long; a
+// batch of a thousand would miss what docs/performance.md promises.
+func plainObject(text string) (map[string]any, bool) {
+	p := plainText{rest: text}
 	if !p.eat('{') {
-		return false
+		return nil, false
 	}
-	var one [1]string
+	object := make(map[string]any, 2)
 	for first := true; !p.eat('}'); first = false {
 		if !first && !p.eat(',') {
-			return false
+			return nil, false
 		}
 		name, ok := p.text()
-		if !ok || !p.eat(':') {
-			return false
+		if _, twice := object[name]; !ok || twice || !p.eat(':') {
+			return nil, false
 		}
-		if !p.eat('[') {
-			if one[0], ok = p.text(); !ok || !set(name, one[:], false) {
-				return false
-			}
-			continue
+		value, ok := p.value()
+		if !ok {
+			return nil, false
 		}
-		list := []string{}
-		for !p.eat(']') {
-			if len(list) > 0 && !p.eat(',') {
-				return false
-			}
-			text, ok := p.text()
-			if !ok {
-				return false
-			}
-			list = append(list, text)
-		}
-		if !set(name, list, true) {
-			return false
-		}
+		object[name] = value
 	}
 	p.space()
-	return p.rest == ""
+	return object, p.rest == ""
 }
 
 type plainText struct{ rest string }
@@ -155,7 +153,27 @@ func (p *plainText) eat(c byte) bool {
 	return true
 }
 
-// text reads a string of printable ASCII without escapes.
+// value reads a text or a list of texts.
+func (p *plainText) value() (any, bool) {
+	if !p.eat('[') {
+		text, ok := p.text()
+		return text, ok
+	}
+	list := []any{}
+	for !p.eat(']') {
+		if len(list) > 0 && !p.eat(',') {
+			return nil, false
+		}
+		text, ok := p.text()
+		if !ok {
+			return nil, false
+		}
+		list = append(list, text)
+	}
+	return list, true
+}
+
+// text reads a text of printable ASCII without escapes.
 func (p *plainText) text() (string, bool) {
 	if !p.eat('"') {
 		return "", false

@@ -35,18 +35,33 @@ type input struct {
 // told is fixed: the first by the name of its field.
 func (s fieldSet) readValues(data map[string]any, patch bool) (*input, error) {
 	in := &input{fields: s, values: make(map[string]any, len(data)), patch: patch}
-	for _, name := range slices.Sorted(maps.Keys(data)) {
+	for name, raw := range data {
 		f, known := s[name]
 		if !known {
-			return nil, s.unknown(name, "see the path's help for the fields it takes")
+			return nil, s.firstMistake(data, patch)
 		}
-		value, err := in.read(name, &f, data[name])
+		value, err := in.read(name, &f, raw)
 		if err != nil {
-			return nil, err
+			return nil, s.firstMistake(data, patch)
 		}
 		in.values[name] = value
 	}
 	return in, nil
+}
+
+// firstMistake is the one that is told of what is wrong with data.
+func (s fieldSet) firstMistake(data map[string]any, patch bool) error {
+	in := &input{fields: s, patch: patch}
+	for _, name := range slices.Sorted(maps.Keys(data)) {
+		f, known := s[name]
+		if !known {
+			return s.unknown(name, "see the path's help for the fields it takes")
+		}
+		if _, err := in.read(name, &f, data[name]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (in *input) read(name string, f *field, raw any) (any, error) {

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"hash/maphash"
 	"sync"
 	"time"
@@ -22,11 +23,24 @@ import (
 // generation it saw before its Get is still there.
 type recordCache[T any] struct {
 	entries *lru.Cache[string, *T]
-	// absent remembers, for a moment and apart from what exists, what was
+	// inVain remembers, for a moment and apart from what exists, what verification
 	// looked for in vain: a flood of that costs no known record its place.
-	absent *lru.Cache[string, time.Time]
+	inVain *lru.Cache[string, vainLook]
 	seed   maphash.Seed
 	gens   [1024]generation
+}
+
+// vainLook is a look that led to a refusal: there was no record, or the record
+// was another key's. Both are remembered alike, so that how much storage is asked
+// does not tell which ids exist.
+type vainLook struct {
+	until  time.Time
+	absent bool
+}
+
+func (l vainLook) counts(now time.Time) bool {
+	left := l.until.Sub(now)
+	return left > 0 && left <= absentFor
 }
 
 // generation orders fills, commits and invalidations of the paths that share
@@ -53,11 +67,11 @@ func newRecordCache[T any](size int) *recordCache[T] {
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	absent, err := lru.New[string, time.Time](maxAbsent)
+	inVain, err := lru.New[string, vainLook](maxAbsent)
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &recordCache[T]{entries: entries, absent: absent, seed: maphash.MakeSeed()}
+	return &recordCache[T]{entries: entries, inVain: inVain, seed: maphash.MakeSeed()}
 }
 
 func (c *recordCache[T]) gen(path string) *generation {
@@ -90,27 +104,49 @@ func (c *recordCache[T]) get(ctx context.Context, s logical.Storage, path string
 // getOrAbsent is get for verification, which is asked for what does not exist
 // as often as somebody likes: for a moment the cache answers for that too.
 func (c *recordCache[T]) getOrAbsent(ctx context.Context, s logical.Storage, path string, now time.Time) (*T, error) {
+	rec, _, err := c.find(ctx, s, path, now)
+	return rec, err
+}
+
+// find is getOrAbsent; asked reports whether storage was.
+func (c *recordCache[T]) find(ctx context.Context, s logical.Storage, path string, now time.Time) (rec *T, asked bool, err error) {
 	if rec, ok := c.entries.Get(path); ok {
-		return rec, nil
+		return rec, false, nil
 	}
-	if until, ok := c.absent.Get(path); ok {
-		if left := until.Sub(now); left > 0 && left <= absentFor {
-			return nil, nil
-		}
-		c.absent.Remove(path)
+	if look, ok := c.inVain.Get(path); ok && look.absent && look.counts(now) {
+		return nil, false, nil
 	}
 	gen := c.gen(path)
 	seen := gen.load()
-	rec, err := c.get(ctx, s, path)
+	rec, err = c.get(ctx, s, path)
 	if err != nil || rec != nil {
-		return rec, err
+		return rec, true, err
 	}
 	gen.mu.Lock()
 	defer gen.mu.Unlock()
 	if gen.n == seen {
-		c.absent.Add(path, now.Add(absentFor))
+		c.inVain.Add(path, vainLook{until: now.Add(absentFor), absent: true})
 	}
-	return nil, nil
+	return nil, true, nil
+}
+
+// refused notes that the record found was of no use to who asked. Where neither
+// this look nor one a moment ago asked storage it is asked now, as it would be for
+// a record that does not exist.
+func (c *recordCache[T]) refused(ctx context.Context, s logical.Storage, path string, now time.Time, asked bool) error {
+	if look, ok := c.inVain.Get(path); ok && look.counts(now) {
+		return nil
+	}
+	if !asked {
+		if _, err := s.Get(ctx, path); err != nil {
+			return fmt.Errorf("reading %s: %w", family(path), err)
+		}
+	}
+	gen := c.gen(path)
+	gen.mu.Lock()
+	defer gen.mu.Unlock()
+	c.inVain.Add(path, vainLook{until: now.Add(absentFor)})
+	return nil
 }
 
 // committed replaces the entry by what was just written; a nil record drops it.
@@ -120,7 +156,7 @@ func (c *recordCache[T]) committed(path string, rec *T) {
 	gen.mu.Lock()
 	defer gen.mu.Unlock()
 	gen.n++
-	c.absent.Remove(path)
+	c.inVain.Remove(path)
 	if rec == nil {
 		c.entries.Remove(path)
 		return
@@ -141,7 +177,7 @@ func (c *recordCache[T]) purge() {
 		g.mu.Unlock()
 	}
 	c.entries.Purge()
-	c.absent.Purge()
+	c.inVain.Purge()
 }
 
 func (c *recordCache[T]) resize(size int) { c.entries.Resize(max(size, 1)) }

@@ -139,7 +139,7 @@ func TestUnknownKeysEvictNothing(t *testing.T) {
 	for range maxAbsent + 500 {
 		m.expectVerdict(unknownKey(t), "NOT_FOUND")
 	}
-	if n := m.keys.absent.Len(); n != maxAbsent {
+	if n := m.keys.inVain.Len(); n != maxAbsent {
 		t.Errorf("%d unknown ids are remembered, want %d", n, maxAbsent)
 	}
 	if c, code := m.costOf("verify", key); code != "VALID" || c.calls != 0 {

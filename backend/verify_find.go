@@ -21,8 +21,9 @@ func (b *backend) verifyOne(ctx context.Context, s logical.Storage, q *question)
 		return verdict{}, err
 	}
 	b.verdicts[v.code].Add(1)
-	if v.code == codeNotFound && !b.writeSafe() {
-		// Whoever issued the key may be ahead of this node: the server asks there.
+	// Whoever issued or imported the key may be ahead of this node: the server
+	// asks there. This node may not have heard of the mount's first import either.
+	if (v.code == codeNotFound || v.code == codeMalformed && keyformat.Presentable(q.key)) && !b.writeSafe() {
 		return verdict{}, logical.ErrReadOnly
 	}
 	return v, nil
@@ -105,12 +106,15 @@ func (b *backend) present(ctx context.Context, s logical.Storage, q *question, c
 	if err != nil {
 		return nil, nil, codeNotFound, err
 	}
-	key, last, err := b.keyByID(ctx, s, parsed.ID(), clock)
+	key, last, asked, err := b.lookUp(ctx, s, parsed.ID(), clock)
 	if err != nil {
 		return nil, nil, codeNotFound, err
 	}
 	if !b.matches(key, d, keyformat.Sum(q.key)) || !ofRole(key, q.role) {
-		return nil, nil, codeNotFound, nil
+		if key != nil {
+			err = b.keys.refused(ctx, s, keyPath(key.ID), clock, asked)
+		}
+		return nil, nil, codeNotFound, err
 	}
 	return key, last, codeValid, nil
 }
@@ -118,15 +122,21 @@ func (b *backend) present(ctx context.Context, s logical.Storage, q *question, c
 // keyByID is the record with that key id, nil if there is none, and the last
 // view of it, which spares the making of the path.
 func (b *backend) keyByID(ctx context.Context, s logical.Storage, id string, clock time.Time) (*keyRecord, *keyView, error) {
-	last := b.views.find(id)
+	key, last, _, err := b.lookUp(ctx, s, id, clock)
+	return key, last, err
+}
+
+// lookUp is keyByID; asked reports whether storage was.
+func (b *backend) lookUp(ctx context.Context, s logical.Storage, id string, clock time.Time) (key *keyRecord, last *keyView, asked bool, err error) {
+	last = b.views.find(id)
 	var path string
 	if last != nil {
 		path = last.path
 	} else {
 		path = keyPath(id)
 	}
-	key, err := b.keys.getOrAbsent(ctx, s, path, clock)
-	return key, last, err
+	key, asked, err = b.keys.find(ctx, s, path, clock)
+	return key, last, asked, err
 }
 
 // matches reports whether the record is that of the key with that sum. It
@@ -161,26 +171,30 @@ func (b *backend) presentedForeign(ctx context.Context, s logical.Storage, q *qu
 	}
 	sum := keyformat.Sum(q.key)
 	var found *keyRecord
+	askedFound := false
 	for _, n := range imported.Numbers {
 		secret := d.Secrets[n]
 		if secret == nil {
 			continue
 		}
 		b.hmacs.Add(1)
-		key, err := b.keys.getOrAbsent(ctx, s, keyPath(keyformat.ImportedID(secret, sum)), clock)
+		key, asked, err := b.keys.find(ctx, s, keyPath(keyformat.ImportedID(secret, sum)), clock)
 		if err != nil {
 			return nil, codeNotFound, err
 		}
 		if key == nil || found != nil {
 			continue
 		}
-		found = key
+		found, askedFound = key, asked
 		if q.role == "" {
 			break // where the role matters, the others cost what an unknown key does
 		}
 	}
 	if !b.matches(found, d, sum) || !ofRole(found, q.role) {
-		return nil, codeNotFound, nil
+		if found != nil {
+			err = b.keys.refused(ctx, s, keyPath(found.ID), clock, askedFound)
+		}
+		return nil, codeNotFound, err
 	}
 	return found, codeValid, nil
 }

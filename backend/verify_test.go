@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 )
 
 // ask verifies a key and returns the whole answer.
@@ -347,7 +348,7 @@ func TestVerifyScopes(t *testing.T) {
 	m.write("roles/r", map[string]any{"scopes": "orders:read,users:*"})
 	key := m.read("creds/r")["api_key"]
 	for scopes, want := range map[string]string{
-		"": "VALID", "orders:read": "VALID", "users:read": "VALID", "users:a:b": "VALID", "orders:read,users:x": "VALID",
+		"orders:read": "VALID", "users:read": "VALID", "users:a:b": "VALID", "orders:read,users:x": "VALID",
 		"orders:write": "INSUFFICIENT_SCOPE", "orders:read,orders:write": "INSUFFICIENT_SCOPE", "users": "INSUFFICIENT_SCOPE",
 		"usersx:read": "INSUFFICIENT_SCOPE", "*": "INSUFFICIENT_SCOPE", "users:*": "VALID", "orders:*": "INSUFFICIENT_SCOPE",
 	} {
@@ -398,7 +399,8 @@ func TestVerifyRefusedQuestions(t *testing.T) {
 		"key and key_id":           {"key": key, "key_id": "abcdefghijkl", "role_id": "x"},
 		"a key as its id":          {"key_id": key, "role_id": "x"},
 		"no id":                    {"key_id": "../../config", "role_id": "x"},
-		"a long label":             {"key": key, "client": strings.Repeat("c", 65)},
+		"scopes that are empty":    {"key": key, "scopes": ""},
+		"no scopes":                {"key": key, "scopes": []any{}},
 		"too many scopes":          {"key": key, "scopes": strings.Repeat("a,", 128) + "b"},
 		"batch and key":            {"key": key, "batch": "{}"},
 		"an empty batch":           {"batch": " \n "},
@@ -477,9 +479,13 @@ func TestVerifyWhereNothingMayBeWritten(t *testing.T) {
 			store.reset()
 			expectAnswer(t, m.ask(current), map[string]any{"code": "VALID", "cache_ttl": 5})
 			expectAnswer(t, m.ask(key), map[string]any{"code": "REVOKED", "cache_ttl": 5})
-			expectAnswer(t, m.ask("no key"), map[string]any{"code": "MALFORMED"})
+			expectAnswer(t, m.ask("no\nkey"), map[string]any{"code": "MALFORMED"})
+			expectAnswer(t, m.ask(strings.Repeat("k", keyformat.MaxForeignLen+1)), map[string]any{"code": "MALFORMED"})
 			for _, data := range []map[string]any{
 				{"key": unknownKey(t)},
+				// The node may not have heard of the mount's first import.
+				{"key": "imported-from-elsewhere"},
+				{"key": "weak"},
 				{"batch": `{"key":"` + current.(string) + `"}` + "\n" + `{"key":"` + unknownKey(t) + `"}`},
 			} {
 				if _, err := m.do(logical.UpdateOperation, "verify", data); err != logical.ErrReadOnly { //nolint:errorlint // a server compares the text

@@ -121,3 +121,17 @@ func Pattern(prefix string) string {
 	// A valid prefix holds no character that means something in a pattern.
 	return "(" + prefix + "_[0-9A-Za-z]{61})(?:[^0-9A-Za-z]|$)"
 }
+
+// Presentable reports whether a gateway could present s as a key of any form: at
+// most MaxForeignLen characters of printable ASCII, with no space at its ends.
+func Presentable(s string) bool {
+	if s == "" || len(s) > MaxForeignLen || s[0] == ' ' || s[len(s)-1] == ' ' {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
