@@ -39,6 +39,10 @@ func (s *Server) Handler() http.Handler {
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
+	if err := checkText(r); err != nil {
+		respondError(w, http.StatusBadRequest, err)
+		return
+	}
 	if !strings.HasPrefix(r.URL.Path, "/v1/") {
 		respondError(w, http.StatusNotFound, nil)
 		return
@@ -190,6 +194,9 @@ func readBody(hr *http.Request, req *request) (int, error) {
 		values, err := url.ParseQuery(string(body))
 		if err != nil {
 			return http.StatusBadRequest, errors.New("error parsing form data")
+		}
+		if !validText(values) {
+			return http.StatusBadRequest, errNotText
 		}
 		req.Data = queryData(values)
 		return 0, nil

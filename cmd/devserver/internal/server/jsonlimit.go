@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"unicode/utf8"
 )
 
 // The stricter of what Vault and OpenBao accept by default in a request body, so that what passes here
@@ -29,6 +30,10 @@ var (
 
 // decodeBody reads a JSON object within the limits. An empty body is no object and no error.
 func decodeBody(body []byte) (map[string]any, error) {
+	// The decoder would put a replacement character in the place of what is not text.
+	if !utf8.Valid(body) {
+		return nil, errNotText
+	}
 	if err := checkComplexity(body); err != nil {
 		return nil, err
 	}

@@ -40,6 +40,9 @@ func (s *Server) handle(ctx context.Context, r *request) (*logical.Response, err
 	if s.sealed.Load() {
 		return nil, errSealed
 	}
+	if strings.HasSuffix(r.fullPath, "/") && (r.Operation == logical.UpdateOperation || r.Operation == logical.PatchOperation) {
+		return nil, badRequest("cannot write to a path ending in '/'")
+	}
 	var resp *logical.Response
 	var err error
 	if internalPath(r.fullPath) {

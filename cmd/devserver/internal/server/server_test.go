@@ -103,7 +103,7 @@ func TestErrorsAreAsVaultWritesThem(t *testing.T) {
 		{"patch type", "PATCH", "test/kv/x", rootToken, "application/json", `{}`, 415, "application/merge-patch+json"},
 		{"patch without type", "PATCH", "test/kv/x", rootToken, "", `{}`, 400, ""},
 		{"list flag", "GET", "test/kv?list=maybe", rootToken, "", "", 400, ""},
-		{"outside", "GET", "../elsewhere", rootToken, "", "", 404, ""},
+		{"outside", "GET", "../elsewhere", rootToken, "", "", 400, "relative paths not supported"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
