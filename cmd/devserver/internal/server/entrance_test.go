@@ -91,3 +91,67 @@ func TestPathsThatARealServerRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestForeignPagesAreRefused makes the requests that a browser makes for a page of somebody else.
+func TestForeignPagesAreRefused(t *testing.T) {
+	f := newFixture(t)
+	ask := func(path, host string, headers ...string) int {
+		t.Helper()
+		req := must(http.NewRequestWithContext(t.Context(), http.MethodGet, f.http.URL+path, nil))(t)
+		req.Host = host
+		req.Header.Set("X-Vault-Token", rootToken)
+		for i := 0; i+1 < len(headers); i += 2 {
+			req.Header.Add(headers[i], headers[i+1])
+		}
+		resp := must(http.DefaultTransport.RoundTrip(req))(t)
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	paths := []string{"/v1/test/echo", "/v1/sys/health", "/v1/sys/internal/ui/mounts"}
+	for _, host := range []string{
+		"localhost", "LocalHost:8200", "localhost:1", "127.0.0.1", "127.0.0.1:8200", "127.8.9.10:1", "[::1]", "[::1]:8200",
+	} {
+		for _, path := range paths {
+			if got := ask(path, host); got != http.StatusOK {
+				t.Errorf("host %s at %s: %d", host, path, got)
+			}
+		}
+	}
+	for _, host := range []string{
+		"evil.example", "evil.example:8200", "localhost.evil.example", "evil.localhost:8200", "127.0.0.1.evil.example", "192.0.2.1:8200",
+		"0.0.0.0:8200", "[::]:8200", "[2001:db8::1]:8200", "128.0.0.1", "2130706433", "0x7f000001", "127.1:8200", "localhost@evil.example",
+	} {
+		for _, path := range append(paths, "/elsewhere") {
+			if got := ask(path, host); got != http.StatusForbidden {
+				t.Errorf("host %s at %s: %d", host, path, got)
+			}
+		}
+	}
+	for _, c := range []struct {
+		headers []string
+		want    int
+	}{
+		{[]string{"Origin", "http://localhost:3000"}, 200},
+		{[]string{"Origin", "https://127.0.0.1"}, 200},
+		{[]string{"Origin", "http://[::1]:8200", "Sec-Fetch-Site", "same-origin"}, 200},
+		{[]string{"Sec-Fetch-Site", "none"}, 200},
+		{[]string{"Sec-Fetch-Site", "same-site"}, 200},
+		{[]string{"Origin", "http://evil.example"}, 403},
+		{[]string{"Origin", "https://localhost.evil.example"}, 403},
+		{[]string{"Origin", "http://localhost@evil.example"}, 403},
+		{[]string{"Origin", "null"}, 403},
+		{[]string{"Origin", ""}, 403},
+		{[]string{"Origin", "localhost:3000"}, 403},
+		{[]string{"Origin", "file://localhost"}, 403},
+		{[]string{"Origin", "http://localhost", "Origin", "http://evil.example"}, 403},
+		{[]string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{[]string{"Sec-Fetch-Site", "anything"}, 403},
+		{[]string{"Origin", "http://localhost", "Sec-Fetch-Site", "cross-site"}, 403},
+	} {
+		for _, path := range paths {
+			if got := ask(path, "localhost", c.headers...); got != c.want {
+				t.Errorf("%q at %s: %d, want %d", c.headers, path, got, c.want)
+			}
+		}
+	}
+}

@@ -39,6 +39,10 @@ func (s *Server) Handler() http.Handler {
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
+	if err := checkSource(r); err != nil {
+		respondError(w, http.StatusForbidden, err)
+		return
+	}
 	if err := checkText(r); err != nil {
 		respondError(w, http.StatusBadRequest, err)
 		return
