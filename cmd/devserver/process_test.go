@@ -389,6 +389,8 @@ func TestRefusedFlags(t *testing.T) {
 		{[]string{"-listen", "127.0.0.1:0", "-plugin", exe, "-tick", "0s"}, "-tick"},
 		{[]string{"-listen", "127.0.0.1:0", "-plugin", exe, "-log-level", "loud"}, "-log-level"},
 		{[]string{"-listen", "127.0.0.1:0", "-plugin", exe, "-mount", "sys/x"}, "reserved"},
+		{[]string{"-listen", "127.0.0.1:0", "-plugin", exe, "-mount", "../x"}, "relative"},
+		{[]string{"-listen", "127.0.0.1:0", "-plugin", exe, "-mount", ""}, "empty"},
 		{[]string{"-listen", "127.0.0.1:0", "-plugin", exe, "-storage", t.TempDir()}, "storage"},
 		{[]string{"extra"}, "unexpected"},
 	} {

@@ -3,7 +3,9 @@
 package server
 
 import (
+	"encoding/json"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -152,6 +154,53 @@ func TestForeignPagesAreRefused(t *testing.T) {
 			if got := ask(path, "localhost", c.headers...); got != c.want {
 				t.Errorf("%q at %s: %d, want %d", c.headers, path, got, c.want)
 			}
+		}
+	}
+}
+
+// TestMountPaths tries every way to a mount: the flag's, sys/mounts and sys/remount.
+func TestMountPaths(t *testing.T) {
+	f := newFixture(t)
+	body := string(must(json.Marshal(map[string]string{"type": f.server.PluginName()}))(t))
+	for path, want := range map[string]string{
+		"../x": "relative", "..": "relative", ".": "relative", "./a": "relative", "a/..": "relative", "a/../b": "relative", "a/./b": "relative",
+		"": "empty", "/": "empty", "//": "empty", "//a": "empty", "a//": "empty", "a//b": "empty", " ": "space", " a": "space", "a ": "space", "a /": "space",
+		"a\x00b": "printed", "a\nb": "printed", "a\x7f": "printed", "a\u00a0b": "printed", "a\u202eb": "printed", "a\xffb": "printed",
+		"sys": "reserved", "/sys/": "reserved", "sys/x": "reserved", "auth/x": "reserved", "auth": "reserved", "audit": "reserved", "identity/x": "reserved", "cubbyhole": "reserved",
+		"test": "in use", "/test/": "in use", "test/deeper": "in use",
+	} {
+		if want != "in use" {
+			if err := f.server.EnsureMounted(t.Context(), path, f.server.PluginName()); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("flag %q: %v, want %q", path, err, want)
+			}
+		}
+		if err := f.server.Enable(t.Context(), &mountEntry{Path: path, Type: f.server.PluginName()}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("mount at %q: %v, want %q", path, err, want)
+		}
+		if resp, answer := f.do(t, "POST", "sys/mounts/"+url.PathEscape(path), rootToken, body); resp.StatusCode < 400 || resp.StatusCode > 405 {
+			t.Errorf("sys/mounts/%q: %d %s", path, resp.StatusCode, answer)
+		}
+		move := string(must(json.Marshal(map[string]string{"from": "test", "to": path}))(t))
+		// JSON has no way to write what is no text.
+		move = strings.ReplaceAll(move, `\ufffd`, "\xff")
+		if resp, answer := f.do(t, "POST", "sys/remount", rootToken, move); resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("remount to %q: %d %s", path, resp.StatusCode, answer)
+		}
+	}
+	if got := len(f.server.mounts()); got != 1 {
+		t.Errorf("%d mounts after refusals only", got)
+	}
+	for _, path := range []string{"/lead", "trail/", "/both/", "a..b", "...", "sysx", "team/sys", "é", "a b"} {
+		if err := f.server.EnsureMounted(t.Context(), path, f.server.PluginName()); err != nil {
+			t.Errorf("%q: %v", path, err)
+		}
+		own := strings.Trim(path, "/") + "/"
+		if f.server.mountAt(own) == nil {
+			t.Errorf("%q is not at %s", path, own)
+		}
+		// What is there already is left alone, however it is spelled.
+		if err := f.server.EnsureMounted(t.Context(), own, f.server.PluginName()); err != nil {
+			t.Errorf("%q again: %v", path, err)
 		}
 	}
 }

@@ -194,6 +194,9 @@ func (s *Server) mountDisable(ctx context.Context, r *request) (*logical.Respons
 
 func (s *Server) mountMove(ctx context.Context, r *request) (*logical.Response, error) {
 	f := fields(r.Data)
+	if f.text("from") == "" || f.text("to") == "" {
+		return nil, badRequest("both 'from' and 'to' path must be specified as a string")
+	}
 	from, to := strings.Trim(f.text("from"), "/")+"/", f.text("to")
 	if err := s.remount(context.WithoutCancel(ctx), from, to); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -149,16 +150,40 @@ func (s *Server) saveMount(entry *mountEntry) error {
 	return s.cfg.Store.Apply(put(mountPrefix+entry.UUID, entry))
 }
 
-// checkMountPath returns path with its trailing slash, or why nothing can be mounted there.
-func (s *Server) checkMountPath(path string) (string, error) {
-	path = strings.Trim(path, "/") + "/"
-	if path == "/" {
-		return "", badRequest("the mount path is empty")
+// reservedMounts are what a server keeps for itself.
+var reservedMounts = []string{"sys", "auth", "audit", "cubbyhole", "identity"}
+
+// mountPath returns path with one trailing slash and no leading one, or why nothing can be mounted there: what
+// is mounted must be reachable by its path, and two paths of the same meaning must not exist.
+func mountPath(path string) (string, error) {
+	refuse := func(rule string) (string, error) { return "", badRequest("path: %q: %s", path, rule) }
+	clean := strings.TrimPrefix(strings.TrimSuffix(path, "/"), "/")
+	switch {
+	case !utf8.ValidString(clean) || strings.ContainsFunc(clean, unprintable):
+		return refuse("holds what cannot be printed: use printable characters")
+	case strings.TrimSpace(clean) != clean:
+		return refuse("begins or ends with a space: leave it out")
 	}
-	for _, reserved := range []string{"sys/", "auth/", "cubbyhole/", "identity/"} {
-		if strings.HasPrefix(path, reserved) {
-			return "", badRequest("cannot mount at %q: the path is reserved", path)
+	segments := strings.Split(clean, "/")
+	for _, segment := range segments {
+		switch segment {
+		case "":
+			return refuse("is empty or has an empty segment: give names, with single slashes between them")
+		case ".", "..":
+			return refuse("is relative: give a path without . and .. as segments")
 		}
+	}
+	if slices.Contains(reservedMounts, segments[0]) {
+		return refuse("is reserved for the server: choose another first segment")
+	}
+	return clean + "/", nil
+}
+
+// freeMountPath is mountPath, and refuses what another mount is in the way of.
+func (s *Server) freeMountPath(path string) (string, error) {
+	path, err := mountPath(path)
+	if err != nil {
+		return "", err
 	}
 	s.tableMu.RLock()
 	defer s.tableMu.RUnlock()
@@ -174,7 +199,7 @@ func (s *Server) checkMountPath(path string) (string, error) {
 func (s *Server) Enable(ctx context.Context, entry *mountEntry) error {
 	s.mountMu.Lock()
 	defer s.mountMu.Unlock()
-	path, err := s.checkMountPath(entry.Path)
+	path, err := s.freeMountPath(entry.Path)
 	if err != nil {
 		return err
 	}
@@ -198,8 +223,9 @@ func (s *Server) Enable(ctx context.Context, entry *mountEntry) error {
 
 // EnsureMounted mounts the plugin at path unless something is mounted there already.
 func (s *Server) EnsureMounted(ctx context.Context, path, plugin string) error {
-	if s.mountAt(strings.Trim(path, "/")+"/") != nil {
-		return nil
+	path, err := mountPath(path)
+	if err != nil || s.mountAt(path) != nil {
+		return err
 	}
 	return s.Enable(ctx, &mountEntry{Path: path, Type: plugin, Description: "API keys"})
 }
@@ -242,7 +268,7 @@ func (s *Server) remount(ctx context.Context, from, to string) error {
 	if m == nil {
 		return badRequest("no matching mount at %q", from)
 	}
-	to, err := s.checkMountPath(to)
+	to, err := s.freeMountPath(to)
 	if err != nil {
 		return err
 	}
