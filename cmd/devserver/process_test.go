@@ -6,8 +6,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +25,9 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/devserver/internal/host"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/devserver/internal/testplugin"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 )
 
 // runVariable makes the test binary be the development server.
@@ -133,9 +138,11 @@ func (d *devserver) client(token string) *api.Client {
 
 func (d *devserver) root() *api.Client { return d.client("root") }
 
-func (d *devserver) pluginPID() int {
+func (d *devserver) pluginPID() int { return d.pluginPIDOf("apikeys") }
+
+func (d *devserver) pluginPIDOf(mount string) int {
 	d.t.Helper()
-	s, err := d.root().Logical().Read("apikeys/echo")
+	s, err := d.root().Logical().Read(mount + "/echo")
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -370,6 +377,84 @@ func TestSecretsAreNotLogged(t *testing.T) {
 	for _, s := range []string{secret, header, token} {
 		if strings.Contains(log, s) {
 			t.Errorf("%s was logged", s)
+		}
+	}
+}
+
+// TestNoKeyOfARequestIsLogged puts keys wherever a request has room for them besides its body.
+func TestNoKeyOfARequestIsLogged(t *testing.T) {
+	d := start(t, "-log-level", "trace", "-tick", "20ms")
+	minted, err := keyformat.Mint("ak", rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, foreign := minted.Reveal(), "sk-foreign-key-of-somebody"
+	ask := func(method, path string, change func(*http.Request)) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, d.addr+path, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Vault-Token", "root")
+		if change != nil {
+			change(req)
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	for _, key := range []string{own, foreign} {
+		for _, path := range []string{
+			"%s", "%s/", "%s/x", "x%sx/y", "nowhere/%s", "apikeys/%s", "apikeys/kv/%s", "apikeys/kv/a/%s", "sys/%s", "sys/mounts/%s", "sys/mounts/%s/tune",
+			"sys/internal/ui/mounts/%s", "sys/policies/acl/%s", "sys/leases/revoke/%s", "sys/leases/revoke-prefix/%s", "sys/health/%s", "auth/%s", "auth/token/%s",
+			"identity/%s", "cubbyhole/%s", "sys/plugins/catalog/secret/%s", "%s/%%ff", "%s/%%00", "%s/..", "x?%s=1", "x?a=%[1]s",
+		} {
+			for _, method := range []string{"GET", "LIST", "HELP", "POST", "PATCH", "DELETE", "OPTIONS"} {
+				ask(method, "/v1/"+fmt.Sprintf(path, key), nil)
+			}
+		}
+		ask("GET", "/"+key, nil)
+		ask(key, "/v1/apikeys/echo", nil)
+		ask("GET", "/v1/apikeys/echo", func(r *http.Request) { r.Host = key })
+		ask("GET", "/v1/apikeys/echo", func(r *http.Request) { r.Header.Set("Origin", "http://"+key) })
+	}
+	// What can be mounted has a name that the log tells; where that has a key in it, without the key.
+	sum, err := host.Checksum(self(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugin := &api.RegisterPluginInput{Name: own, Type: api.PluginTypeSecrets, Command: filepath.Base(self(t)), SHA256: hex.EncodeToString(sum)}
+	if err := d.root().Sys().RegisterPlugin(plugin); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.root().Sys().Mount("m-"+own, &api.MountInput{Type: own}); err != nil {
+		t.Fatal(err)
+	}
+	// Its plugin dies, so that the log tells of it.
+	if err := syscall.Kill(d.pluginPIDOf("m-"+own), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask("GET", "/v1/m-"+own+"/echo", nil); got != http.StatusOK {
+		t.Errorf("status %d of a mount named like a key", got)
+	}
+	if _, err := d.root().Sys().ReloadPlugin(&api.ReloadPluginInput{Plugin: own}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.stop(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	log := d.stdout + d.logged()
+	for _, s := range []string{own, foreign, strings.ToLower(own)} {
+		if at := strings.Index(log, s); at >= 0 {
+			t.Errorf("%.8s… was logged: %s", s, strings.ReplaceAll(log[max(0, at-200):at], s, "KEY"))
+		}
+	}
+	for _, want := range []string{"route=apikeys/", "route=none", "route=sys/mounts/", "m-[key " + minted.ID() + "]/", "method=other"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log has no %s", want)
 		}
 	}
 }

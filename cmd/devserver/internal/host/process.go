@@ -25,6 +25,8 @@ import (
 	"github.com/hashicorp/vault/sdk/plugin"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 )
 
 // Command is a plugin binary as the catalog has it.
@@ -191,7 +193,7 @@ func (h *Host) spawn(ctx context.Context, cmd Command) (*process, error) {
 		Cmd:              child,
 		SecureConfig:     &goplugin.SecureConfig{Checksum: sum, Hash: sha256.New()},
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
-		Logger:           h.logger.Named(cmd.Name),
+		Logger:           h.logger.Named(keyformat.Redact(cmd.Name)),
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
 	})

@@ -100,7 +100,7 @@ func (s *Server) RunDue(ctx context.Context) {
 					err = s.endWrap(item.id)
 				}
 				if err != nil {
-					s.logger.Warn("what is due could not be ended", "error", err)
+					s.logger.Warn("what is due could not be ended", "error", errForLog(err))
 				}
 			})
 		}

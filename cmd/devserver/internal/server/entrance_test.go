@@ -4,6 +4,8 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -202,5 +204,18 @@ func TestMountPaths(t *testing.T) {
 		if err := f.server.EnsureMounted(t.Context(), own, f.server.PluginName()); err != nil {
 			t.Errorf("%q again: %v", path, err)
 		}
+	}
+}
+
+// TestErrorsInTheLogNameNoPath is for errors that no request sees, such as that of a lease whose mount is gone.
+func TestErrorsInTheLogNameNoPath(t *testing.T) {
+	const lost = "creds/sk-foreign-\"key\"-of-somebody"
+	err := fmt.Errorf("failed to revoke entry: %w", errors.Join(errors.New("first"), routed(noRoute(lost))))
+	got := errForLog(err)
+	if strings.Contains(got, "sk-foreign") || !strings.Contains(got, "first") || !strings.Contains(got, "no handler for route") {
+		t.Errorf("for the log: %s", got)
+	}
+	if text := noRoute(lost).Error(); text != `no handler for route "creds/sk-foreign-\"key\"-of-somebody". route entry not found.` {
+		t.Errorf("for the client: %s", text)
 	}
 }

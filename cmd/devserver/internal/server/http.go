@@ -39,27 +39,19 @@ func (s *Server) Handler() http.Handler {
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	if err := checkSource(r); err != nil {
-		respondError(w, http.StatusForbidden, err)
-		return
-	}
-	if err := checkText(r); err != nil {
-		respondError(w, http.StatusBadRequest, err)
-		return
-	}
-	if !strings.HasPrefix(r.URL.Path, "/v1/") {
-		respondError(w, http.StatusNotFound, nil)
-		return
-	}
 	started := time.Now()
 	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
-	path := strings.TrimPrefix(r.URL.Path, "/v1/")
-	if !s.serveStatus(rec, r, path) {
+	path, below := strings.CutPrefix(r.URL.Path, "/v1/")
+	if err := checkSource(r); err != nil {
+		respondError(rec, http.StatusForbidden, err)
+	} else if err := checkText(r); err != nil {
+		respondError(rec, http.StatusBadRequest, err)
+	} else if !below {
+		respondError(rec, http.StatusNotFound, nil)
+	} else if !s.serveStatus(rec, r, path) {
 		s.serveLogical(rec, r, path)
 	}
-	// Of the address only the mount: paths, queries and headers can carry what is secret.
-	head, _, _ := strings.Cut(path, "/")
-	s.logger.Debug("request", "method", r.Method, "mount", head, "status", rec.status, "took", time.Since(started))
+	s.logger.Debug("request", "method", methodForLog(r.Method), "route", s.routeForLog(path), "status", rec.status, "took", time.Since(started))
 }
 
 type recorder struct {

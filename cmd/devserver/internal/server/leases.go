@@ -121,7 +121,7 @@ func (s *Server) registerLease(ctx context.Context, r *request, m *mount, resp *
 // discard revokes a secret that got no lease.
 func (s *Server) discard(ctx context.Context, l *lease) {
 	if err := s.sendRevoke(context.WithoutCancel(ctx), l); err != nil {
-		s.logger.Error("a secret that could not be leased could not be revoked either", "error", err)
+		s.logger.Error("a secret that could not be leased could not be revoked either", "error", errForLog(err))
 	}
 }
 

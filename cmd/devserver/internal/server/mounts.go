@@ -77,7 +77,7 @@ func (s *Server) newMount(entry *mountEntry) *mount {
 		},
 		Storage: m.view,
 		System:  newSystemView(s, m),
-		Logger:  s.logger.Named("mount").With("path", entry.Path),
+		Logger:  s.logger.Named("mount").With("path", forLog(entry.Path)),
 		UUID:    entry.UUID,
 		Options: entry.Options,
 	})
@@ -139,7 +139,7 @@ func (s *Server) loadMounts(ctx context.Context) error {
 		}
 		m := s.newMount(&entry)
 		if err := m.running.Start(ctx); err != nil {
-			s.logger.Error("mount could not be started", "path", entry.Path, "error", err)
+			s.logger.Error("mount could not be started", "path", forLog(entry.Path), "error", errForLog(err))
 		}
 		s.setTable(entry.Path, m)
 		return nil
@@ -217,7 +217,7 @@ func (s *Server) Enable(ctx context.Context, entry *mountEntry) error {
 		return errors.Join(err, m.view.Clear(ctx))
 	}
 	s.setTable(path, m)
-	s.logger.Info("mounted", "path", path, "plugin", entry.Type, "version", m.running.Version())
+	s.logger.Info("mounted", "path", forLog(path), "plugin", forLog(entry.Type), "version", m.running.Version())
 	return nil
 }
 
@@ -316,7 +316,3 @@ func routed(err error) error {
 
 func (e *routedError) Error() string { return "1 error occurred:\n\t* " + e.cause.Error() + "\n\n" }
 func (e *routedError) Unwrap() error { return e.cause }
-
-func noRoute(path string) error {
-	return coded(404, "no handler for route %q. route entry not found.", path)
-}

@@ -112,7 +112,7 @@ func (s *Server) handleMount(ctx context.Context, r *request) (*logical.Response
 	}
 	resp.Headers = passthrough(resp.Headers, entry.ResponseHeaders)
 	if resp.Auth != nil {
-		s.logger.Error("a secrets engine answered with a login", "mount", entry.Path)
+		s.logger.Error("a secrets engine answered with a login", "mount", forLog(entry.Path))
 		return nil, errInternal
 	}
 	if resp.Secret != nil && !resp.IsError() {
@@ -142,7 +142,7 @@ func (s *Server) decideCreate(ctx context.Context, m *mount, r *request) error {
 	case errors.As(err, &user):
 		return badRequest("%s", user.Err)
 	}
-	s.logger.Error("existence check failed", "mount", r.MountPoint, "error", err)
+	s.logger.Error("existence check failed", "mount", forLog(r.MountPoint), "error", errForLog(err))
 	return errInternal
 }
 

@@ -236,7 +236,7 @@ func (s *Server) rollbackMount(ctx context.Context, m *mount) {
 		err = resp.Error()
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, logical.ErrUnsupportedOperation) {
-		s.logger.Error("periodic call failed", "mount", entry.Path, "error", err)
+		s.logger.Error("periodic call failed", "mount", forLog(entry.Path), "error", errForLog(err))
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 	"strings"
 )
 
+// statusPaths are what serveStatus serves.
+var statusPaths = []string{"sys/seal-status", "sys/health", "sys/leader", "sys/init", "sys/unseal"}
+
 // serveStatus serves what is asked without a token and also while sealed.
 func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request, path string) bool {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
