@@ -20,6 +20,8 @@ complain "a path of somebody's machine" \
 	"$(search '(^|[^A-Za-z0-9_.*-])/(work|root|Users)/' -- . ':!*.sum')"
 complain "a module proxy or checksum host; the machine that builds says which" \
 	"$(search '(proxy|sum)[.]golang[.]org|GO(PROXY|SUMDB|PRIVATE)=|artifact[o]ry' -- . ':!*.sum')"
+complain "a tool or module without a version; what it is must not depend on the day" \
+	"$(search '@(latest|upgrade|patch|master|main|HEAD)\>' -- . ':!*.sum' ':!scripts/check-tree.sh')"
 complain "a replacement in go.mod; importers would not get it" \
 	"$(search '^[[:space:]]*replace[[:space:](]' -- go.mod tools/go.mod)"
 complain "a test that waits for time to pass; inject a clock, or poll for an event" \
