@@ -13,11 +13,17 @@ import (
 // raw makes a request by hand, for what the client would not send or would hide.
 func (e *env) raw(t *testing.T, method, path, body string) (int, string) {
 	t.Helper()
+	return e.rawAs(t, e.server.root(), method, path, body)
+}
+
+// rawAs is raw with a token of one's own.
+func (e *env) rawAs(t *testing.T, token, method, path, body string) (int, string) {
+	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, e.client.Address()+"/v1/"+e.path(path), strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("X-Vault-Token", e.server.root())
+	req.Header.Set("X-Vault-Token", token)
 	if method == http.MethodPatch {
 		req.Header.Set("Content-Type", "application/merge-patch+json")
 	}
@@ -84,6 +90,26 @@ func wrongRequests(t *testing.T, e *env) {
 	}
 }
 
+// document is what the tests look at in the server's OpenAPI document.
+type document struct {
+	OpenAPI string                                `json:"openapi"`
+	Paths   map[string]map[string]json.RawMessage `json:"paths"`
+}
+
+func (e *env) openAPI(t *testing.T) document {
+	t.Helper()
+	resp, err := e.client.Logical().ReadRaw("sys/internal/specs/openapi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var doc document
+	if err := json.NewDecoder(resp.Body).Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
 func helpAndOpenAPI(t *testing.T, e *env) {
 	for _, path := range []string{
 		"config", "roles", "roles/r", "creds/r", "creds/r/pending", "rotate/r", "promote/r", "rollback/r", "revoke/r", "status/r",
@@ -102,18 +128,7 @@ func helpAndOpenAPI(t *testing.T, e *env) {
 	if err != nil || !strings.Contains(help.Help, "rotate") {
 		t.Errorf("help of the mount: %v, %v", help, err)
 	}
-	resp, err := e.client.Logical().ReadRaw("sys/internal/specs/openapi")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var doc struct {
-		OpenAPI string                                `json:"openapi"`
-		Paths   map[string]map[string]json.RawMessage `json:"paths"`
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&doc); err != nil {
-		t.Fatal(err)
-	}
+	doc := e.openAPI(t)
 	if !strings.HasPrefix(doc.OpenAPI, "3.") {
 		t.Errorf("version %q", doc.OpenAPI)
 	}

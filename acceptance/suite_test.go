@@ -67,6 +67,8 @@ var scenarios = []scenario{
 	{name: "dynamic generation", run: dynamicGeneration},
 	{name: "batch verification", run: batchVerification},
 	{name: "policies bind", run: policiesBind},
+	{name: "policies to start from", run: startingPolicies},
+	{name: "reader of a dynamic role", run: dynamicReader},
 	{name: "wrapped key", run: wrappedKey},
 	{name: "answers to wrong requests", run: wrongRequests},
 	{name: "help and OpenAPI", run: helpAndOpenAPI},

@@ -1,4 +1,5 @@
-# The platform team: everything but the keys themselves.
+# The platform team: everything but the keys themselves. What gateways do, to
+# verify keys and to report their use, is not in here either: see gateway.hcl.
 
 path "apikeys/config" {
   capabilities = ["read", "update", "patch"]
@@ -29,7 +30,7 @@ path "apikeys/revoke/*" {
 }
 
 path "apikeys/restore/*" {
-  capabilities = ["update"]
+  capabilities = ["list", "update"]
 }
 
 path "apikeys/status/*" {

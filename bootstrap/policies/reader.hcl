@@ -1,5 +1,7 @@
 # An application that reads its own key. For a role of type dynamic the token
-# needs to renew and give back leases too, which the policy `default` allows.
+# needs to renew its leases too, which the policy `default` allows. To give a
+# lease back early is not in `default`: let the token revoke itself, which ends
+# its leases, or allow update on sys/leases/revoke, which takes the id of any.
 
 path "apikeys/creds/orders" {
   capabilities = ["read"]
