@@ -34,31 +34,6 @@ func (r *Ring) Revoke(now time.Time, numbers ...int) ([]Event, error) {
 	return events, nil
 }
 
-// RevokeAll kills every version that has not ended, the pending one included.
-func (r *Ring) RevokeAll(now time.Time) []Event {
-	events := r.Settle(now)
-	for i := range r.Versions {
-		if !r.status(i, now).State.Ended() {
-			events = append(events, r.kill(&r.Versions[i], now))
-		}
-	}
-	return events
-}
-
-// Replace kills version n and mints its replacement in one transition, the
-// pending version dying with it: whoever read the one may have read the other.
-// What else lives keeps its end.
-func (r *Ring) Replace(now time.Time, n int, m Mint) ([]Event, error) {
-	m.Activate, m.Held = time.Time{}, false
-	m.Grace = r.cutGrace(now, m) // before n, which may be the pending one, is gone
-	events, err := r.Revoke(now, n)
-	if err != nil {
-		return events, err
-	}
-	more, err := r.Rotate(now, m, true)
-	return append(events, more...), err
-}
-
 // Report marks version n as found in the open and makes until its end at the
 // latest (zero: the end it has now stays, but nothing prolongs it any more).
 // The first report decides; a later one can only bring the end nearer. Without

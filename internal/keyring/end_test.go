@@ -48,28 +48,46 @@ func TestRevokeEnded(t *testing.T) {
 	}
 }
 
-func TestRevokeAll(t *testing.T) {
-	r := newRole(t)
-	r.rotate(0, 0)
-	r.rotate(0, day)
-	r.rotate(0, 9*day)
-	r.rotate(0, 9*day)
-	r.rollback(0, 0, 9*day)
-	r.stage(0, day, on(3*day))
-	r.is(day, "1-retired/grace_ended@1d~, 2+previous@9d~, 3+current@4d~, 4+withdrawn@4d~, 5+pending from 0s")
-	same(t, "revoke all", told(r.RevokeAll(at(day))),
-		"retired 1@1d/grace_ended, revoked 2@1d, revoked 3@1d, revoked 4@1d, revoked 5@1d")
-	want := "1-retired/grace_ended@1d~, 2-revoked@1d, 3-revoked@1d, 4-revoked@1d, 5-revoked@1d"
-	r.is(day, want)
-	r.is(0, want)
-	r.is(99*day, want)
-	r.unchanged(2*day, func() { same(t, "again", told(r.RevokeAll(at(2*day))), "") })
+func TestKillAll(t *testing.T) {
+	build := func(t *testing.T) *role {
+		r := newRole(t)
+		r.rotate(0, 0)
+		r.rotate(0, day)
+		r.rotate(0, 9*day)
+		r.rotate(0, 9*day)
+		r.rollback(0, 0, 9*day)
+		r.stage(0, day, on(3*day))
+		r.is(day, "1-retired/grace_ended@1d~, 2+previous@9d~, 3+current@4d~, 4+withdrawn@4d~, 5+pending from 0s")
+		return r
+	}
+	const ended = "1-retired/grace_ended@1d~, 2-revoked@1d, 3-revoked@1d, 4-revoked@1d, 5-revoked@1d"
+	const dead = "retired 1@1d/grace_ended, revoked 2@1d, revoked 3@1d, revoked 4@1d, revoked 5@1d"
+	t.Run("without replacement", func(t *testing.T) {
+		r := build(t)
+		same(t, "told", r.revoke(day, live(&r.Ring, at(day))...), dead)
+		r.is(day, ended)
+		r.is(0, ended)
+		r.is(99*day, ended)
+		r.unchanged(2*day, func() { same(t, "again", r.revoke(2*day, live(&r.Ring, at(2*day))...), "") })
+	})
+	t.Run("with one", func(t *testing.T) {
+		r := build(t)
+		m := r.mint(9 * day)
+		events, replaced, err := kill(&r.Ring, at(day), live(&r.Ring, at(day)), &m)
+		if err != nil || !replaced {
+			t.Fatal(replaced, err)
+		}
+		same(t, "told", told(events), dead+", created 6@1d")
+		r.is(day, ended+", 6+current")
+		r.is(0, ended+", 6+current")
+		r.is(99*day, ended+", 6+current")
+	})
 }
 
-func TestReplace(t *testing.T) {
+func TestKillAndReplace(t *testing.T) {
 	replace := func(r *role, d time.Duration, n int, m keyring.Mint) string {
 		r.t.Helper()
-		events, err := r.Replace(at(d), n, m)
+		events, _, err := kill(&r.Ring, at(d), []int{n}, &m)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -84,33 +102,47 @@ func TestReplace(t *testing.T) {
 		r.is(day, "1+previous@5d~, 2-revoked@1d, 3-revoked@1d, 4+current")
 		r.is(0, "1+previous@5d~, 2-revoked@1d, 3-revoked@1d, 4+current")
 	})
-	t.Run("pending: its predecessor ends no later for it", func(t *testing.T) {
+	t.Run("current: what is withdrawn ends no later for the pending one's death", func(t *testing.T) {
 		r := newRole(t)
 		r.rotate(0, 0)
-		r.stage(0, day, on(3*day))
-		same(t, "told", replace(r, day, 2, r.mint(9*day)), "revoked 2@1d, created 3@1d")
-		r.is(day, "1+previous@4d~, 2-revoked@1d, 3+current")
+		r.rotate(0, 9*day)
+		r.rollback(0, 0, 9*day)
+		r.stage(0, 0, on(3*day))
+		r.is(day, "1+current@3d, 2+withdrawn@3d, 3+pending from 0s")
+		same(t, "told", replace(r, day, 1, r.mint(9*day)), "revoked 1@1d, revoked 3@1d, created 4@1d")
+		r.is(day, "1-revoked@1d, 2+withdrawn@3d~, 3-revoked@1d, 4+current")
 	})
-	t.Run("the replacement is always at once", func(t *testing.T) {
-		r := newRole(t)
-		r.rotate(0, 0)
-		same(t, "told", replace(r, day, 1, r.mint(0, held, on(9*day), ttl(day))), "revoked 1@1d, created 2@1d")
-		r.is(day, "1-revoked@1d, 2+current@2d")
-	})
-	t.Run("previous", func(t *testing.T) {
+	t.Run("current, where there can be no replacement", func(t *testing.T) {
 		r := newRole(t)
 		r.rotate(0, 0)
 		r.rotate(0, 5*day)
-		same(t, "told", replace(r, day, 1, r.mint(2*day)), "revoked 1@1d, created 3@1d")
-		r.is(day, "1-revoked@1d, 2+previous@3d~, 3+current")
+		r.stage(0, day, on(3*day))
+		events, replaced, err := kill(&r.Ring, at(day), []int{2}, nil)
+		if err != nil || replaced {
+			t.Fatal(replaced, err)
+		}
+		same(t, "told", told(events), "revoked 2@1d, revoked 3@1d")
+		r.is(day, "1+previous@5d~, 2-revoked@1d, 3-revoked@1d")
 	})
-	t.Run("unknown", func(t *testing.T) {
+	t.Run("pending: nothing takes its place", func(t *testing.T) {
 		r := newRole(t)
 		r.rotate(0, 0)
-		r.unchanged(0, func() {
-			_, err := r.Replace(epoch, 2, r.mint(0))
-			refused(t, err, keyring.ErrUnknown, "no such version: 2")
-		})
+		r.stage(0, day, on(3*day))
+		same(t, "told", replace(r, day, 2, r.mint(9*day)), "revoked 2@1d")
+		r.is(day, "1+current, 2-revoked@1d")
+	})
+	t.Run("previous: nothing takes its place", func(t *testing.T) {
+		r := newRole(t)
+		r.rotate(0, 0)
+		r.rotate(0, 5*day)
+		same(t, "told", replace(r, day, 1, r.mint(2*day)), "revoked 1@1d")
+		r.is(day, "1-revoked@1d, 2+current")
+	})
+	t.Run("its ttl begins at once", func(t *testing.T) {
+		r := newRole(t)
+		r.rotate(0, 0)
+		same(t, "told", replace(r, day, 1, r.mint(0, ttl(day))), "revoked 1@1d, created 2@1d")
+		r.is(day, "1-revoked@1d, 2+current@2d")
 	})
 	t.Run("with ten alive nobody else makes room", func(t *testing.T) {
 		r := newRole(t)
@@ -119,21 +151,16 @@ func TestReplace(t *testing.T) {
 		}
 		same(t, "told", replace(r, 0, 10, r.mint(day)), "revoked 10@0s, created 11@0s")
 	})
-	t.Run("an older one with ten alive, nobody else makes room", func(t *testing.T) {
+	t.Run("with more than ten alive room is made, never refused", func(t *testing.T) {
 		r := newRole(t)
 		for range keyring.MaxLive {
 			r.rotate(0, 9*day)
 		}
-		same(t, "told", replace(r, 0, 5, r.mint(day)), "revoked 5@0s, created 11@0s")
-	})
-	t.Run("one that has ended, with ten alive: room is made, never refused", func(t *testing.T) {
-		r := newRole(t)
-		r.rotate(0, 0)
-		r.rotate(0, 0)
-		for range keyring.MaxLive - 1 {
-			r.rotate(0, 9*day)
-		}
-		same(t, "told", replace(r, 0, 1, r.mint(day)), "revoked 1@0s, retired 2@0s/superseded, created 12@0s")
+		// Only a role that another build wrote has so many.
+		more := r.Versions[0]
+		more.N, more.KeyID = 11, keyID(11)
+		r.Last, r.Versions = 11, append(r.Versions, more)
+		same(t, "told", replace(r, 0, 11, r.mint(day)), "revoked 11@0s, retired 1@0s/superseded, created 12@0s")
 	})
 }
 

@@ -166,6 +166,36 @@ func (r *role) revoke(d time.Duration, numbers ...int) string {
 	return told(events)
 }
 
+// kill is what the engine does at once where keys are to die: it kills those
+// versions and, where the current one is among them, makes its replacement, with
+// which the pending version dies. Where there can be no replacement the pending
+// version dies without. It reports whether there is one.
+func kill(r *keyring.Ring, now time.Time, numbers []int, replacement *keyring.Mint) ([]keyring.Event, bool, error) {
+	cur := r.Current(now)
+	events, err := r.Revoke(now, numbers...)
+	if err != nil || cur == nil || !slices.Contains(numbers, cur.N) {
+		return events, false, err
+	}
+	var more []keyring.Event
+	if replacement != nil {
+		more, err = r.Rotate(now, *replacement, true)
+	} else if p := r.Pending(now); p != nil {
+		more, err = r.Revoke(now, p.N)
+	}
+	return append(events, more...), replacement != nil, err
+}
+
+// live are the versions that have not ended, the pending one included.
+func live(r *keyring.Ring, now time.Time) []int {
+	var live []int
+	for _, v := range r.Versions {
+		if st, _ := r.Status(v.N, now); !st.State.Ended() {
+			live = append(live, v.N)
+		}
+	}
+	return live
+}
+
 // is compares the status of every version at d.
 func (r *role) is(d time.Duration, want string) {
 	r.t.Helper()
@@ -219,7 +249,7 @@ var sentinels = []error{
 	keyring.ErrNoTarget, keyring.ErrNeedTarget, keyring.ErrUnknown,
 }
 
-// isExactly: err is that sentinel and no other.
+// isExactly reports whether err is that sentinel and no other.
 func isExactly(err, sentinel error) bool {
 	for _, s := range sentinels {
 		if errors.Is(err, s) != errors.Is(sentinel, s) {

@@ -10,7 +10,7 @@
 // A version's state follows from its dates. No tick is needed for a version to
 // become current, to retire or to expire. Ends that somebody decided, and ends
 // that a later commit came across (see Ring.Settle), are marks: a clock that
-// goes backwards can not undo them.
+// goes backwards cannot undo them.
 package keyring
 
 import (
@@ -186,8 +186,8 @@ func (r *Ring) Status(n int, now time.Time) (Status, bool) {
 	return r.status(i, now), true
 }
 
-// planned: the version is activated, or will be at its date. One that ends
-// before its date never is.
+// planned reports whether the version is activated, or will be at its date. One
+// that ends before its date never is.
 func (v *Version) planned() bool {
 	if v.Activate.IsZero() {
 		return false
@@ -196,8 +196,8 @@ func (v *Version) planned() bool {
 	return v.Activated || end.IsZero() || end.After(v.Activate)
 }
 
-// activated: the version has become, by decision or by the clock, one that is
-// or was handed out.
+// activated reports whether the version has become, by decision or by the clock,
+// one that is or was handed out.
 func (v *Version) activated(now time.Time) bool {
 	return v.planned() && (v.Activated || !now.Before(v.Activate))
 }
@@ -392,7 +392,7 @@ func (r *Ring) NextEnd(now time.Time) time.Time {
 	return next
 }
 
-// marked: the version's end is recorded in it.
+// marked reports whether the version's end is recorded in it.
 func (v *Version) marked() bool {
 	return !v.RevokedAt.IsZero() || v.ExpiredSeen || !v.RetiredAt.IsZero()
 }

@@ -110,7 +110,7 @@ func (v *modelVersion) lapse() time.Time {
 	return time.Time{}
 }
 
-// comes: the pending version lives to see its date.
+// comes reports whether v is pending and lives to see its date.
 func (v *modelVersion) comes() bool {
 	return v.state == keyring.Pending && !v.held && !upTo(first(v.expires, v.cap), v.date)
 }
@@ -415,23 +415,28 @@ func (m *model) revoke(now time.Time, n int) error {
 	return nil
 }
 
-func (m *model) revokeAll(now time.Time) {
-	for _, v := range m.versions {
-		if v.live() {
-			m.kill(v, now)
+// killed tells the end of those versions. Where the current one is among them
+// the pending version shares its fate, if there is to be a replacement, and that
+// comes at once where it can be made.
+func (m *model) killed(now time.Time, numbers []int, replace bool, replacement *keyring.Mint) error {
+	for _, n := range numbers {
+		if m.get(n) == nil {
+			return keyring.ErrUnknown
 		}
 	}
-}
-
-func (m *model) replace(now time.Time, n int, mint keyring.Mint) error {
-	mint.Activate, mint.Held = time.Time{}, false
-	if p := m.pending(); p != nil && p.comes() {
-		mint.Grace = min(mint.Grace, p.date.Add(p.grace).Sub(now))
+	hit := m.top != nil && m.top.state == keyring.Current && slices.Contains(numbers, m.top.n)
+	for _, n := range numbers {
+		m.kill(m.get(n), now)
 	}
-	if err := m.revoke(now, n); err != nil {
-		return err
+	switch {
+	case !hit || !replace:
+		return nil
+	case replacement == nil:
+		m.killPending(now)
+		return nil
+	default:
+		return m.rotate(now, *replacement, true)
 	}
-	return m.rotate(now, mint, true)
 }
 
 func (m *model) extend(n int, step time.Duration) {

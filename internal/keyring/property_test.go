@@ -170,6 +170,46 @@ func (m *machine) compare(t *rapid.T, mo *model, now time.Time) {
 	}
 }
 
+// kill is the engine's kill of one version or of all that live: with a
+// replacement, without one because nobody wants it, or because there can be none.
+func (m *machine) kill(t *rapid.T, numbers []int) {
+	mint := m.drawMint(t)
+	replacement := &mint
+	how := rapid.SampledFrom([]string{"replaced", "owed", "left"}).Draw(t, "replacement")
+	if how == "owed" {
+		replacement = nil
+	}
+	hit := slices.Contains(numbers, number(m.ring.Current(m.now)))
+	op := func() {
+		m.apply(t, "kill",
+			func(r *keyring.Ring) error {
+				if how == "left" {
+					_, err := r.Revoke(m.now, numbers...)
+					return err
+				}
+				_, replaced, err := kill(r, m.now, numbers, replacement)
+				if want := hit && how == "replaced"; replaced != want {
+					t.Fatalf("killed %v: replaced is %t, want %t", numbers, replaced, want)
+				}
+				return err
+			},
+			func(o *model) error { return o.killed(m.now, numbers, how != "left", replacement) })
+	}
+	if hit && how == "replaced" {
+		m.notProlonged(t, "kill", time.Time{}, op)
+		if cur := m.ring.Current(m.now); number(cur) != m.ring.Last || m.ring.Pending(m.now) != nil {
+			t.Fatalf("killed %v, and then: %s", numbers, show(&m.ring, m.now.Sub(epoch)))
+		}
+	} else {
+		op()
+	}
+	for _, n := range numbers {
+		if st, ok := m.ring.Status(n, m.now); ok && st.State != keyring.Revoked {
+			t.Fatalf("killed version %d is %s", n, describe(st))
+		}
+	}
+}
+
 func (m *machine) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"": m.check,
@@ -236,7 +276,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		},
 		"rollback": func(t *rapid.T) {
 			to, grace := rapid.IntRange(0, m.ring.Last+1).Draw(t, "to"), drawSpan(t, "grace")
-			if rapid.Bool().Draw(t, "to the version before") {
+			if rapid.Bool().Draw(t, "to the previous version") {
 				to = 0
 			}
 			m.apply(t, "rollback",
@@ -254,26 +294,11 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 				t.Fatalf("repeated: told %s, changed %s", told(events), differ(&before, &m.ring))
 			}
 		},
-		"revoke all": func(t *rapid.T) {
-			if rapid.IntRange(0, 3).Draw(t, "really") != 0 {
-				return
+		"kill": func(t *rapid.T) { m.kill(t, []int{m.drawNumber(t, false)}) },
+		"kill all": func(t *rapid.T) {
+			if rapid.IntRange(0, 3).Draw(t, "really") == 0 {
+				m.kill(t, live(&m.ring, m.now))
 			}
-			m.apply(t, "revoke all",
-				func(r *keyring.Ring) error { r.RevokeAll(m.now); return nil },
-				func(o *model) error { o.revokeAll(m.now); return nil })
-			before := m.ring.Clone()
-			if events := m.ring.RevokeAll(m.now); len(events) > 0 || differ(&before, &m.ring) != "" {
-				t.Fatalf("repeated: told %s, changed %s", told(events), differ(&before, &m.ring))
-			}
-		},
-		"replace": func(t *rapid.T) {
-			n, mint := m.drawNumber(t, false), m.drawMint(t)
-			mint.Held = rapid.Bool().Draw(t, "held")
-			m.notProlonged(t, "replace", time.Time{}, func() {
-				m.apply(t, "replace",
-					func(r *keyring.Ring) error { _, err := r.Replace(m.now, n, mint); return err },
-					func(o *model) error { return o.replace(m.now, n, mint) })
-			})
 		},
 		"extend": func(t *rapid.T) {
 			if len(m.ring.Versions) == 0 {
@@ -337,7 +362,7 @@ func TestSettlingChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMachine()
 		actions := m.actions()
-		for _, name := range []string{"backwards", "trim", "look ahead", "settle", "revoke all"} {
+		for _, name := range []string{"backwards", "trim", "look ahead", "settle", "kill all"} {
 			delete(actions, name)
 		}
 		actions["fork"] = func(t *rapid.T) {

@@ -9,7 +9,7 @@ import (
 
 // Rollback withdraws the version on top, and every other activated one above
 // the target, with grace more to live, and makes the target current again: the
-// version before, or version to where that is above zero. The pending version
+// previous version, or version to where that is above zero. The pending version
 // is revoked. A second rollback in a row needs to.
 func (r *Ring) Rollback(now time.Time, to int, grace time.Duration) (int, []Event, error) {
 	events := r.Settle(now)

@@ -19,7 +19,7 @@ func TestRollback(t *testing.T) {
 		told, want string
 	}{
 		{
-			"to the version before",
+			"to the previous version",
 			func(r *role) { r.rotate(0, 0); r.rotate(day, 9*day) },
 			2 * day, 0, day,
 			"withdrawn 2@2d>3d, reinstated 1@2d", "1+current, 2+withdrawn@3d",
@@ -199,7 +199,7 @@ func TestRollbackRefused(t *testing.T) {
 			keyring.ErrNoTarget, "nothing to roll back to: version 1 is expired since 2026-03-02T12:00:00Z",
 		},
 		{
-			"the version before is dead although one before that lives",
+			"the previous version is dead although an older one lives",
 			func(r *role) { r.rotate(0, 0); r.rotate(0, 9*day); r.rotate(day, 0) }, 2 * day, 0,
 			keyring.ErrNoTarget, "nothing to roll back to: version 2 is retired since 2026-03-02T12:00:00Z",
 		},

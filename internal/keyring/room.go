@@ -48,8 +48,8 @@ func (r *Ring) graceBegan(i int, st Status, now time.Time) time.Time {
 	}
 }
 
-// Crowded tells whether Rotate with force would end a version early to make room
-// for m; of those, since when the one that was superseded last is, and the
+// Crowded reports whether Rotate with force would end a version early to make
+// room for m; of those, since when the one that was superseded last is, and the
 // latest of their ends as known now.
 func (r *Ring) Crowded(now time.Time, m Mint) (since, until time.Time, crowded bool) {
 	pending := r.Pending(now)

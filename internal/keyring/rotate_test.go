@@ -217,8 +217,7 @@ func TestRefusalTellsWhatWasSettled(t *testing.T) {
 			_, events, err := r.Rollback(at(2*day), 0, 0)
 			return events, err
 		},
-		"revoke":  func(r *role) ([]keyring.Event, error) { return r.Revoke(at(2*day), 7) },
-		"replace": func(r *role) ([]keyring.Event, error) { return r.Replace(at(2*day), 7, r.mint(0)) },
+		"revoke": func(r *role) ([]keyring.Event, error) { return r.Revoke(at(2*day), 7) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := build(t)

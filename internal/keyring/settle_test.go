@@ -135,7 +135,7 @@ func TestRetiredThenExpired(t *testing.T) {
 }
 
 // TestEndedBeforeActivation: whatever ends a pending version, its date never
-// comes, and the version before is not ended by it.
+// comes, and the previous version is not ended by it.
 func TestEndedBeforeActivation(t *testing.T) {
 	for name, end := range map[string]func(*role){
 		"revoked": func(r *role) { r.revoke(0, 2) },

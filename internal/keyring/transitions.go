@@ -264,7 +264,7 @@ func (r *Ring) Promote(now, at time.Time, grace time.Duration) (int, []Event, er
 	if end := earlierSet(expires, v.Cap); !end.IsZero() && !at.Before(end) {
 		return 0, events, fmt.Errorf("%w: version %d ends at %s and would never be handed out", ErrBadActivation, v.N, Stamp(end))
 	}
-	// Nothing prolongs a reported version. The current one can not be capped
+	// Nothing prolongs a reported version. The current one cannot be capped
 	// for that: the pending version may yet be revoked.
 	pending := r.index(v.N)
 	for i := range r.Versions {
