@@ -57,7 +57,7 @@ func DigestVersion(d string) (int, error) {
 	return version, nil
 }
 
-// Equal says whether stored is the digest of sum under this version of the
+// Equal reports whether stored is the digest of sum under this version of the
 // secret. It computes exactly one HMAC whatever stored is, so that a digest
 // which is absent, damaged or of another version takes as long as a wrong key.
 func Equal(stored string, secret []byte, version int, sum [sha256.Size]byte) bool {
@@ -81,7 +81,7 @@ func ImportedID(secret []byte, sum [sha256.Size]byte) string {
 	return hex.EncodeToString(h[:ImportedIDLen/2])
 }
 
-// ValidID says whether s has the form of a key id, our own or an imported one.
+// ValidID reports whether s has the form of a key id, our own or an imported one.
 func ValidID(s string) bool {
 	switch len(s) {
 	case IDLen:

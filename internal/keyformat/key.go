@@ -84,15 +84,6 @@ func Mint(prefix string, rand io.Reader) (Key, error) {
 	return Key{&s, len(prefix)}, nil
 }
 
-// NewID makes a key id out of the randomness of rand.
-func NewID(rand io.Reader) (string, error) {
-	buf, err := appendRandom(make([]byte, 0, IDLen), IDLen, rand)
-	if err != nil {
-		return "", fmt.Errorf("make key id: %w", err)
-	}
-	return string(buf), nil
-}
-
 // Parse accepts exactly what Mint produces.
 func Parse(s string) (k Key, err error) {
 	// Written to stay within what the compiler inlines: then a key that does

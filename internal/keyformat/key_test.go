@@ -71,9 +71,6 @@ func TestMintRefuses(t *testing.T) {
 			t.Fatalf("after %d bytes: a key came with the error", n)
 		}
 	}
-	if id, err := keyformat.NewID(bytes.NewReader(make([]byte, 11))); err == nil || id != "" {
-		t.Errorf("short randomness makes the id %q", id)
-	}
 }
 
 // TestSamplingIsUnbiased feeds every byte value equally often: a fair mapping
@@ -82,20 +79,20 @@ func TestMintRefuses(t *testing.T) {
 func TestSamplingIsUnbiased(t *testing.T) {
 	cycle := &counter{}
 	count := map[byte]int{}
-	const rounds = 62 * 4
+	const rounds, drawn = 62 * 4, keyformat.IDLen + keyformat.SecretLen
 	for range rounds {
-		id, err := keyformat.NewID(cycle)
+		k, err := keyformat.Mint("ak", cycle)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range len(id) {
-			count[id[i]]++
+		for _, c := range []byte(k.Reveal()[len("ak_"):][:drawn]) {
+			count[c]++
 		}
 	}
-	// 248 × 12 characters are 12 whole cycles of the 248 accepted values.
+	// 248 × 55 characters are 55 whole cycles of the 248 accepted values.
 	for i := range len(base62) {
-		if got := count[base62[i]]; got != rounds*keyformat.IDLen/62 {
-			t.Errorf("%c came %d times, want %d", base62[i], got, rounds*keyformat.IDLen/62)
+		if got := count[base62[i]]; got != rounds*drawn/62 {
+			t.Errorf("%c came %d times, want %d", base62[i], got, rounds*drawn/62)
 		}
 	}
 }

@@ -14,7 +14,7 @@ const (
 var errPrefixRule = errors.New("a prefix is one or more parts joined by _, each part a lower-case letter " +
 	"followed by 1 to 15 lower-case letters or digits, at most 32 characters in all")
 
-// ValidPrefix says whether keys may begin with s; the error is the rule.
+// ValidPrefix refuses what keys may not begin with; the error is the rule.
 func ValidPrefix(s string) error {
 	if !isPrefix(s) {
 		return errPrefixRule

@@ -19,7 +19,7 @@ const (
 // The length of a foreign key.
 const (
 	MinForeignLen = 16
-	MaxForeignLen = 512
+	MaxForeignLen = 8192 // tokens of providers are JWTs
 )
 
 func (f Form) String() string {
@@ -46,7 +46,7 @@ func Classify(s string) Form {
 	return Invalid
 }
 
-// isForeign accepts printable ASCII. A space at either end is refused, since
+// isForeign reports whether s is printable ASCII of such a length. A space at either end is refused, since
 // it is lost on the way through an HTTP header: such a key never verifies.
 func isForeign(s string) bool {
 	if len(s) < MinForeignLen || len(s) > MaxForeignLen || s[0] == ' ' || s[len(s)-1] == ' ' {
