@@ -2,8 +2,6 @@
 
 package keyformat
 
-import "strings"
-
 // Form says what a presented string can be.
 type Form int
 
@@ -58,59 +56,6 @@ func isForeign(s string) bool {
 		}
 	}
 	return true
-}
-
-// Redact replaces every key in s by "[key <id>]". What looks like a key but
-// has a wrong checksum stays. A key is found whatever it touches on either
-// side, because text gets glued together in URLs, escapes and file names. The
-// time is linear in the length of s.
-func Redact(s string) string {
-	var out strings.Builder
-	done := 0
-	// Everything before i is known to hold no separator that a key could have
-	// before its body.
-	for i := 0; i < len(s); {
-		j := strings.IndexByte(s[i:], separator)
-		if j < 0 {
-			break
-		}
-		sep := i + j
-		end := sep + 1 + bodyLen
-		if end > len(s) {
-			break
-		}
-		i = sep + 1
-		if !isBase62(s[i:end]) {
-			continue
-		}
-		start, ok := keyStart(s, done, sep)
-		if !ok {
-			continue
-		}
-		out.WriteString(s[done:start])
-		out.WriteString("[key ")
-		out.WriteString(s[sep+1 : sep+1+IDLen])
-		out.WriteByte(']')
-		done, i = end, end
-	}
-	if done == 0 {
-		return s
-	}
-	out.WriteString(s[done:])
-	return out.String()
-}
-
-// keyStart finds where the key begins whose body follows the separator at sep.
-// In running text several beginnings can be a prefix; the checksum covers the
-// prefix, so it decides.
-func keyStart(s string, from, sep int) (int, bool) {
-	end := sep + 1 + bodyLen
-	for start := max(from, sep-maxPrefixLen); start <= sep-minPrefixLen; start++ {
-		if isPrefix(s[start:sep]) && checksumMatches(s[start:end]) {
-			return start, true
-		}
-	}
-	return 0, false
 }
 
 // Pattern is a regular expression, in the syntax of RE2 and of gitleaks, for
