@@ -295,19 +295,8 @@ func (b *backend) adopt(ctx context.Context, s logical.Storage, a *adopted, by a
 	if err != nil {
 		return nil, err
 	}
-	tx, unlock, err := b.newRole(ctx, s, a.role, policy.Static, p, by)
+	tx, err := b.makeRole(ctx, s, a.role, policy.Static, p, by, func(tx *roleTx) error { return tx.adopt(a) })
 	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if err := tx.setPolicy(*p); err != nil {
-		return nil, err
-	}
-	tx.note(historyEntry{Kind: eventRoleCreated})
-	if err := tx.adopt(a); err != nil {
-		return nil, err
-	}
-	if err := tx.commit(); err != nil {
 		return nil, err
 	}
 	return tx.rec, nil

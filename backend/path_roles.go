@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func (b *backend) pathsRoles() []*framework.Path {
@@ -153,57 +152,13 @@ func (b *backend) deleteRole(ctx context.Context, req *logical.Request, in *inpu
 	if !validName(name) {
 		return nil, nil
 	}
-	cfg, err := b.config(ctx, req.Storage)
-	if err != nil {
+	gone, err := b.endRole(ctx, req.Storage, name, requester(req))
+	if err != nil || gone == nil {
 		return nil, err
 	}
-	unlock := b.lockRole(name)
-	defer unlock()
-	path := rolePath(name)
-	old, err := getRecord[roleRecord](ctx, req.Storage, path)
-	if err != nil {
-		return nil, err
-	}
-	if old == nil {
-		b.roles.drop(path)
-		return nil, nil
-	}
-	if old.Policy.DeletionProtection {
-		return nil, refusal.New("deletion_protection", true, "role "+refusal.Shown(name)+" is protected", "set it to false first")
-	}
-	by := requester(req)
-	tx := &roleTx{b: b, ctx: ctx, s: req.Storage, now: b.now(old.Committed), by: by, old: old, rec: old.clone()}
-	tx.record(tx.rec.Ring.Settle(tx.now), actor{cause: causePeriodic})
-	tx.note(historyEntry{Kind: eventRoleDeleted})
-	tx.rec.Deleted, tx.rec.DeletedBy, tx.rec.Committed = tx.now, by.display, tx.now
-	tx.rec.PurgeAt = tx.now.Add(cfg.deleteRecovery())
-	tx.rec.Seq++
-
-	recoverable := cfg.deleteRecovery() > 0
-	if recoverable {
-		err = tx.keepCopy()
-	} else {
-		err = tx.dropCopy()
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := deleteRecord(ctx, req.Storage, path); err != nil {
-		b.roles.drop(path)
-		return nil, err
-	}
-	b.roles.drop(path)
-
-	// From here on the role is deleted; what fails is left to tidy.
-	if !old.Due.IsZero() {
-		b.unfile(ctx, req.Storage, old.Due, name)
-	}
-	b.clearProblem(ctx, req.Storage, name)
 	until := ""
-	if recoverable {
-		until = stamp(tx.rec.PurgeAt)
-	} else if err := b.deleteSecrets(ctx, req.Storage, old.ID); err != nil {
-		b.Logger().Warn("plaintexts of a deleted role are left for tidy", "role", name, "error", err)
+	if gone.restorable(gone.Deleted) {
+		until = stamp(gone.PurgeAt)
 	}
-	return answer(map[string]any{"role_id": old.ID, "restorable_until": until}), nil
+	return answer(map[string]any{"role_id": gone.ID, "restorable_until": until}), nil
 }

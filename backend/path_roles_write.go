@@ -78,15 +78,8 @@ func (b *backend) createRole(ctx context.Context, req *logical.Request, in *inpu
 	if err != nil {
 		return nil, err
 	}
-	tx, unlock, err := b.newRole(ctx, req.Storage, name, typ, p, requester(req))
+	tx, err := b.makeRole(ctx, req.Storage, name, typ, p, requester(req), (*roleTx).firstVersion)
 	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if err := tx.found(*p); err != nil {
-		return nil, err
-	}
-	if err := tx.commit(); err != nil {
 		return nil, err
 	}
 	return warned(policyWarnings(p, typ, tx.terms)), nil

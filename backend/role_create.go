@@ -13,44 +13,48 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
-// newRole begins the creation of a role, whose lock it holds until unlock.
-func (b *backend) newRole(ctx context.Context, s logical.Storage, name, typ string, p *policy.Policy, by actor) (tx *roleTx, unlock func(), err error) {
+// makeRole makes a role in one commit: with that policy, and what first does.
+func (b *backend) makeRole(ctx context.Context, s logical.Storage, name, typ string, p *policy.Policy, by actor, first func(*roleTx) error) (*roleTx, error) {
 	lim, err := b.limits(ctx, s)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	id, err := newUUID(b.rand)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := policy.Check(nil, p, id, typ, lim); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if _, err := b.ensureDigest(ctx, s); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	unlock = b.lockRole(name)
+	unlock := b.lockRole(name)
+	defer unlock()
 	stored, err := getRecord[roleRecord](ctx, s, rolePath(name))
-	if err == nil && stored != nil {
-		err = refusal.New("name", name, "was created by somebody else this moment", "repeat the request to update the role")
+	switch {
+	case err != nil:
+		return nil, err
+	case stored != nil:
+		return nil, refusal.New("name", name, "was created by somebody else this moment", "repeat the request to update the role")
 	}
+	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, rec: &roleRecord{Name: name, ID: id, Type: typ, Policy: *p}})
 	if err != nil {
-		unlock()
-		return nil, nil, err
+		return nil, err
 	}
-	now := b.now()
-	return &roleTx{
-		b: b, ctx: ctx, s: s, now: now, by: by, lim: lim,
-		rec: &roleRecord{Schema: recordSchema, Name: name, ID: id, Type: typ, Created: now.Truncate(time.Second)},
-	}, unlock, nil
-}
-
-// found gives a role that is being created its policy and first version.
-func (tx *roleTx) found(p policy.Policy) error {
-	if err := tx.setPolicy(p); err != nil {
-		return err
+	tx.rec.Created = tx.now.Truncate(time.Second)
+	if err := tx.setPolicy(*p); err != nil {
+		return nil, err
 	}
 	tx.note(historyEntry{Kind: eventRoleCreated})
+	if err := first(tx); err != nil {
+		return nil, err
+	}
+	return tx, tx.commit()
+}
+
+// firstVersion makes the first version of a role that is being made.
+func (tx *roleTx) firstVersion() error {
 	m, err := tx.newVersion(tx.defaultGrace())
 	if err != nil {
 		return err

@@ -21,6 +21,68 @@ import (
 // versions stands in the copy's place until then, so that a repeated request
 // finds the role.
 
+// endRole ends the role's keys at once and hides the role. It returns what was
+// kept of it; nil if there is no such role.
+func (b *backend) endRole(ctx context.Context, s logical.Storage, name string, by actor) (*roleRecord, error) {
+	cfg, err := b.config(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	lim, err := b.limits(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	unlock := b.lockRole(name)
+	defer unlock()
+	path := rolePath(name)
+	old, err := getRecord[roleRecord](ctx, s, path)
+	if err != nil {
+		return nil, err
+	}
+	if old == nil {
+		b.roles.drop(path)
+		return nil, nil
+	}
+	if old.Policy.DeletionProtection {
+		return nil, refusal.New("deletion_protection", true, "role "+refusal.Shown(name)+" is protected", "set it to false first")
+	}
+	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, old: old, last: true})
+	if err != nil {
+		return nil, err
+	}
+	tx.note(historyEntry{Kind: eventRoleDeleted})
+	tx.rec.Deleted, tx.rec.DeletedBy, tx.rec.Committed = tx.now, by.display, tx.now
+	tx.rec.PurgeAt = tx.now.Add(cfg.deleteRecovery())
+	tx.rec.Seq++
+
+	recoverable := tx.rec.restorable(tx.now)
+	if recoverable {
+		err = tx.keepCopy()
+	} else {
+		err = tx.dropCopy()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := deleteRecord(ctx, s, path); err != nil {
+		b.roles.drop(path)
+		return nil, err
+	}
+	b.roles.drop(path)
+
+	// From here on the role is deleted; what fails is left to tidy.
+	if !old.Due.IsZero() {
+		b.unfile(ctx, s, old.Due, name)
+	}
+	b.clearProblem(ctx, s, name)
+	if !recoverable {
+		if err := b.deleteSecrets(ctx, s, old.ID); err != nil {
+			b.Logger().Warn("plaintexts of a deleted role are left for tidy", "role", name, "error", err)
+		}
+	}
+	return tx.rec, nil
+}
+
 // keepCopy writes what a restoration needs, and when it is to be purged.
 func (tx *roleTx) keepCopy() error {
 	tx.rec.Due = tx.b.fileAt(tx.rec.PurgeAt)

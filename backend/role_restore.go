@@ -4,7 +4,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -29,26 +28,23 @@ func (b *backend) restoreLocked(ctx context.Context, s logical.Storage, name, id
 	case copied == nil || copied.stub():
 		return nil, errGone(id)
 	}
-	now := b.now(copied.Committed)
-	if !copied.restorable(now) {
-		return nil, errGone(id)
-	}
-	if live != nil {
-		return nil, refusal.New("role_id", id, "another role has the name "+refusal.Shown(name)+" now, with role_id "+live.ID, "delete that one first")
-	}
 	rec := copied.clone()
 	rec.Deleted, rec.DeletedBy, rec.PurgeAt, rec.Due = time.Time{}, "", time.Time{}, time.Time{}
-	tx := &roleTx{b: b, ctx: ctx, s: s, now: now, by: by, old: copied, rec: rec, lim: lim}
-	if tx.terms, err = rec.Policy.Effective(rec.ID, rec.Type, lim); err != nil {
-		return nil, fmt.Errorf("role %s: %w", name, err)
+	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, old: copied, rec: rec})
+	switch {
+	case err != nil:
+		return nil, err
+	case !copied.restorable(tx.now):
+		return nil, errGone(id)
+	case live != nil:
+		return nil, refusal.New("role_id", id, "another role has the name "+refusal.Shown(name)+" now, with role_id "+live.ID, "delete that one first")
 	}
-	tx.record(tx.rec.Ring.Settle(now), actor{cause: causePeriodic})
 	tx.note(historyEntry{Kind: eventRoleRestored})
 	if err := tx.commit(); err != nil {
 		return nil, err
 	}
 	b.retireCopy(ctx, s, copied)
-	return restored(tx.rec, now, true), nil
+	return restored(tx.rec, tx.now, true), nil
 }
 
 // stub: there is nothing in the copy to restore.

@@ -46,9 +46,41 @@ type mintedKey struct {
 	written bool   // its records are in storage already
 }
 
+// opening is what a transition begins with.
+type opening struct {
+	by  actor
+	lim policy.Limits
+	// old is the record as it is stored, read under the role's lock; nil for a role
+	// that is being made.
+	old *roleRecord
+	// rec is what the transition works on where that is not a copy of old.
+	rec *roleRecord
+	// last: the role goes. It does so even where its plan cannot be read.
+	last bool
+}
+
+// begin starts a transition, whatever it is for: what the clock alone did is
+// settled in it. The caller holds the role's lock.
+func (b *backend) begin(ctx context.Context, s logical.Storage, o opening) (*roleTx, error) {
+	tx := &roleTx{b: b, ctx: ctx, s: s, by: o.by, lim: o.lim, old: o.old, rec: o.rec, now: b.now()}
+	if o.old != nil {
+		tx.now = b.now(o.old.Committed)
+	}
+	if tx.rec == nil {
+		tx.rec = o.old.clone()
+	}
+	terms, err := tx.rec.Policy.Effective(tx.rec.ID, tx.rec.Type, o.lim)
+	if err != nil && !o.last {
+		return nil, fmt.Errorf("role %s: %w", tx.rec.Name, err)
+	}
+	tx.terms = terms
+	tx.record(tx.rec.Ring.Settle(tx.now), actor{cause: causePeriodic})
+	return tx, nil
+}
+
 // mutate runs fn on the role under its lock and commits what it changed.
-// Whatever the clock alone did is settled first. errUnchanged from fn, like any
-// other error, leaves the record as it was; only the latter is returned.
+// errUnchanged from fn, like any other error, leaves the record as it was; only the
+// latter is returned.
 func (b *backend) mutate(ctx context.Context, s logical.Storage, name string, by actor, fn func(*roleTx) error) (*roleRecord, error) {
 	lim, err := b.limits(ctx, s)
 	if err != nil {
@@ -70,12 +102,10 @@ func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name stri
 		b.roles.drop(rolePath(name))
 		return nil, noRole(name)
 	}
-	tx := &roleTx{b: b, ctx: ctx, s: s, by: by, old: old, rec: old.clone(), lim: lim}
-	tx.now = b.now(old.Committed)
-	if tx.terms, err = old.Policy.Effective(old.ID, old.Type, lim); err != nil {
-		return nil, fmt.Errorf("role %s: %w", name, err)
+	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, old: old})
+	if err != nil {
+		return nil, err
 	}
-	tx.record(tx.rec.Ring.Settle(tx.now), actor{cause: causePeriodic})
 	if err := fn(tx); err != nil {
 		if errors.Is(err, errUnchanged) {
 			return old, nil

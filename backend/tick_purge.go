@@ -39,11 +39,13 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 		b.unfile(ctx, t.s, e.minute, e.name)
 		return nil
 	}
-	now := b.now(copied.Committed)
-	if now.Before(copied.PurgeAt) {
+	tx, err := b.begin(ctx, t.s, opening{by: actor{cause: causePeriodic}, lim: t.lim, old: copied, last: true})
+	if err != nil {
+		return err
+	}
+	if copied.restorable(tx.now) {
 		return t.refile(ctx, e, copied.PurgeAt)
 	}
-	tx := &roleTx{b: b, ctx: ctx, s: t.s, now: now, rec: copied.clone()}
 	if err := tx.archive(0); err != nil {
 		return err
 	}
