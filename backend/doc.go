@@ -16,6 +16,10 @@
 //	store_*.go usage_*.go        storage paths, records, caches, calendar, counters
 //	clock.go node.go errors.go text.go codes.go  what everybody uses
 //
+// Doors: what must happen in one place only. Their names a file uses alone:
+//
+//	role_succeed.go  keyring.Ring.Rotate keyring.Ring.Stage
+//
 // Methods of the mount belong to the floor of their file (receiver: backend).
 //
 // The life of a request: HandleRequest reads and checks its fields, the path's

@@ -236,18 +236,8 @@ func (tx *roleTx) bulkAction(job *jobRecord) error {
 		if job.Grace != nil {
 			grace = tx.leaseFloor(job.Grace.Duration(), false)
 		}
-		m, err := tx.newVersion(grace)
-		if err != nil {
-			return err
-		}
-		events, err := tx.rec.Ring.Rotate(tx.now, m, false)
-		if err != nil {
-			return ringRefusal(err)
-		}
-		tx.record(events, tx.by)
-		tx.rebase(tx.now)
-		tx.rotated()
-		return nil
+		_, err := tx.succeed(succession{grace: grace})
+		return ringRefusal(err)
 	case bulkRevoke:
 		_, err := tx.revokeVersions(tx.live(), job.Replace)
 		return err

@@ -156,38 +156,24 @@ func (b *backend) rotate(ctx context.Context, req *logical.Request, in *input) (
 			return nil, err
 		}
 		prior := tx.rec.Ring.Current(tx.now)
-		m, err := tx.newVersion(grace)
-		if err != nil {
-			return nil, err
-		}
-		m.Held, m.Activate = stage, at
-		transition := tx.rec.Ring.Rotate
-		if stage {
-			transition = tx.rec.Ring.Stage
-		}
-		events, err := transition(tx.now, m, force)
+		v, err := tx.succeed(succession{grace: grace, at: at, held: stage, force: force})
 		if err != nil {
 			return nil, ringRefusal(err)
 		}
-		tx.record(events, tx.by)
 		activation := later(at, tx.now)
-		if cut := tx.rec.Ring.Get(tx.rec.Ring.Last).Grace; cut < grace {
+		if cut := v.Grace; cut < grace {
 			tx.warn("grace_period is %d seconds instead of %d: the version that was pending would have ended the one before then, and nothing prolongs that",
 				policy.InSeconds(cut), policy.InSeconds(grace))
 		}
-		if !stage {
-			tx.rebase(activation)
-			if asked {
-				tx.warnShortGrace(grace, activation)
-			}
+		if !stage && asked {
+			tx.warnShortGrace(grace, activation)
 		}
 		if stage {
 			tx.warnGap(prior, time.Time{}, grace)
 		} else {
 			tx.warnGap(prior, activation, grace)
 		}
-		tx.rotated()
-		return tx.rotationAnswer(tx.rec.Ring.Last, prior), nil
+		return tx.rotationAnswer(v.N, prior), nil
 	})
 }
 

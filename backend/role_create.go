@@ -55,15 +55,8 @@ func (b *backend) makeRole(ctx context.Context, s logical.Storage, name, typ str
 
 // firstVersion makes the first version of a role that is being made.
 func (tx *roleTx) firstVersion() error {
-	m, err := tx.newVersion(tx.defaultGrace())
-	if err != nil {
-		return err
-	}
-	events, err := tx.rec.Ring.Rotate(tx.now, m, true)
-	if err != nil {
+	if _, err := tx.succeed(succession{grace: tx.defaultGrace(), force: true}); err != nil {
 		return fmt.Errorf("making the first version: %w", err)
 	}
-	tx.record(events, tx.by)
-	tx.rotated()
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -103,32 +102,20 @@ func (b *backend) dropLeftPlaintext(ctx context.Context, s logical.Storage, left
 
 // adopt makes the key the next version of the role.
 func (tx *roleTx) adopt(a *adopted) error {
-	ring := &tx.rec.Ring
-	if a.version != 0 && a.version <= ring.Last {
-		return refusal.New("version", a.version, fmt.Sprintf("the role gave out numbers up to %d", ring.Last), "leave it out, or give a higher one")
+	last := tx.rec.Ring.Last
+	if a.version != 0 && a.version <= last {
+		return refusal.New("version", a.version, fmt.Sprintf("the role gave out numbers up to %d", last), "leave it out, or give a higher one")
 	}
-	m := keyring.Mint{
-		KeyID: a.record.ID, Grace: tx.defaultGrace(), Plain: a.plain != "", Number: a.version, Strength: a.strength, Foreign: a.foreign,
+	if !a.expires.IsZero() && !a.expires.After(tx.now) {
+		return refusal.New("expires_at", stamp(a.expires), "is over", "there is nothing to adopt")
 	}
+	grace := tx.defaultGrace()
 	if a.grace != nil {
-		m.Grace = *a.grace
+		grace = *a.grace
 	}
-	if !a.expires.IsZero() {
-		if m.TTL = a.expires.Sub(tx.now); m.TTL <= 0 {
-			return refusal.New("expires_at", stamp(a.expires), "is over", "there is nothing to adopt")
-		}
-	}
-	a.record.Role, a.record.RoleID, a.record.Version = tx.rec.Name, tx.rec.ID, max(ring.Last+1, a.version)
-	a.record.Created = tx.now
-	events, err := ring.Rotate(tx.now, m, false)
-	if err != nil {
-		return ringRefusal(err)
-	}
-	tx.minted = append(tx.minted, mintedKey{version: a.record.Version, record: a.record, plain: a.plain})
-	tx.note(historyEntry{Kind: eventImported, Version: a.record.Version, KeyID: a.record.ID, Reason: a.strength})
-	tx.record(events, tx.by)
-	tx.rebase(tx.now)
-	return nil
+	tx.note(historyEntry{Kind: eventImported, Version: max(last+1, a.version), KeyID: a.record.ID, Reason: a.strength})
+	_, err := tx.succeed(succession{grace: grace, adopt: a})
+	return ringRefusal(err)
 }
 
 const (

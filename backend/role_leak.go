@@ -197,17 +197,9 @@ const noiseReports = "repeated_reports"
 func (tx *roleTx) replaceLeaked(n int, st keyring.Status) error {
 	until := tx.now.Add(tx.terms.LeakGrace)
 	if st.State == keyring.Current {
-		m, err := tx.newVersion(tx.terms.LeakGrace)
-		if err != nil {
+		if _, err := tx.succeed(succession{grace: tx.terms.LeakGrace, force: true}); err != nil {
 			return err
 		}
-		events, err := tx.rec.Ring.Rotate(tx.now, m, true)
-		if err != nil {
-			return err
-		}
-		tx.record(events, tx.by)
-		tx.rebase(tx.now)
-		tx.rotated()
 	}
 	tx.record(tx.rec.Ring.Report(tx.now, n, until), tx.by)
 	tx.rec.Ring.Get(n).LeakRotated = true

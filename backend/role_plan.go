@@ -23,6 +23,14 @@ func (tx *roleTx) replan() {
 	tx.plan(tx.terms.Cadence.First(from, tx.terms.Jitter))
 }
 
+// rebase starts the plan of automatic rotations anew from an activation.
+func (tx *roleTx) rebase(from time.Time) {
+	tx.rec.Next = time.Time{}
+	if tx.terms.Cadence != nil {
+		tx.plan(tx.terms.Cadence.First(from, tx.terms.Jitter))
+	}
+}
+
 // plan makes next the next planned activation, or an earlier instant where the
 // version that it succeeds would end by itself before its readers have had
 // their grace: a rollback hands out an older key, an activation that was missed

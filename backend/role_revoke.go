@@ -32,7 +32,7 @@ func (tx *roleTx) revokeVersions(numbers []int, replace bool) (map[string]any, e
 	tx.record(events, tx.by)
 	replaced := false
 	if hitsCurrent && replace {
-		if err := tx.replace(); err != nil {
+		if _, err := tx.succeed(succession{grace: tx.defaultGrace(), force: true, apart: true}); err != nil {
 			if mustForward(err) {
 				return nil, err
 			}
@@ -74,30 +74,4 @@ func numbersOf(numbers []int) []int {
 		return []int{}
 	}
 	return numbers
-}
-
-// replace makes a version in place of the current one that was just killed. Its
-// records are written at once: if that fails the kill must not fail with it.
-func (tx *roleTx) replace() error {
-	before := len(tx.minted)
-	m, err := tx.newVersion(tx.defaultGrace())
-	if err != nil {
-		return err
-	}
-	for i := before; i < len(tx.minted); i++ {
-		if err := tx.writeKey(&tx.minted[i]); err != nil {
-			tx.minted = tx.minted[:before]
-			return err
-		}
-		tx.minted[i].written = true
-	}
-	events, err := tx.rec.Ring.Rotate(tx.now, m, true)
-	if err != nil {
-		tx.minted = tx.minted[:before]
-		return err
-	}
-	tx.record(events, tx.by)
-	tx.rebase(tx.now)
-	tx.rotated()
-	return nil
 }

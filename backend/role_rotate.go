@@ -12,6 +12,25 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
+// defaultGrace is the grace of a rotation for which nobody asked for one: the
+// role's, lengthened where readers were told to come back later than it allows.
+func (tx *roleTx) defaultGrace() time.Duration {
+	g := max(tx.terms.Grace, 2*tx.promised())
+	if tx.rec.Type == policy.Dynamic {
+		g = max(g, tx.rec.LeaseTTL.Duration(), tx.terms.Ttl)
+	}
+	return g
+}
+
+// promised is the longest ttl that some reader may still be waiting out beyond
+// the policy in force.
+func (tx *roleTx) promised() time.Duration {
+	if tx.now.Before(tx.rec.Promise.Until) {
+		return tx.rec.Promise.TTL.Duration()
+	}
+	return 0
+}
+
 // leaseFloor keeps the grace of a dynamic role's rotation as long as the leases
 // that are out, and says so.
 func (tx *roleTx) leaseFloor(grace time.Duration, force bool) time.Duration {

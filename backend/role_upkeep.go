@@ -45,18 +45,8 @@ func (tx *roleTx) payOwed() error {
 		tx.rec.Owed = false
 		return nil
 	}
-	m, err := tx.newVersion(tx.defaultGrace())
-	if err != nil {
-		return err
-	}
-	events, err := tx.rec.Ring.Rotate(tx.now, m, true)
-	if err != nil {
-		return err
-	}
-	tx.record(events, tx.by)
-	tx.rebase(tx.now)
-	tx.rotated()
-	return nil
+	_, err := tx.succeed(succession{grace: tx.defaultGrace(), force: true})
+	return err
 }
 
 // extendGrace prolongs the grace of an automatic rotation by a step while the
@@ -88,26 +78,11 @@ func (tx *roleTx) rotateByPlan() error {
 	if tx.postponed() {
 		return nil
 	}
-	m, err := tx.newVersion(tx.defaultGrace())
-	if err != nil {
-		return err
+	if ahead, ttl := tx.rec.Next.Sub(tx.now), tx.terms.Ttl; tx.rec.Type == policy.Static && ttl > 0 && ahead >= ttl {
+		return fmt.Errorf("ttl %s is too short for a staging %s ahead", ttl, ahead)
 	}
-	m.Auto = true
-	planned := tx.rec.Next
-	if planned.After(tx.now) {
-		m.Activate = planned
-		if m.TTL > 0 && !m.Activate.Before(tx.now.Add(m.TTL)) {
-			return fmt.Errorf("ttl %s is too short for a staging %s ahead", m.TTL, planned.Sub(tx.now))
-		}
-	}
-	events, err := tx.rec.Ring.Rotate(tx.now, m, true)
-	if err != nil {
-		return err
-	}
-	tx.record(events, tx.by)
-	tx.plan(tx.terms.Cadence.After(planned, tx.now, tx.terms.Jitter))
-	tx.rotated()
-	return nil
+	_, err := tx.succeed(succession{grace: tx.defaultGrace(), at: tx.rec.Next, planned: true, force: true})
+	return err
 }
 
 // postponed puts the planned rotation off where it would have to end a version

@@ -10,6 +10,11 @@
 //
 // The type that a doc.go names with "receiver: <type>" belongs to no floor: its
 // methods do, each to that of its file.
+//
+// It also checks the doors: names that only one file may use. They are an
+// indented list after a line that ends with "uses alone:", in which each line
+// begins with a file, followed by names such as keyring.Ring.Rotate or, in the
+// package itself, recordCache.drop.
 package main
 
 import (
@@ -41,7 +46,7 @@ func main() {
 		os.Exit(2)
 	}
 	if len(bad) > 0 {
-		fmt.Fprintln(os.Stderr, "names used from a lower floor:")
+		fmt.Fprintln(os.Stderr, "names used where they must not be:")
 		for _, line := range bad {
 			fmt.Fprintln(os.Stderr, "  "+line)
 		}
@@ -51,12 +56,14 @@ func main() {
 
 // plan is what doc.go says.
 type plan struct {
-	floors   [][]string // patterns, from the top
+	floors   [][]string        // patterns, from the top
+	doors    map[string]string // the file that alone uses a name
 	receiver string
 }
 
 var (
 	listHead = regexp.MustCompile(`from the top:$`)
+	doorHead = regexp.MustCompile(`uses alone:$`)
 	receiver = regexp.MustCompile(`receiver: (\w+)`)
 	columns  = regexp.MustCompile(`\s{2,}`)
 )
@@ -67,28 +74,40 @@ func readPlan(dir string) (*plan, error) {
 		return nil, fmt.Errorf("reading the plan: %w", err)
 	}
 	text := file.Doc.Text()
-	p := &plan{}
+	p := &plan{doors: map[string]string{}}
 	if m := receiver.FindStringSubmatch(text); m != nil {
 		p.receiver = m[1]
 	}
-	within := false
+	var entry func(line string) // of the list that the line is in
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
+		indented := strings.HasPrefix(line, "\t") && !strings.HasPrefix(line, "\t ")
 		switch {
 		case listHead.MatchString(line):
-			within = true
-		case within && strings.HasPrefix(line, "\t"):
-			if text := strings.TrimPrefix(line, "\t"); !strings.HasPrefix(text, " ") {
-				p.floors = append(p.floors, strings.Fields(columns.Split(text, 2)[0]))
-			}
-		case within && line != "":
-			within = false
+			entry = p.addFloor
+		case doorHead.MatchString(line):
+			entry = p.addDoors
+		case entry != nil && indented:
+			entry(strings.TrimPrefix(line, "\t"))
+		case line != "":
+			entry = nil
 		}
 	}
 	if len(p.floors) == 0 {
 		return nil, errors.New("doc.go has no list of floors")
 	}
 	return p, nil
+}
+
+func (p *plan) addFloor(line string) {
+	p.floors = append(p.floors, strings.Fields(columns.Split(line, 2)[0]))
+}
+
+func (p *plan) addDoors(line string) {
+	words := strings.Fields(line)
+	for _, name := range words[1:] {
+		p.doors[name] = words[0]
+	}
 }
 
 // floor of a file, counted from the top; -1 if it is on none.
@@ -137,7 +156,14 @@ func check(dir string) ([]string, error) {
 		return nil, fmt.Errorf("checking types: %w", err)
 	}
 	place := func(pos token.Pos) string { return filepath.Base(fset.Position(pos).Filename) }
+	used := map[string]bool{}
 	for ident, obj := range info.Uses {
+		name := nameIn(pkg, obj)
+		if door := p.doors[name]; door != "" {
+			if used[name] = true; door != place(ident.Pos()) {
+				bad = append(bad, fmt.Sprintf("%s:%d: %s, which %s uses alone", place(ident.Pos()), fset.Position(ident.Pos()).Line, name, door))
+			}
+		}
 		if obj.Pkg() != pkg || !ofPackage(pkg, obj) || obj.Name() == p.receiver {
 			continue
 		}
@@ -146,8 +172,38 @@ func check(dir string) ([]string, error) {
 			bad = append(bad, fmt.Sprintf("%s:%d: %s, which belongs to %s", user, fset.Position(ident.Pos()).Line, obj.Name(), owner))
 		}
 	}
+	for name, door := range p.doors {
+		if !used[name] {
+			bad = append(bad, fmt.Sprintf("doc.go: %s of %s is used nowhere", name, door))
+		}
+	}
 	slices.Sort(bad)
 	return bad, nil
+}
+
+// nameIn is the object as a list of doors calls it: a function, or a type and its
+// method, with the package's name unless that is the one which is checked.
+func nameIn(pkg *types.Package, obj types.Object) string {
+	fn, ok := obj.(*types.Func)
+	if obj.Pkg() == nil || (!ok && obj.Parent() != obj.Pkg().Scope()) {
+		return ""
+	}
+	name := obj.Name()
+	if ok {
+		if recv := fn.Signature().Recv(); recv != nil {
+			t := types.Unalias(recv.Type())
+			if pointer, ok := t.(*types.Pointer); ok {
+				t = types.Unalias(pointer.Elem())
+			}
+			if named, ok := t.(*types.Named); ok {
+				name = named.Obj().Name() + "." + name
+			}
+		}
+	}
+	if obj.Pkg() != pkg {
+		name = obj.Pkg().Name() + "." + name
+	}
+	return name
 }
 
 // ofPackage reports whether the object is a name of the package or a method; fields
