@@ -57,7 +57,7 @@ func (s *selector) matches(rec *roleRecord) bool {
 			return false
 		}
 	}
-	if s.Scope != "" && !policy.AnyCovers(rec.Policy.Scopes, s.Scope) {
+	if s.Scope != "" && !policy.ScopesCover(rec.Policy.Scopes, s.Scope) {
 		return false
 	}
 	return s.IssuedTo == "" || rec.Type == policy.Dynamic

@@ -45,7 +45,7 @@ func (b *backend) issue(ctx context.Context, req *logical.Request, d *framework.
 	rec.Schema, rec.ID, rec.Digest = minted.Schema, minted.ID, minted.Digest
 	rec.Role, rec.RoleID, rec.Version, rec.Issued = role.Name, role.ID, gen.N, now
 
-	ttl := t.Ttl
+	ttl := t.TTL
 	if rec.TTL > 0 {
 		ttl = rec.TTL.Duration()
 	}
@@ -81,7 +81,7 @@ func (b *backend) wanted(req *logical.Request, d *framework.FieldData, role *rol
 	if v, ok := d.GetOk("scopes"); ok {
 		rec.Scopes, rec.Narrowed = v.([]string), true
 		for _, s := range rec.Scopes {
-			if !policy.AnyCovers(role.Policy.Scopes, s) {
+			if !policy.ScopesCover(role.Policy.Scopes, s) {
 				return nil, refusal.New("scopes", s, "is not covered by the role's scopes", "ask for a part of what the role allows")
 			}
 		}
@@ -91,8 +91,8 @@ func (b *backend) wanted(req *logical.Request, d *framework.FieldData, role *rol
 	}
 	if v, ok := d.GetOk("ttl"); ok {
 		rec.TTL = policy.Seconds(v.(int))
-		if rec.TTL <= 0 || rec.TTL.Duration() > t.Ttl {
-			return nil, refusal.New("ttl", v, fmt.Sprintf("must be from 1 to %d seconds, the role's ttl", int64(t.Ttl/time.Second)), "ask for less, or leave it out")
+		if rec.TTL <= 0 || rec.TTL.Duration() > t.TTL {
+			return nil, refusal.New("ttl", v, fmt.Sprintf("must be from 1 to %d seconds, the role's ttl", int64(t.TTL/time.Second)), "ask for less, or leave it out")
 		}
 	}
 	if v, ok := d.GetOk("label"); ok {

@@ -99,7 +99,7 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 			return dead(fmt.Sprintf("is %s since %s", st.State, stamp(st.Until)))
 		}
 		gen, _ := role.Ring.Status(rec.Version, now)
-		ttl := t.Ttl
+		ttl := t.TTL
 		if rec.TTL > 0 {
 			ttl = rec.TTL.Duration()
 		}

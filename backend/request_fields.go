@@ -4,7 +4,6 @@ package backend
 
 import (
 	"maps"
-	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
 
@@ -110,10 +109,10 @@ func policyRequestFields() fieldSet {
 	for i := range policy.Fields {
 		f := &policy.Fields[i]
 		rule := emptyRefused
-		if slices.Contains([]string{"description", "owner", "metadata", "scopes", "rotation_schedule"}, f.Name) {
+		if f.Clears {
 			rule = emptyTaken
 		}
-		all[f.Name] = field{kind: kinds[f.Kind], about: f.About, def: f.Def, choices: f.Choices, empty: rule}
+		all[f.Name] = field{kind: kinds[f.Kind], about: f.About, def: f.Default, choices: f.Choices, empty: rule}
 	}
 	return all
 }

@@ -96,9 +96,9 @@ func (in *input) read(name string, f *field, raw any) (any, error) {
 // freeText holds a text to its rules, or mends it where it must not be refused.
 func (in *input) freeText(name string, rule *freeText, text string) (any, error) {
 	if !rule.cleaned {
-		return text, checkFree(name, text, rule.limit, rule.lines)
+		return text, policy.CheckText(name, text, rule.limit, rule.lines)
 	}
-	clean, changed := cleanFree(text, rule.limit, rule.lines)
+	clean, changed := policy.CleanText(text, rule.limit, rule.lines)
 	if changed {
 		in.warnings = append(in.warnings, name+": control characters were taken out, or the text was cut, before it was kept")
 	}

@@ -24,9 +24,9 @@ func (tx *roleTx) setPolicy(p policy.Policy) error {
 		}
 	}
 	if tx.rec.Type == policy.Dynamic {
-		tx.rec.LeaseTTL = max(tx.rec.LeaseTTL, policy.Seconds(t.Ttl/time.Second))
-		if tx.old != nil && t.Ttl < tx.terms.Ttl {
-			tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(tx.terms.Ttl))
+		tx.rec.LeaseTTL = max(tx.rec.LeaseTTL, policy.Seconds(t.TTL/time.Second))
+		if tx.old != nil && t.TTL < tx.terms.TTL {
+			tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(tx.terms.TTL))
 		}
 	}
 	replan := tx.old == nil || !sameCadence(&tx.rec.Policy, &p)
@@ -70,8 +70,8 @@ const maxChangeText = 256
 
 func policyWarnings(p *policy.Policy, typ string, t policy.Terms) []string {
 	var warnings []string
-	if typ == policy.Static && t.Ttl > 0 && (t.Cadence == nil || t.AutoPaused) {
-		warnings = append(warnings, fmt.Sprintf("ttl: each key ends %d seconds after it was made, and nothing replaces it by itself: rotate/%s does", policy.InSeconds(t.Ttl), "<role>"))
+	if typ == policy.Static && t.TTL > 0 && (t.Cadence == nil || t.AutoPaused) {
+		warnings = append(warnings, fmt.Sprintf("ttl: each key ends %d seconds after it was made, and nothing replaces it by itself: rotate/%s does", policy.InSeconds(t.TTL), "<role>"))
 	}
 	if p.RotationJitter > 0 && t.Cadence == nil {
 		warnings = append(warnings, "rotation_jitter: has no effect without rotation_period or rotation_schedule")

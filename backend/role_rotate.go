@@ -17,7 +17,7 @@ import (
 func (tx *roleTx) defaultGrace() time.Duration {
 	g := max(tx.terms.Grace, 2*tx.promised())
 	if tx.rec.Type == policy.Dynamic {
-		g = max(g, tx.rec.LeaseTTL.Duration(), tx.terms.Ttl)
+		g = max(g, tx.rec.LeaseTTL.Duration(), tx.terms.TTL)
 	}
 	return g
 }
@@ -37,7 +37,7 @@ func (tx *roleTx) leaseFloor(grace time.Duration, force bool) time.Duration {
 	if tx.rec.Type != policy.Dynamic || force {
 		return grace
 	}
-	if floor := max(tx.rec.LeaseTTL.Duration(), tx.terms.Ttl); grace < floor {
+	if floor := max(tx.rec.LeaseTTL.Duration(), tx.terms.TTL); grace < floor {
 		tx.warn("grace_period is %d seconds instead of %d: keys were issued with leases that long; force=true cuts them off",
 			int64(floor/time.Second), int64(grace/time.Second))
 		return floor

@@ -67,7 +67,7 @@ func (tx *roleTx) succeed(how succession) (*keyring.Version, error) {
 	// handed out until the new one is activated, or again after a rollback: until
 	// they are over they count.
 	if tx.rec.Type == policy.Dynamic && !tx.now.Before(tx.rec.LeaseUntil) {
-		tx.rec.LeaseTTL = policy.Seconds(tx.terms.Ttl / time.Second)
+		tx.rec.LeaseTTL = policy.Seconds(tx.terms.TTL / time.Second)
 	}
 	return tx.rec.Ring.Get(tx.rec.Ring.Last), nil
 }
@@ -98,6 +98,6 @@ func (tx *roleTx) mint(how succession) (keyring.Mint, *mintedKey, error) {
 		return m, nil, err
 	}
 	rec.Role, rec.RoleID, rec.Version = tx.rec.Name, tx.rec.ID, tx.rec.Ring.Last+1
-	m.KeyID, m.Prefix, m.TTL, m.Plain = rec.ID, tx.terms.Prefix, tx.terms.Ttl, true
+	m.KeyID, m.Prefix, m.TTL, m.Plain = rec.ID, tx.terms.Prefix, tx.terms.TTL, true
 	return m, &mintedKey{version: rec.Version, record: rec, plain: key.Reveal()}, nil
 }

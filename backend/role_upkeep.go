@@ -78,7 +78,7 @@ func (tx *roleTx) rotateByPlan() error {
 	if tx.postponed() {
 		return nil
 	}
-	if ahead, ttl := tx.rec.Next.Sub(tx.now), tx.terms.Ttl; tx.rec.Type == policy.Static && ttl > 0 && ahead >= ttl {
+	if ahead, ttl := tx.rec.Next.Sub(tx.now), tx.terms.TTL; tx.rec.Type == policy.Static && ttl > 0 && ahead >= ttl {
 		return fmt.Errorf("ttl %s is too short for a staging %s ahead", ttl, ahead)
 	}
 	_, err := tx.succeed(succession{grace: tx.defaultGrace(), at: tx.rec.Next, planned: true, force: true})
@@ -91,7 +91,7 @@ func (tx *roleTx) rotateByPlan() error {
 // A key that would end by itself meanwhile does not wait.
 func (tx *roleTx) postponed() bool {
 	planned := tx.rec.Next
-	m := keyring.Mint{Grace: tx.defaultGrace(), TTL: tx.terms.Ttl, Activate: planned}
+	m := keyring.Mint{Grace: tx.defaultGrace(), TTL: tx.terms.TTL, Activate: planned}
 	since, until, crowded := tx.rec.Ring.Crowded(tx.now, m)
 	if !crowded {
 		return false

@@ -65,7 +65,7 @@ func judge(key *keyRecord, role *roleRecord, scopes []string, cidrs []netip.Pref
 		return codeNotFound, st
 	case role.Policy.Disabled:
 		return codeDisabled, st
-	case !policy.ScopesCover(scopes, q.scopes):
+	case !policy.ScopesCover(scopes, q.scopes...):
 		return codeScope, st
 	case !admits(role, cidrs, q.remoteAddr):
 		return codeIP, st

@@ -13,16 +13,18 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
-// cadence says when a role rotates by itself.
-type cadence interface {
-	// first is the first activation after from, jitter included.
+// Cadence says when a role rotates by itself. Its jitter is what Terms.Jitter
+// says. An activation that never comes is the zero time.
+type Cadence interface {
+	// First is the first activation after from, jitter included.
 	First(from time.Time, jitter time.Duration) time.Time
-	// after is the one that follows the activation planned at planned, which
+	// After is the activation that follows the one planned at planned, which
 	// happens then or, if that is over, at at.
 	After(planned, at time.Time, jitter time.Duration) time.Time
-	// distance is the time between the neighbouring activations around at.
+	// Distance is the time between the first two activations after at.
 	Distance(at time.Time, jitter time.Duration) time.Duration
 }
 
@@ -145,7 +147,8 @@ var (
 )
 
 const (
-	maxSchedules = 4096
+	maxScheduleText = 256 // characters
+	maxSchedules    = 4096
 	// scheduleHorizon and scheduleSamples bound the look ahead that finds the
 	// distances of a schedule. The horizon holds a leap year.
 	scheduleHorizon = 5 * 366 * 24 * time.Hour
@@ -174,7 +177,7 @@ func parseSchedule(expr string) (*scheduleCadence, error) {
 	}
 	parsed, err := cronParser.Parse(strings.Join(words, " "))
 	if err != nil {
-		return nil, fmt.Errorf("%w (%v)", errScheduleFields, err) //nolint:errorlint // the cause is a text for the reader
+		return nil, fmt.Errorf("%w (%s)", errScheduleFields, refusal.Shown(err.Error())) // it repeats the expression
 	}
 	spec, ok := parsed.(*cron.SpecSchedule)
 	if !ok {
@@ -231,4 +234,19 @@ func (s *scheduleCadence) longestGap(from time.Time) time.Duration {
 		d = d.Add(day)
 	}
 	return longest
+}
+
+func setSchedule(p *Policy, v any) error {
+	const field = "rotation_schedule"
+	expr := v.(string)
+	if expr != "" && expr != p.RotationSchedule {
+		if err := CheckText(field, expr, maxScheduleText, true); err != nil {
+			return err
+		}
+		if _, err := parseSchedule(expr); err != nil {
+			return refusal.New(field, expr, err.Error(), `write something like "0 3 * * 1" or "CRON_TZ=Europe/Berlin 30 2 * * *"`)
+		}
+	}
+	p.RotationSchedule = expr
+	return nil
 }

@@ -3,63 +3,103 @@
 package policy
 
 import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
+)
+
+// Limits of the fields that are numbers.
+const (
+	maxRate = 1e6
+	// maxSeconds keeps sums of durations and dates far from overflowing: nine of
+	// them are less than what a duration holds.
+	maxSeconds   Seconds = 10 * 366 * 24 * 3600
+	minPeriod    Seconds = 60
+	maxRefresh   Seconds = 720 * 3600
+	maxLeakGrace Seconds = 168 * 3600
 )
 
 // Kind is what a field's value is.
 type Kind uint8
 
-// The kinds of fields, and the Go type in which a value reaches set.
+// The kinds of fields, and the Go type in which With takes their values.
 const (
 	Text     Kind = iota // string
-	Choice               // string, one of choices
+	Choice               // string, one of Choices
 	List                 // []string
-	Map                  // map[string]string
+	Map                  // map[string]string, or map[string]any to merge
 	Switch               // bool
 	Duration             // int, whole seconds
 	Number               // float64
 )
 
-// policyField is one field of a role's policy: how it is documented, taken from
-// a request, reset and shown.
+// holds reports whether value has the kind's Go type.
+func (k Kind) holds(value any) (ok bool) {
+	switch k {
+	case Text, Choice:
+		_, ok = value.(string)
+	case List:
+		_, ok = value.([]string)
+	case Map:
+		_, ok = value.(map[string]string)
+	case Switch:
+		_, ok = value.(bool)
+	case Duration:
+		_, ok = value.(int)
+	case Number:
+		_, ok = value.(float64)
+	}
+	return ok
+}
+
+// Field is one field of a role's policy: how it is documented, taken from a
+// request, reset and shown.
 type Field struct {
 	Name    string
 	Kind    Kind
 	About   string   // the field's documentation
-	Def     any      // the default as it is documented; nil where it depends on more
+	Default any      // as it is documented, in the kind's Go type; nil where it depends on more
 	Choices []string // of a Choice
-	// clears says that the empty text, which is refused elsewhere, clears the field.
-	clears bool
-	// set takes the value in its kind's Go type and refuses what breaks the
-	// field's own rule. Rules between fields are checked afterwards.
+	// Clears reports whether the empty text, which is refused elsewhere, clears
+	// the field.
+	Clears bool
+
+	// set takes a value that the kind holds and refuses what breaks the field's
+	// own rule. Rules between fields are for Check.
 	set   func(p *Policy, v any) error
 	reset func(p *Policy)
 	show  func(p *Policy, t Terms) any
 }
 
-// policyFields lists them in the order in which refusals are looked for.
+// Fields lists them in the order in which refusals are looked for. It never
+// changes.
 var Fields = []Field{
 	{
 		Name:   "description",
-		clears: true,
+		Clears: true,
 		Kind:   Text,
-		About:  "What the key is for; at most 512 characters.",
-		set:    setText("description", func(p *Policy) *string { return &p.Description }),
+		About:  "What the key is for; at most 512 characters, several lines if need be.",
+		set:    setText("description", true, func(p *Policy) *string { return &p.Description }),
 		reset:  func(p *Policy) { p.Description = "" },
 		show:   func(p *Policy, _ Terms) any { return p.Description },
 	},
 	{
 		Name:   "owner",
-		clears: true,
+		Clears: true,
 		Kind:   Text,
 		About:  "Whom to page about this key: a team, an address; at most 512 characters.",
-		set:    setText("owner", func(p *Policy) *string { return &p.Owner }),
+		set:    setText("owner", false, func(p *Policy) *string { return &p.Owner }),
 		reset:  func(p *Policy) { p.Owner = "" },
 		show:   func(p *Policy, _ Terms) any { return p.Owner },
 	},
 	{
 		Name:   "metadata",
-		clears: true,
+		Clears: true,
 		Kind:   Map,
 		About: "Names and values that verify returns with a good key: at most 64, names of 64 and values of 512 characters at most. " +
 			"A create or update replaces the whole map; a patch merges into it, where null removes a name.",
@@ -69,7 +109,7 @@ var Fields = []Field{
 	},
 	{
 		Name:   "scopes",
-		clears: true,
+		Clears: true,
 		Kind:   List,
 		About: "What the key may be used for, in the order given: at most 128 such as orders:read, orders:* or *, each of 128 characters at most. " +
 			"Segments of A-Z a-z 0-9 . _ - are joined by colons; * stands for anything, as last segment only.",
@@ -79,7 +119,7 @@ var Fields = []Field{
 	},
 	{
 		Name: "prefix",
-		Kind: Text, Def: defaultPrefix,
+		Kind: Text, Default: defaultPrefix,
 		About: "First part of every key made from now on: parts of a lower-case letter and 1 to 15 lower-case letters or digits, " +
 			"joined by _, such as acme_live; at most 32 characters.",
 		set:   setPrefix,
@@ -91,7 +131,7 @@ var Fields = []Field{
 		Kind: Duration,
 		About: "How long one key may live. Static role: 0, the default, is for ever; with rotation on at least the longest distance between " +
 			"activations, the jitter, the staging lead and the grace together. Dynamic role: the TTL of a lease; default 1h, or the mount's default where that is shorter.",
-		set:   setSeconds("ttl", 0, func(p *Policy) **Seconds { return &p.TTL }),
+		set:   setSeconds("ttl", 0, maxSeconds, func(p *Policy, n Seconds) { p.TTL = &n }),
 		reset: func(p *Policy) { p.TTL = nil },
 		show:  showTTL,
 	},
@@ -100,7 +140,7 @@ var Fields = []Field{
 		Kind: Duration,
 		About: "How far renewals of a dynamic role's lease reach: at least ttl, at most the mount's maximum, which is the default. " +
 			"A static role has none (0).",
-		set:   setSeconds("max_ttl", 0, func(p *Policy) **Seconds { return &p.MaxTTL }),
+		set:   setSeconds("max_ttl", 0, maxSeconds, func(p *Policy, n Seconds) { p.MaxTTL = &n }),
 		reset: func(p *Policy) { p.MaxTTL = nil },
 		show:  showMaxTTL,
 	},
@@ -109,13 +149,13 @@ var Fields = []Field{
 		Kind: Duration,
 		About: "Distance between automatic rotations: 0 (by hand only) or at least 60s; exclusive with rotation_schedule. " +
 			"Default: 2160h for a static role, 0 for a dynamic one. From 5 minutes up activations are exact to the second.",
-		set:   setSeconds("rotation_period", 0, func(p *Policy) **Seconds { return &p.RotationPeriod }),
+		set:   setPeriod,
 		reset: func(p *Policy) { p.RotationPeriod = nil },
 		show:  func(_ *Policy, t Terms) any { return InSeconds(t.period) },
 	},
 	{
 		Name:   "rotation_schedule",
-		clears: true,
+		Clears: true,
 		Kind:   Text,
 		About: "When to rotate, as a cron expression of five fields (minute, hour, day of month, month, day of week), in UTC unless CRON_TZ=<zone> " +
 			"stands before them; exclusive with rotation_period; empty: none. An hour that the clocks skip is made up for at once, one that they repeat counts once.",
@@ -128,11 +168,7 @@ var Fields = []Field{
 		Kind: Duration,
 		About: "Shifts the role's rotations by a fixed part of this, derived from role_id, so that roles with one plan do not all rotate at once: " +
 			"less than a quarter of the distance between activations. Default: 0.",
-		set: func(p *Policy, v any) error {
-			n, err := asSeconds("rotation_jitter", v, 0)
-			p.RotationJitter = n
-			return err
-		},
+		set:   setSeconds("rotation_jitter", 0, maxSeconds, func(p *Policy, n Seconds) { p.RotationJitter = n }),
 		reset: func(p *Policy) { p.RotationJitter = 0 },
 		show:  func(p *Policy, _ Terms) any { return int64(p.RotationJitter) },
 	},
@@ -147,34 +183,34 @@ var Fields = []Field{
 	{
 		Name: "grace_period",
 		Kind: Duration,
-		About: "How long the version before stays valid after a rotation that names no other grace: at most nine distances between activations. " +
+		About: "How long the previous version stays valid after a rotation that names no other grace: at most nine distances between activations. " +
 			"Default: 24h, or half that distance where it is shorter.",
-		set:   setSeconds("grace_period", 0, func(p *Policy) **Seconds { return &p.GracePeriod }),
+		set:   setSeconds("grace_period", 0, maxSeconds, func(p *Policy, n Seconds) { p.GracePeriod = &n }),
 		reset: func(p *Policy) { p.GracePeriod = nil },
 		show:  func(_ *Policy, t Terms) any { return InSeconds(t.Grace) },
 	},
 	{
 		Name: "max_grace_period",
 		Kind: Duration,
-		About: "If larger than grace_period: the grace of an automatic rotation is prolonged step by step, up to this, while the version before " +
+		About: "If larger than grace_period: the grace of an automatic rotation is prolonged step by step, up to this, while the previous version " +
 			"is still in use. At most nine distances between activations. Default: grace_period.",
-		set:   setSeconds("max_grace_period", 0, func(p *Policy) **Seconds { return &p.MaxGracePeriod }),
+		set:   setSeconds("max_grace_period", 0, maxSeconds, func(p *Policy, n Seconds) { p.MaxGracePeriod = &n }),
 		reset: func(p *Policy) { p.MaxGracePeriod = nil },
 		show:  func(_ *Policy, t Terms) any { return InSeconds(t.MaxGrace) },
 	},
 	{
 		Name: "refresh_interval",
-		Kind: Duration, Def: int(defaultRefreshInterval / time.Second),
+		Kind: Duration, Default: int(defaultRefreshInterval / time.Second),
 		About: "Upper bound of the ttl that creds/<role> tells the readers of a static role: how fast a manual rotation reaches every consumer. 1s to 720h.",
-		set:   setSeconds("refresh_interval", 1, func(p *Policy) **Seconds { return &p.RefreshInterval }),
+		set:   setSeconds("refresh_interval", 1, maxRefresh, func(p *Policy, n Seconds) { p.RefreshInterval = &n }),
 		reset: func(p *Policy) { p.RefreshInterval = nil },
 		show:  func(_ *Policy, t Terms) any { return InSeconds(t.Refresh) },
 	},
 	{
 		Name: "reveal",
-		Kind: Choice, Def: revealAlways, Choices: []string{revealAlways, RevealOnce},
+		Kind: Choice, Default: RevealAlways, Choices: []string{RevealAlways, RevealOnce},
 		About: "always: everybody who may read the role gets the key. once: the first read of a version hands it out and erases it, as for customers' keys. Static roles only.",
-		set:   setChoice("reveal", func(p *Policy) *string { return &p.Reveal }, revealAlways, RevealOnce),
+		set:   setChoice("reveal", func(p *Policy) *string { return &p.Reveal }, RevealAlways, RevealOnce),
 		reset: func(p *Policy) { p.Reveal = "" },
 		show:  func(_ *Policy, t Terms) any { return t.Reveal },
 	},
@@ -197,7 +233,7 @@ var Fields = []Field{
 	},
 	{
 		Name: "on_leak",
-		Kind: Choice, Def: LeakRevoke, Choices: []string{LeakRevoke, LeakRotate, LeakAlert},
+		Kind: Choice, Default: LeakRevoke, Choices: []string{LeakRevoke, LeakRotate, LeakAlert},
 		About: "What a report of the key does: revoke (killed and replaced at once), rotate (replaced; the old one lives for leak_grace_period) or alert (nothing but the record).",
 		set:   setChoice("on_leak", func(p *Policy) *string { return &p.OnLeak }, LeakRevoke, LeakRotate, LeakAlert),
 		reset: func(p *Policy) { p.OnLeak = "" },
@@ -205,9 +241,9 @@ var Fields = []Field{
 	},
 	{
 		Name: "leak_grace_period",
-		Kind: Duration, Def: int(DefaultLeakGrace / time.Second),
+		Kind: Duration, Default: int(DefaultLeakGrace / time.Second),
 		About: "How long a reported key lives on where on_leak is rotate: at most 168h.",
-		set:   setSeconds("leak_grace_period", 0, func(p *Policy) **Seconds { return &p.LeakGracePeriod }),
+		set:   setSeconds("leak_grace_period", 0, maxLeakGrace, func(p *Policy, n Seconds) { p.LeakGracePeriod = &n }),
 		reset: func(p *Policy) { p.LeakGracePeriod = nil },
 		show:  func(_ *Policy, t Terms) any { return InSeconds(t.LeakGrace) },
 	},
@@ -229,22 +265,13 @@ var Fields = []Field{
 	},
 }
 
-// show is the policy as a reader sees it, every default filled in.
-func (p *Policy) Show(t Terms) map[string]any {
-	view := make(map[string]any, len(Fields)+4)
-	for i := range Fields {
-		view[Fields[i].Name] = Fields[i].show(p, t)
-	}
-	return view
-}
-
 // showTTL and showMaxTTL show what was written even where the mount's maximum
 // has become smaller since: what a reader wrote must not seem to have changed.
 func showTTL(p *Policy, t Terms) any {
 	if p.TTL != nil {
 		return int64(*p.TTL)
 	}
-	return InSeconds(t.Ttl)
+	return InSeconds(t.TTL)
 }
 
 func showMaxTTL(p *Policy, t Terms) any {
@@ -252,4 +279,54 @@ func showMaxTTL(p *Policy, t Terms) any {
 		return int64(*p.MaxTTL)
 	}
 	return InSeconds(t.MaxTTL)
+}
+
+func setPrefix(p *Policy, v any) error {
+	if err := keyformat.ValidPrefix(v.(string)); err != nil {
+		return refusal.New("prefix", v, err.Error(), "write something like ak or acme_live")
+	}
+	p.Prefix = v.(string)
+	return nil
+}
+
+// setSeconds takes a duration from least to most.
+func setSeconds(field string, least, most Seconds, assign func(*Policy, Seconds)) func(*Policy, any) error {
+	return func(p *Policy, v any) error {
+		n := Seconds(v.(int))
+		switch {
+		case n < least:
+			return refusal.New(field, n, "must be at least "+refusal.Duration(least.Duration()), "give a longer one")
+		case n > most:
+			return refusal.New(field, n, "must be at most "+refusal.Duration(most.Duration()), "give a shorter one")
+		}
+		assign(p, n)
+		return nil
+	}
+}
+
+func setPeriod(p *Policy, v any) error {
+	const field = "rotation_period"
+	if n := Seconds(v.(int)); n != 0 && n < minPeriod {
+		return refusal.New(field, n, "must be 0 (only by hand) or at least "+refusal.Duration(minPeriod.Duration()), "give a longer one")
+	}
+	return setSeconds(field, 0, maxSeconds, func(p *Policy, n Seconds) { p.RotationPeriod = &n })(p, v)
+}
+
+func setChoice(field string, at func(*Policy) *string, choices ...string) func(*Policy, any) error {
+	return func(p *Policy, v any) error {
+		if !slices.Contains(choices, v.(string)) {
+			return refusal.New(field, v, "must be one of "+strings.Join(choices, ", "), "choose one")
+		}
+		*at(p) = v.(string)
+		return nil
+	}
+}
+
+func setRate(p *Policy, v any) error {
+	rate := v.(float64)
+	if math.IsNaN(rate) || rate < 0 || rate > maxRate {
+		return refusal.New("rate_limit", rate, fmt.Sprintf("must be from 0 to %d", int(maxRate)), "give requests per second, or 0 for no limit")
+	}
+	p.RateLimit = rate
+	return nil
 }
