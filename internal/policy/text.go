@@ -39,7 +39,7 @@ func CheckText(field, text string, limit int, lines bool) error {
 	for _, r := range text {
 		n++
 		if what := unwelcome(r, lines); what != "" {
-			return refusal.New(field, text, fmt.Sprintf("character %d is %s (U+%04X)", n, what, r), "remove it")
+			return refusal.New(field, text, fmt.Sprintf("holds %s (U+%04X), as character %d", what, r, n), "remove it")
 		}
 	}
 	if n > limit {
@@ -108,7 +108,7 @@ func unwelcome(r rune, lines bool) string {
 	case unicode.IsControl(r):
 		return "a control character"
 	case unicode.Is(unicode.Bidi_Control, r):
-		return "a character that changes the direction of text"
+		return "a mark that changes the direction of text"
 	}
 	return ""
 }
