@@ -93,7 +93,7 @@ func newBackend(c clock, random io.Reader) *backend {
 		digestCache: newRecordCache[digestRecord](1),
 		views:       newKeyViews(), rates: newRateLimits(c), usage: newUsage(),
 	}
-	b.resized = []func(int){b.views.resize}
+	b.resized = []func(int){b.views.resize, b.rates.resize}
 	b.specs = map[*framework.Path]*pathSpec{}
 	b.Backend = &framework.Backend{
 		Help:           backendHelp,

@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -108,10 +109,52 @@ func TestRateLimitWhileTheClockCatchesUp(t *testing.T) {
 
 func TestRateLimitsAreBounded(t *testing.T) {
 	r := newRateLimits(newFakeClock())
-	for i := range maxLimiters + 10 {
+	for i := range defaultCacheSize + 10 {
 		r.take(&roleRecord{ID: string(rune('a'+i%26)) + time.Duration(i).String(), Policy: policy.Policy{RateLimit: 1}})
 	}
-	if n := r.buckets.Len(); n != maxLimiters {
-		t.Errorf("%d buckets, want %d", n, maxLimiters)
+	if n := r.buckets.Len(); n != defaultCacheSize {
+		t.Errorf("%d buckets, want %d", n, defaultCacheSize)
+	}
+}
+
+// An exhausted bucket is remembered where there is an idle one to forget: the
+// roles of a flood must not win their tokens back by being many.
+func TestExhaustedLimitsOutliveIdleOnes(t *testing.T) {
+	clock := newFakeClock()
+	r := newRateLimits(clock)
+	r.resize(300)
+	role := func(id string) *roleRecord {
+		return &roleRecord{ID: id, Policy: policy.Policy{RateLimit: 1}}
+	}
+	spent := func(id string) bool { return !r.take(role(id)) }
+	r.take(role("exhausted"))
+	for i := range 10000 {
+		clock.advance(10 * time.Millisecond)
+		if i%10 == 0 { // once it refilled, spend it again
+			r.take(role("exhausted"))
+		}
+		r.take(role(fmt.Sprint("idle-", i)))
+		if n := r.buckets.Len(); n > 300 {
+			t.Fatalf("%d buckets", n)
+		}
+		if i%10 == 5 && !spent("exhausted") {
+			t.Fatalf("after %d other roles the exhausted bucket is full again", i)
+		}
+	}
+}
+
+// The bound follows cache_size, up and down.
+func TestLimitsFollowTheCacheSize(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"cache_size": 150})
+	for i := range 400 {
+		m.rates.take(&roleRecord{ID: fmt.Sprint(i), Policy: policy.Policy{RateLimit: 1}})
+	}
+	if n := m.rates.buckets.Len(); n != 150 {
+		t.Errorf("%d buckets, want 150", n)
+	}
+	m.write("config", map[string]any{"cache_size": 100})
+	if n := m.rates.buckets.Len(); n != 100 {
+		t.Errorf("%d buckets after cache_size went down, want 100", n)
 	}
 }
