@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
@@ -163,6 +165,21 @@ type digestRecord struct {
 	Current int            `json:"current"`
 	Secrets map[int][]byte `json:"secrets"`
 	Rotated time.Time      `json:"rotated"`
+
+	once  sync.Once
+	ready map[int]*keyformat.Secret
+}
+
+// secret is the digest secret with that number, ready for use; nil if there is
+// none. The record's secrets must not change any more.
+func (r *digestRecord) secret(n int) *keyformat.Secret {
+	r.once.Do(func() {
+		r.ready = make(map[int]*keyformat.Secret, len(r.Secrets))
+		for n, secret := range r.Secrets {
+			r.ready[n] = keyformat.NewSecret(n, secret)
+		}
+	})
+	return r.ready[n]
 }
 
 // markRecord is how far the periodic function has come.

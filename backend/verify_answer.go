@@ -31,34 +31,13 @@ const (
 )
 
 // rendered is the answer as the path gives it. Before the secret has matched it
-// says nothing but the code. An answer is given again while it would be the
-// same: nobody may modify it.
+// says nothing but the code.
 func (b *backend) rendered(v *verdict) map[string]any {
 	now := b.stamps.of(v.now)
 	if v.known == nil {
 		return map[string]any{"valid": false, "code": codeAnswers[v.code], "now": now}
 	}
-	like := answeredTo{unix: v.now.Unix(), code: v.code, cache: v.cache, status: v.status}
-	if last := v.known.last.Load(); last != nil && last.to == like {
-		return last.data
-	}
-	data := render(v, now)
-	v.known.last.Store(&answered{to: like, data: data})
-	return data
-}
-
-// answered is an answer about a key, and all that it depends on apart from the
-// records that the view belongs to.
-type answered struct {
-	to   answeredTo
-	data map[string]any
-}
-
-type answeredTo struct {
-	unix   int64
-	code   code
-	cache  int64
-	status keyring.Status
+	return render(v, now)
 }
 
 func render(v *verdict, now any) map[string]any {

@@ -145,12 +145,12 @@ func (b *backend) matches(key *keyRecord, d *digestRecord, sum [32]byte) bool {
 	stored, n := "", d.Current
 	if key != nil {
 		stored = key.Digest
-		if k, err := keyformat.DigestVersion(stored); err == nil && d.Secrets[k] != nil {
+		if k, err := keyformat.DigestVersion(stored); err == nil && d.secret(k) != nil {
 			n = k
 		}
 	}
 	b.hmacs.Add(1)
-	return keyformat.Equal(stored, d.Secrets[n], n, sum) && key != nil
+	return d.secret(n).Equal(stored, sum) && key != nil
 }
 
 func ofRole(key *keyRecord, name string) bool { return name == "" || key.Role == name }
@@ -173,12 +173,12 @@ func (b *backend) presentedForeign(ctx context.Context, s logical.Storage, q *qu
 	var found *keyRecord
 	askedFound := false
 	for _, n := range imported.Numbers {
-		secret := d.Secrets[n]
+		secret := d.secret(n)
 		if secret == nil {
 			continue
 		}
 		b.hmacs.Add(1)
-		key, asked, err := b.keys.find(ctx, s, keyPath(keyformat.ImportedID(secret, sum)), clock)
+		key, asked, err := b.keys.find(ctx, s, keyPath(secret.ImportedID(sum)), clock)
 		if err != nil {
 			return nil, codeNotFound, err
 		}

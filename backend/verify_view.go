@@ -21,9 +21,8 @@ type keyView struct {
 	scopes  []string
 	id      any
 	version any
-	answer  any                      // scopes as answered
-	stamps  lastStamp                // of its end
-	last    atomic.Pointer[answered] // the last answer
+	answer  any       // scopes as answered
+	stamps  lastStamp // of its end
 
 	// Where uses of its version, and of itself if it is dynamic, are counted.
 	use, keyUse atomic.Pointer[useHandle]

@@ -3,12 +3,16 @@
 package keyformat
 
 import (
+	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"hash"
+	"slices"
 	"strconv"
+	"sync"
 )
 
 // DigestSecretLen is how long a mount's secret for digests should be.
@@ -34,17 +38,42 @@ func Sum(key string) [sha256.Size]byte {
 	return sha256.Sum256([]byte(key))
 }
 
+// Secret is a mount's secret for digests, ready to be used again and again, by
+// many at once. Preparing one costs more than using it: verification keeps them.
+type Secret struct {
+	version int
+	macs    sync.Pool // of *prepared
+}
+
+// prepared is HMAC-SHA-256 (RFC 2104) under a secret, with room for what goes in
+// and comes out, so that using it allocates nothing.
+type prepared struct {
+	hash    hash.Hash
+	in, out [sha256.Size]byte
+}
+
+// NewSecret prepares the secret with that number.
+func NewSecret(version int, secret []byte) *Secret {
+	secret = slices.Clone(secret)
+	return &Secret{version: version, macs: sync.Pool{New: func() any { return &prepared{hash: hmac.New(sha256.New, secret)} }}}
+}
+
 // Digest is what is stored of a key in order to recognise it: the HMAC-SHA-256
 // of its sum under the mount's secret, after the number of that secret, as in
 // "v1:…". Without the secret a stolen copy of the storage cannot even be used
 // to test guesses, which matters for imported keys of little strength.
-func Digest(secret []byte, version int, sum [sha256.Size]byte) string {
-	m := mac(secret, sum)
+func (s *Secret) Digest(sum [sha256.Size]byte) string {
+	m := s.mac(sum)
 	buf := make([]byte, 0, len("v:")+20+encodedDigestLen)
 	buf = append(buf, 'v')
-	buf = strconv.AppendInt(buf, int64(version), 10)
+	buf = strconv.AppendInt(buf, int64(s.version), 10)
 	buf = append(buf, ':')
 	return string(digestEncoding.AppendEncode(buf, m[:]))
+}
+
+// Digest is the digest under a secret that is used once.
+func Digest(secret []byte, version int, sum [sha256.Size]byte) string {
+	return NewSecret(version, secret).Digest(sum)
 }
 
 // DigestVersion is the number of the secret that a stored digest was made with.
@@ -57,15 +86,20 @@ func DigestVersion(d string) (int, error) {
 	return version, nil
 }
 
-// Equal reports whether stored is the digest of sum under this version of the
-// secret. It computes exactly one HMAC whatever stored is, so that a digest
-// which is absent, damaged or of another version takes as long as a wrong key.
-func Equal(stored string, secret []byte, version int, sum [sha256.Size]byte) bool {
+// Equal reports whether stored is the digest of sum under this secret. It
+// computes exactly one HMAC whatever stored is, so that a digest which is absent,
+// damaged or of another version takes as long as a wrong key.
+func (s *Secret) Equal(stored string, sum [sha256.Size]byte) bool {
 	var got [sha256.Size]byte
-	want := mac(secret, sum)
+	want := s.mac(sum)
 	v, ok := splitDigest(&got, stored)
 	same := subtle.ConstantTimeCompare(want[:], got[:]) == 1
-	return same && ok && v == version
+	return same && ok && v == s.version
+}
+
+// Equal is the comparison under a secret that is used once.
+func Equal(stored string, secret []byte, version int, sum [sha256.Size]byte) bool {
+	return NewSecret(version, secret).Equal(stored, sum)
 }
 
 // ImportedID is the id of a key whose form is not ours: 40 lower-case
@@ -75,10 +109,15 @@ func Equal(stored string, secret []byte, version int, sum [sha256.Size]byte) boo
 // of the HMAC rather than the HMAC itself, because ids are public and stored
 // digests are not. The id is how the key is found, so a mount has to look under
 // every secret that it made such ids with.
-func ImportedID(secret []byte, sum [sha256.Size]byte) string {
-	m := mac(secret, sum)
+func (s *Secret) ImportedID(sum [sha256.Size]byte) string {
+	m := s.mac(sum)
 	h := sha256.Sum256(m[:])
 	return hex.EncodeToString(h[:ImportedIDLen/2])
+}
+
+// ImportedID is the id under a secret that is used once.
+func ImportedID(secret []byte, sum [sha256.Size]byte) string {
+	return NewSecret(0, secret).ImportedID(sum)
 }
 
 // ValidID reports whether s has the form of a key id, our own or an imported one.
@@ -98,25 +137,14 @@ func ValidID(s string) bool {
 	}
 }
 
-// mac is HMAC-SHA-256 (RFC 2104). It is written out, over crypto/sha256, since
-// every verification passes here and crypto/hmac allocates seven times for one
-// short message; a test holds it against crypto/hmac.
-func mac(secret []byte, sum [sha256.Size]byte) [sha256.Size]byte {
-	var inner, outer [sha256.BlockSize + sha256.Size]byte
-	if len(secret) > sha256.BlockSize {
-		short := sha256.Sum256(secret)
-		copy(inner[:], short[:])
-	} else {
-		copy(inner[:], secret)
-	}
-	for i := range sha256.BlockSize {
-		outer[i] = inner[i] ^ 0x5c
-		inner[i] ^= 0x36
-	}
-	copy(inner[sha256.BlockSize:], sum[:])
-	first := sha256.Sum256(inner[:])
-	copy(outer[sha256.BlockSize:], first[:])
-	return sha256.Sum256(outer[:])
+func (s *Secret) mac(sum [sha256.Size]byte) [sha256.Size]byte {
+	p, _ := s.macs.Get().(*prepared) // nothing else is put there
+	defer s.macs.Put(p)
+	p.hash.Reset()
+	p.in = sum
+	p.hash.Write(p.in[:])
+	p.hash.Sum(p.out[:0])
+	return p.out
 }
 
 func splitDigest(dst *[sha256.Size]byte, d string) (version int, ok bool) {
