@@ -156,10 +156,10 @@ func (n *needle) marks(text string, r reading, states []int32) []mark {
 func (n *needle) overTail(text string, r reading, p int) int {
 	for i := range len(n.tail) {
 		switch {
-		case p < len(r) && text[p] == n.tail[i]:
-			p++
 		case p < len(r) && r[p].c == n.tail[i]:
 			p += int(r[p].n)
+		case p < len(r) && text[p] == n.tail[i]:
+			p++
 		default:
 			return p
 		}
