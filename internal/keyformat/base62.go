@@ -67,10 +67,12 @@ func Checksum(s string) string {
 func crc(s string) uint32 {
 	c := ^uint32(0)
 	for i := range len(s) {
-		c = crc32.IEEETable[byte(c)^s[i]] ^ c>>8
+		c = crcStep(c, s[i])
 	}
 	return ^c
 }
+
+func crcStep(c uint32, b byte) uint32 { return crc32.IEEETable[byte(c)^b] ^ c>>8 }
 
 func appendChecksum(dst []byte, sum uint32) []byte {
 	var digits [ChecksumLen]byte

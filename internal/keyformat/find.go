@@ -5,7 +5,6 @@ package keyformat
 import (
 	"bytes"
 	"cmp"
-	"hash/crc32"
 	"maps"
 	"slices"
 	"strings"
@@ -181,10 +180,10 @@ func visitPlain(word string, offset int, yield func(found)) {
 // visitSpelled is visit for a word that may read differently than it stands there.
 func visitSpelled(word string, offset int, yield func(found)) {
 	var room [2048]glyph
-	var l layers
-	l.of(word, room[:], func(r reading, last bool) {
+	l := readingsOf(word, room[:])
+	for r, last := l.next(); r != nil; r, last = l.next() {
 		if !last {
-			return
+			continue
 		}
 		r.measure()
 		for p := range r {
@@ -197,7 +196,7 @@ func visitSpelled(word string, offset int, yield func(found)) {
 				yield(f)
 			}
 		}
-	})
+	}
 }
 
 // measure sets d of each glyph: 0, or one more than the distance to a separator
@@ -238,8 +237,27 @@ func (r reading) key(p int) (f found, ok bool) {
 	for i := range f.len {
 		f.key[i], f.end = r.next(f.end)
 	}
-	covered := f.key[:f.len-ChecksumLen]
+	return f, isKey(f.key[:f.len], f.prefixLen)
+}
+
+// isKey is check for bytes, of which those after the separator are as many as a
+// body has. A string of them all would cost an allocation; one of a prefix is
+// short enough to need none.
+func isKey(b []byte, prefixLen int) bool {
+	if b[prefixLen] != separator || !isPrefix(string(b[:prefixLen])) {
+		return false
+	}
+	for _, c := range b[prefixLen+1:] {
+		if !isDigit[c] {
+			return false
+		}
+	}
+	covered := len(b) - ChecksumLen
+	c := ^uint32(0)
+	for _, b := range b[:covered] {
+		c = crcStep(c, b)
+	}
 	var sum [ChecksumLen]byte
-	appendChecksum(sum[:0], crc32.ChecksumIEEE(covered))
-	return f, isPrefix(string(f.key[:f.prefixLen])) && bytes.Equal(sum[:], f.key[len(covered):f.len])
+	appendChecksum(sum[:0], ^c)
+	return bytes.Equal(sum[:], b[covered:])
 }

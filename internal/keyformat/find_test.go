@@ -3,6 +3,7 @@
 package keyformat_test
 
 import (
+	"html"
 	"strings"
 	"testing"
 
@@ -99,6 +100,7 @@ func TestFindNot(t *testing.T) {
 		"cut":                strings.ReplaceAll(s[:len(s)-1], "_", "%5F"),
 		"four times encoded": strings.ReplaceAll(s, "_", "%2525255F"),
 		"beyond ASCII":       `\u0161` + s[1:],
+		"beyond ASCII, HTML": "&#353;" + s[1:],
 		"a long reference":   "&#000000097;" + s[1:],
 		"no semicolon":       "&#97" + s[1:],
 		"an empty reference": "&#;" + s[1:],
@@ -222,4 +224,28 @@ func holdsKey(s string) bool {
 		}
 	}
 	return false
+}
+
+// TestEntities: what the standard library makes of the names of ASCII characters,
+// Find does too.
+func TestEntities(t *testing.T) {
+	s := mint(t, "ak").Reveal()
+	for _, name := range []string{
+		"excl", "QUOT", "quot", "num", "dollar", "percnt", "AMP", "amp", "apos", "lpar", "rpar", "ast", "midast", "plus", "comma", "period", "sol",
+		"colon", "semi", "LT", "lt", "equals", "GT", "gt", "quest", "commat", "lbrack", "lsqb", "bsol", "rbrack", "rsqb", "Hat", "lowbar", "UnderBar",
+		"DiacriticalGrave", "grave", "lbrace", "lcub", "verbar", "vert", "VerticalLine", "rbrace", "rcub", "Tab", "NewLine",
+	} {
+		ref := "&" + name + ";"
+		c := html.UnescapeString(ref)
+		if len(c) != 1 {
+			t.Fatalf("%s: %q", ref, c)
+		}
+		secret := "begin-" + c + "-end"
+		if got := keyformat.Scrub("<begin-"+ref+"-end>", secret); got != "<[key]>" {
+			t.Errorf("%s: %q", ref, got)
+		}
+		if got := keyformat.Redact(strings.Replace(s, "_", ref, 1)); (got[0] == '[') != (c == "_") {
+			t.Errorf("%s in the place of a separator: %q", ref, got)
+		}
+	}
 }

@@ -248,6 +248,7 @@ func TestParseAllocates(t *testing.T) {
 	digest := keyformat.Digest(secret, 1, sum)
 	text := strings.Repeat("nothing_to_hide_here ", 20)
 	ready := keyformat.NewSecret(1, secret)
+	escaped := "https://example.com/?" + strings.Repeat("a=%5F&b=&#95;\\u005f_", 20)
 	for _, c := range []struct {
 		what string
 		most float64
@@ -267,6 +268,7 @@ func TestParseAllocates(t *testing.T) {
 		{"Sum", 0, func() { keyformat.Sum(s) }},
 		{"Equal", 0, func() { ready.Equal(digest, sum) }},
 		{"Redact of harmless text", 0, func() { keyformat.Redact(text) }},
+		{"Redact of harmless escapes", 0, func() { keyformat.Redact(escaped) }},
 	} {
 		if n := testing.AllocsPerRun(200, c.do); n > c.most {
 			t.Errorf("%s: %v allocations, at most %v are needed", c.what, n, c.most)

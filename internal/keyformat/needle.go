@@ -37,22 +37,23 @@ func markSecrets(text string, secrets []string) []mark {
 		return marks
 	}
 	states := make([]int32, len(text)+1)
-	var l layers
-	l.of(text, nil, func(r reading, last bool) {
-		for i := range needles {
-			if last {
-				marks = append(marks, needles[i].marks(text, r, states)...)
-			}
+	l := readingsOf(text, nil)
+	for r, last := l.next(); r != nil; r, last = l.next() {
+		if !last {
+			continue
 		}
-	})
+		for i := range needles {
+			marks = append(marks, needles[i].marks(text, r, states)...)
+		}
+	}
 	return marks
 }
 
 // ways are the ways in which a secret reads.
 func ways(secret string) []string {
 	all := []string{secret}
-	var l layers
-	l.of(secret, nil, func(r reading, _ bool) {
+	l := readingsOf(secret, nil)
+	for r, _ := l.next(); r != nil; r, _ = l.next() {
 		var way strings.Builder
 		for p := 0; p < len(r); p += int(r[p].n) {
 			if r[p].c != 0 {
@@ -62,7 +63,7 @@ func ways(secret string) []string {
 		if way.Len() >= minNeedle && !slices.Contains(all, way.String()) {
 			all = append(all, way.String())
 		}
-	})
+	}
 	return all
 }
 

@@ -47,7 +47,12 @@ func Classify(s string) Form {
 // isForeign reports whether s is printable ASCII of such a length. A space at either end is refused, since
 // it is lost on the way through an HTTP header: such a key never verifies.
 func isForeign(s string) bool {
-	if len(s) < MinForeignLen || len(s) > MaxForeignLen || s[0] == ' ' || s[len(s)-1] == ' ' {
+	return len(s) >= MinForeignLen && len(s) <= MaxForeignLen && isPrintable(s)
+}
+
+// isPrintable reports whether s is printable ASCII without a space at either end.
+func isPrintable(s string) bool {
+	if s == "" || s[0] == ' ' || s[len(s)-1] == ' ' {
 		return false
 	}
 	for i := range len(s) {

@@ -36,45 +36,64 @@ type family uint8
 const (
 	backslashes family = iota // of JSON and its kin, of a shell, of Markdown
 	references                // of URLs, HTML and quoted-printable
+	families                  // how many there are, and no escape at all
 )
 
-var families = [256]family{'\\': backslashes, '%': references, '=': references, '&': references}
+// begins is the family of the escapes that begin with a character.
+var begins = func() (t [256]family) {
+	for i := range t {
+		t[i] = families
+	}
+	t['\\'], t['%'], t['='], t['&'] = backslashes, references, references, references
+	return t
+}()
 
-// escapes are the characters that an escape begins with.
-var escapes = [256]bool{'\\': true, '%': true, '=': true, '&': true}
+// layers goes through the readings of a text, deepest first. It is no function
+// that calls another for each, because what is passed on to that would live on
+// the heap.
+type layers struct {
+	at    int
+	layer [depth + 1]struct {
+		reading
+		tried family // those before it
+		grown bool   // there is a layer above
+	}
+}
 
-// layers is memory for one reading of each depth.
-type layers [depth + 1]reading
-
-// of calls yield for each reading of text, and tells it whether that cannot be
-// taken further: such a reading holds every key that those on the way to it
-// hold. room is memory for a short text.
-func (l *layers) of(text string, room []glyph, yield func(r reading, last bool)) {
-	for i := range l {
+// readingsOf begins with text as it stands. room is memory for a short one.
+func readingsOf(text string, room []glyph) (l layers) {
+	for i := range l.layer {
 		if n := len(text); len(room) >= n {
-			l[i], room = room[:n], room[n:]
+			l.layer[i].reading, room = room[:n], room[n:]
 		} else {
-			l[i] = make(reading, n)
+			l.layer[i].reading = make(reading, n)
 		}
 	}
 	for p := range len(text) {
-		l[0][p] = glyph{n: 1, c: text[p]}
+		l.layer[0].reading[p] = glyph{n: 1, c: text[p]}
 	}
-	l.from(0, yield)
+	return l
 }
 
-func (l *layers) from(layer int, yield func(r reading, last bool)) {
-	last := true
-	if layer < depth {
-		for _, f := range [...]family{backslashes, references} {
-			copy(l[layer+1], l[layer])
-			if l[layer+1].decode(f) {
-				last = false
-				l.from(layer+1, yield)
-			}
+// next is another reading, nil after the last one, and whether it can be taken no
+// further: such a reading holds every key that those on the way to it hold.
+func (l *layers) next() (r reading, last bool) {
+	for l.at >= 0 {
+		here := &l.layer[l.at]
+		if here.tried == families || l.at == depth {
+			l.at--
+			return here.reading, !here.grown
+		}
+		f := here.tried
+		here.tried++
+		above := &l.layer[l.at+1]
+		if copy(above.reading, here.reading); above.decode(f) {
+			here.grown = true
+			above.tried, above.grown = 0, false
+			l.at++
 		}
 	}
-	yield(l[layer], last)
+	return nil, false
 }
 
 // decode takes off one layer of encoding, and reports whether there was one.
@@ -83,7 +102,7 @@ func (l *layers) from(layer int, yield func(r reading, last bool)) {
 func (r reading) decode(f family) bool {
 	changed := false
 	for p := range r {
-		if c := r[p].c; !escapes[c] || families[c] != f {
+		if begins[r[p].c] != f {
 			continue
 		}
 		if c, end := r.escape(p); end > p && end-p <= math.MaxUint16 {
