@@ -179,33 +179,8 @@ func parseSchedule(expr string) (*scheduleCadence, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (%s)", errScheduleFields, refusal.Shown(err.Error())) // it repeats the expression
 	}
-	spec, ok := parsed.(*cron.SpecSchedule)
-	if !ok {
-		return nil, errScheduleFields
-	}
-	c := &scheduleCadence{spec: spec}
-	prev := c.next(scheduleEpoch)
-	if prev.IsZero() {
-		return nil, errScheduleNever
-	}
-	seen := false // all of them up to the horizon
-	for range scheduleSamples {
-		next := c.next(prev)
-		if next.IsZero() || next.Sub(scheduleEpoch) > scheduleHorizon {
-			seen = true
-			break
-		}
-		d := next.Sub(prev)
-		c.longest = max(c.longest, d)
-		if c.shortest == 0 || d < c.shortest {
-			c.shortest = d
-		}
-		prev = next
-	}
-	if !seen {
-		c.longest = max(c.longest, c.longestGap(prev))
-	}
-	if c.shortest == 0 {
+	c := &scheduleCadence{spec: parsed.(*cron.SpecSchedule)} // five fields are nothing else
+	if !c.measure() {
 		return nil, errScheduleNever
 	}
 	if len(schedules) >= maxSchedules {
@@ -215,18 +190,67 @@ func parseSchedule(expr string) (*scheduleCadence, error) {
 	return c, nil
 }
 
-// longestGap looks from day to day, up to the horizon, for pauses longer than a
-// day that the samples before from did not reach. The answer errs upwards, by
-// a day at most.
-func (s *scheduleCadence) longestGap(from time.Time) time.Duration {
+// measure finds the distances of the schedule, up to the horizon, and reports
+// whether there are any. Of a schedule that comes up too often to look at each
+// activation it takes a sample; besides, it looks for long pauses and at what
+// happens when the clocks change.
+func (s *scheduleCadence) measure() bool {
+	end := scheduleEpoch.Add(scheduleHorizon)
+	last, all := s.sample(scheduleEpoch, end, scheduleSamples)
+	if !all {
+		s.longest = max(s.longest, s.longestGap(last, end))
+		s.sampleChanges(last, end)
+	}
+	return s.shortest > 0
+}
+
+// sample measures the distances between the activations after from, up to end,
+// or the first of them, most in number. It returns the last one that it saw and
+// reports whether these were all.
+func (s *scheduleCadence) sample(from, end time.Time, most int) (last time.Time, all bool) {
+	last = s.next(from)
+	for range most {
+		n := s.next(last)
+		if n.IsZero() || n.After(end) {
+			return last, true
+		}
+		d := n.Sub(last)
+		s.longest = max(s.longest, d)
+		if s.shortest == 0 || d < s.shortest {
+			s.shortest = d
+		}
+		last = n
+	}
+	return last, false
+}
+
+// sampleChanges measures the distances around each change of the clocks between
+// from and end.
+func (s *scheduleCadence) sampleChanges(from, end time.Time) {
+	if s.everyHour() {
+		return
+	}
+	// As long as the pause across a change can be: what was measured so far, and
+	// the hours that the clocks skip or repeat. More than a day is for longestGap.
+	around := min(s.longest, 24*time.Hour) + 3*time.Hour
+	for at := from.In(s.zone()); ; {
+		_, change := at.ZoneBounds()
+		if change.IsZero() || change.After(end) {
+			return
+		}
+		s.sample(change.Add(-around), change.Add(around), int(2*around/time.Minute))
+		at = change
+	}
+}
+
+// longestGap looks from day to day, up to end, for pauses longer than a day that
+// the samples before from did not reach. The answer errs upwards, by a day at
+// most.
+func (s *scheduleCadence) longestGap(from, end time.Time) time.Duration {
 	const day = 24 * time.Hour
 	var longest time.Duration
-	end := scheduleEpoch.Add(scheduleHorizon)
 	for d := from.Truncate(day); d.Before(end); {
-		n := s.next(d)
-		if n.IsZero() {
-			break
-		}
+		n := s.next(d) // there is one: it came up before
 		if gap := n.Sub(d); gap > day {
 			longest = max(longest, gap+day)
 			d = n.Truncate(day)

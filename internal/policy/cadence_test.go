@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"strconv"
 	"testing"
 	"time"
 
@@ -101,6 +102,13 @@ func TestScheduleDistances(t *testing.T) {
 		// The skipped hour is made up for and the repeated one not doubled.
 		{"CRON_TZ=Europe/Berlin 30 2 * * *", 23*time.Hour + 30*time.Minute, 25 * time.Hour},
 		{"CRON_TZ=Europe/Berlin 0 * * * *", time.Hour, time.Hour},
+		// Too many activations to look at each: what the change of the clocks makes
+		// of them in autumn, or in the southern spring, is later than the samples.
+		{"CRON_TZ=Europe/Berlin 0 */2 * * *", time.Hour, 3 * time.Hour},
+		{"CRON_TZ=Australia/Sydney 0 */2 * * *", time.Hour, 3 * time.Hour},
+		{"CRON_TZ=Africa/Cairo */5 0-22 * * *", 5 * time.Minute, 2*time.Hour + 5*time.Minute},
+		{"CRON_TZ=Europe/Berlin 0,1 */12 * * *", time.Minute, 13*time.Hour - time.Minute},
+		{"0 */2 * * *", 2 * time.Hour, 2 * time.Hour},
 	} {
 		s := schedule(t, c.expr)
 		if s.shortest != c.shortest || s.longest != c.longest {
@@ -144,6 +152,12 @@ func TestJitterShiftsThePhaseOnly(t *testing.T) {
 	if d := s.Distance(first, jitter); d != 24*time.Hour {
 		t.Errorf("distance: %s", d)
 	}
+	if next, want := s.After(first, first.Add(-time.Hour), jitter), at(t, "2026-03-03T05:00:00Z"); !next.Equal(want) {
+		t.Errorf("next of one that came early: %s, want %s", next, want)
+	}
+	if next, want := s.After(first, first.Add(50*time.Hour), jitter), at(t, "2026-03-05T05:00:00Z"); !next.Equal(want) {
+		t.Errorf("next of one that came late: %s, want %s", next, want)
+	}
 	p := periodCadence(time.Hour)
 	first = p.First(at(t, "2026-03-02T04:00:00Z"), 5*time.Minute)
 	if want := at(t, "2026-03-02T05:05:00Z"); !first.Equal(want) {
@@ -152,13 +166,39 @@ func TestJitterShiftsThePhaseOnly(t *testing.T) {
 	if next, want := p.After(first, first, 5*time.Minute), at(t, "2026-03-02T06:05:00Z"); !next.Equal(want) {
 		t.Errorf("next: %s, want %s", next, want)
 	}
+	if d := p.Distance(first, 5*time.Minute); d != time.Hour {
+		t.Errorf("distance: %s", d)
+	}
+}
+
+// Schedules are kept, but not without bound.
+func TestParsedSchedulesAreBounded(t *testing.T) {
+	if schedule(t, "1 3 * * *") != schedule(t, "1 3 * * *") {
+		t.Error("parsed twice")
+	}
+	schedulesMu.Lock()
+	kept := schedules
+	schedules = map[string]*scheduleCadence{}
+	for i := range maxSchedules - 1 {
+		schedules[strconv.Itoa(i)] = nil
+	}
+	schedulesMu.Unlock()
+	defer func() { schedulesMu.Lock(); schedules = kept; schedulesMu.Unlock() }()
+	schedule(t, "2 3 * * *")
+	if len(schedules) != maxSchedules {
+		t.Errorf("%d are kept", len(schedules))
+	}
+	schedule(t, "3 3 * * *")
+	if len(schedules) != 1 {
+		t.Errorf("%d are kept", len(schedules))
+	}
 }
 
 // Whatever the zone, activations only move forwards, and never further or
 // nearer than was measured.
 func TestScheduleProperties(t *testing.T) {
 	exprs := []string{
-		"*/7 * * * *", "30 2 * * *", "0 0 * * *", "15 1,2,3 * * 0", "0 4 1 * *", "45 23 * * 1-5", "30 * * * *",
+		"*/7 * * * *", "0 */2 * * *", "*/20 1-22 * * *", "0 1,2,3,12 * * *", "30 2 * * *", "0 0 * * *", "15 1,2,3 * * 0", "0 4 1 * *", "45 23 * * 1-5", "30 * * * *",
 	}
 	zones := []string{"", "CRON_TZ=Europe/Berlin ", "CRON_TZ=America/New_York ", "CRON_TZ=Africa/Cairo ", "CRON_TZ=Australia/Lord_Howe ", "CRON_TZ=Asia/Kathmandu ", "CRON_TZ=America/Santiago "}
 	rapid.Check(t, func(rt *rapid.T) {

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -263,6 +264,14 @@ func TestUnreadableScheduleIsNoRefusal(t *testing.T) {
 	}
 	// The way out.
 	if p, _, err := lost.With(map[string]any{"rotation_schedule": ""}); err != nil || p.RotationSchedule != "" {
+		t.Errorf("%v", err)
+	}
+}
+
+// What no request can bring is told as the program's mistake, too.
+func TestUnstorablePolicyIsNoRefusal(t *testing.T) {
+	err := Check(nil, &Policy{RateLimit: math.NaN()}, roleID, Static, mount)
+	if err == nil || refusal.In(err) != nil || !strings.Contains(err.Error(), "encoding the policy: ") {
 		t.Errorf("%v", err)
 	}
 }
