@@ -217,7 +217,7 @@ func TestDurationBounds(t *testing.T) {
 				t.Errorf("%s %d: %v", f.Name, n, err)
 				continue
 			}
-			v := reflect.Indirect(reflect.ValueOf(p).Elem().Field(stored[f.Name]))
+			v := reflect.Indirect(reflect.ValueOf(p).Elem().Field(fieldIndex[f.Name]))
 			if !v.IsValid() || v.Int() != int64(n) {
 				t.Errorf("%s %d: stored as %v", f.Name, n, v)
 			}
@@ -259,7 +259,7 @@ func TestValuesOfAnotherTypeAreTheProgramsMistake(t *testing.T) {
 // name that it is shown under.
 func TestFieldsAreWhatIsStored(t *testing.T) {
 	var names, inStore []string
-	for name := range stored {
+	for name := range fieldIndex {
 		inStore = append(inStore, name)
 	}
 	clears := map[string]bool{"description": true, "owner": true, "metadata": true, "scopes": true, "rotation_schedule": true}

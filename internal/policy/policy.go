@@ -94,8 +94,8 @@ func (p *Policy) With(given map[string]any) (next *Policy, resets bool, err erro
 			resets = resets || !SameField(f.Name, p, next)
 			continue
 		}
-		if changes, ok := value.(map[string]any); ok && f.Kind == Map {
-			if value, err = merged(p.Metadata, changes); err != nil {
+		if patch, ok := value.(map[string]any); ok && f.Kind == Map {
+			if value, err = merged(p.Metadata, patch); err != nil {
 				return nil, false, fmt.Errorf("policy: %s: %w", f.Name, err)
 			}
 		}
@@ -125,16 +125,17 @@ func (p *Policy) Show(t Terms) map[string]any {
 	return view
 }
 
-// SameField reports whether the field of this name is stored alike in both. A
-// field that was never written differs from one that has the default's value.
+// SameField reports whether the field of this name is stored alike in both: not
+// if one was never written and the other has the default's value, and not if
+// there is no such field.
 func SameField(name string, a, b *Policy) bool {
-	i := stored[name]
-	return reflect.DeepEqual(reflect.ValueOf(a).Elem().Field(i).Interface(), reflect.ValueOf(b).Elem().Field(i).Interface())
+	i, known := fieldIndex[name]
+	return known && reflect.DeepEqual(reflect.ValueOf(a).Elem().Field(i).Interface(), reflect.ValueOf(b).Elem().Field(i).Interface())
 }
 
-// stored finds a field of Policy by the name that it is stored and answered
+// fieldIndex finds a field of Policy by the name that it is stored and answered
 // under.
-var stored = func() map[string]int {
+var fieldIndex = func() map[string]int {
 	index := map[string]int{}
 	t := reflect.TypeFor[Policy]()
 	for i := range t.NumField() {

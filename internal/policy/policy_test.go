@@ -130,6 +130,27 @@ func TestEmptyIsAbsent(t *testing.T) {
 	}
 }
 
+func TestSameField(t *testing.T) {
+	five, six := Seconds(5), Seconds(6)
+	for _, c := range []struct {
+		name string
+		a, b Policy
+		same bool
+	}{
+		{"ttl", Policy{}, Policy{}, true},
+		{"ttl", Policy{TTL: &five}, Policy{TTL: seconds(5)}, true},
+		{"ttl", Policy{TTL: &five}, Policy{TTL: &six}, false},
+		{"ttl", Policy{}, Policy{TTL: new(Seconds)}, false},
+		{"ttl", Policy{TTL: &five, Owner: "a"}, Policy{TTL: &five, Owner: "b"}, true},
+		{"metadata", Policy{Metadata: map[string]string{"a": "1"}}, Policy{Metadata: map[string]string{"a": "2"}}, false},
+		{"name", Policy{}, Policy{}, false},
+	} {
+		if got := SameField(c.name, &c.a, &c.b); got != c.same {
+			t.Errorf("%s of %+v and %+v: %v", c.name, c.a, c.b, got)
+		}
+	}
+}
+
 func TestOtherNamesAreTheCallersToJudge(t *testing.T) {
 	p, resets, err := new(Policy).With(map[string]any{"name": "r", "type": 3, "created": nil})
 	if err != nil || resets || !reflect.DeepEqual(p, &Policy{}) {
