@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -109,6 +110,64 @@ func TestDynamicNarrowing(t *testing.T) {
 	}
 	m.write("roles/s", nil)
 	m.refused(logical.UpdateOperation, "creds/s", map[string]any{"ttl": "1m"}, "static role")
+}
+
+// What a reader asks of its key may be missing, but is never guessed: nothing is
+// issued where it can not be read.
+func TestCredsIssuesWhatIsAskedOrNothing(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "30m", "scopes": "*"})
+	m.write("roles/s", nil)
+	for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
+		got, err := m.do(op, "creds/d", map[string]any{"scopes": "orders:read,orders:write", "ttl": "300", "label": "nightly"})
+		if err != nil || got.IsError() || got.Secret.TTL != 5*time.Minute || !slices.Equal(got.Data["scopes"].([]string), []string{"orders:read", "orders:write"}) {
+			t.Fatalf("%s: %v %v", op, got, err)
+		}
+		// Absent, null and an empty label are nothing.
+		got, err = m.do(op, "creds/d", map[string]any{"scopes": nil, "ttl": nil, "label": ""})
+		if err != nil || got.IsError() || got.Secret.TTL != 30*time.Minute || !slices.Equal(got.Data["scopes"].([]string), []string{"*"}) {
+			t.Fatalf("%s: %v %v", op, got, err)
+		}
+	}
+	_, issued, _ := m.listed("keys/d", nil)
+	for _, c := range []struct {
+		data  map[string]any
+		parts []string
+	}{
+		{map[string]any{"scopes": ""}, []string{"scopes: is empty"}},
+		{map[string]any{"scopes": "  "}, []string{"scopes: is empty"}},
+		{map[string]any{"scopes": []any{}}, []string{"scopes: is empty"}},
+		{map[string]any{"scopes": "[]"}, []string{"scopes: is empty"}},
+		{map[string]any{"scopes": "a,,b"}, []string{"scopes: ", "an empty element"}},
+		{map[string]any{"scopes": "a\x00b"}, []string{"scopes: ", "must be segments"}},
+		{map[string]any{"ttl": ""}, []string{"ttl: is empty"}},
+		{map[string]any{"ttl": 0}, []string{"ttl: 0: must be from 1 to 1800"}},
+		{map[string]any{"ttl": "0.5s"}, []string{"ttl: ", "whole number of seconds"}},
+		{map[string]any{"ttl": -60}, []string{"ttl: -60: must not be negative"}},
+		// Times a second in nanoseconds, this is no more than a minute again.
+		{map[string]any{"ttl": 1<<52 + 60}, []string{"ttl: ", "longer than any duration"}},
+		{map[string]any{"label": strings.Repeat("ü", 129)}, []string{"label: 129", "characters"}},
+		{map[string]any{"label": "a\x1b[31m"}, []string{"label: ", "control character"}},
+		{map[string]any{"label": true}, []string{"label: true: is not a text"}},
+		{map[string]any{"version": "1"}, []string{"version: unknown field"}},
+		{map[string]any{"scope": "orders:read"}, []string{"scope: unknown field", "did you mean scopes"}},
+		{map[string]any{m.read("creds/s")["api_key"].(string): "1"}, []string{"field: unknown field"}},
+		{map[string]any{"AKIA7QX2ZK4EXAMPLE": "1"}, []string{"field: unknown field"}},
+	} {
+		m.refused(logical.ReadOperation, "creds/d", c.data, c.parts...)
+		m.refused(logical.UpdateOperation, "creds/d", c.data, c.parts...)
+	}
+	m.lease("d", map[string]any{"label": strings.Repeat("ü", 128)})
+	if _, now, _ := m.listed("keys/d", nil); len(now) != len(issued)+1 {
+		t.Errorf("%d keys were issued by what was refused", len(now)-len(issued)-1)
+	}
+	// A version has a path of its own: it is never answered by another's.
+	m.write("rotate/s", nil)
+	m.refused(logical.ReadOperation, "creds/s", map[string]any{"version": "1"}, "version: unknown field")
+	m.refused(logical.ReadOperation, "creds/s/1", map[string]any{"version": "2"}, "version: unknown field")
+	for _, field := range []string{"scopes", "ttl", "label"} {
+		m.refused(logical.ReadOperation, "creds/s", map[string]any{field: "60"}, field+": ", "a static role hands out one key")
+	}
 }
 
 func TestOneRotationSupersedesEveryIssuedKey(t *testing.T) {

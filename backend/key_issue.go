@@ -5,12 +5,9 @@ package backend
 import (
 	"context"
 	"fmt"
-	"time"
 
-	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
@@ -19,8 +16,16 @@ import (
 // for a key is in its own record.
 var issuedValue = []byte(`{"schema":1}`)
 
+// issueRequest is what a caller asks of the key that is issued to it.
+type issueRequest struct {
+	entityID, display string
+	scopes            []string // nil: all of the role's
+	ttl               *policy.Seconds
+	label             string
+}
+
 // issue makes a key of its own for the caller. The key's record is the commit.
-func (b *backend) issue(ctx context.Context, req *logical.Request, d *framework.FieldData, role *roleRecord, lim policy.Limits) (*logical.Response, error) {
+func (b *backend) issue(ctx context.Context, s logical.Storage, want *issueRequest, role *roleRecord, lim policy.Limits) (*logical.Response, error) {
 	t, err := role.Policy.Effective(role.ID, role.Type, lim)
 	if err != nil {
 		return nil, err
@@ -30,11 +35,11 @@ func (b *backend) issue(ctx context.Context, req *logical.Request, d *framework.
 	if gen == nil {
 		return nil, noCurrent(role, now)
 	}
-	rec, err := b.wanted(req, d, role, t)
+	rec, err := want.record(role, t)
 	if err != nil {
 		return nil, err
 	}
-	digests, err := b.ensureDigest(ctx, req.Storage)
+	digests, err := b.ensureDigest(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -58,12 +63,12 @@ func (b *backend) issue(ctx context.Context, req *logical.Request, d *framework.
 	// The key's record first: whatever hangs on a key is found through it. One
 	// that the index lacks, because the second write failed, was handed to nobody.
 	path := keyPath(rec.ID)
-	if err := putRecord(ctx, req.Storage, path, rec); err != nil {
+	if err := putRecord(ctx, s, path, rec); err != nil {
 		b.keys.drop(path)
 		return nil, err
 	}
 	b.keys.committed(path, rec)
-	if err := putBytes(ctx, req.Storage, issuedPath(role.ID, rec.ID), issuedValue); err != nil {
+	if err := putBytes(ctx, s, issuedPath(role.ID, rec.ID), issuedValue); err != nil {
 		return nil, err
 	}
 
@@ -75,30 +80,21 @@ func (b *backend) issue(ctx context.Context, req *logical.Request, d *framework.
 	return resp, nil
 }
 
-// wanted reads what the caller asks of the key, refusing more than the role gives.
-func (b *backend) wanted(req *logical.Request, d *framework.FieldData, role *roleRecord, t policy.Terms) (*keyRecord, error) {
-	rec := &keyRecord{Dynamic: true, EntityID: req.EntityID, Display: keyformat.Redact(req.DisplayName)}
-	if v, ok := d.GetOk("scopes"); ok {
-		rec.Scopes, rec.Narrowed = v.([]string), true
-		for _, s := range rec.Scopes {
-			if !policy.ScopesCover(role.Policy.Scopes, s) {
-				return nil, refusal.New("scopes", s, "is not covered by the role's scopes", "ask for a part of what the role allows")
-			}
-		}
-		if len(rec.Scopes) > policy.MaxScopes {
-			return nil, refusal.New("scopes", len(rec.Scopes), fmt.Sprintf("more than %d", policy.MaxScopes), "ask for fewer")
+// record is the key that is asked for, without what makes it one. It refuses
+// more than the role gives.
+func (r *issueRequest) record(role *roleRecord, t policy.Terms) (*keyRecord, error) {
+	rec := &keyRecord{
+		Dynamic: true, EntityID: r.entityID, Display: r.display, Label: r.label, Scopes: r.scopes, Narrowed: r.scopes != nil,
+	}
+	for _, scope := range r.scopes {
+		if !policy.ScopesCover(role.Policy.Scopes, scope) {
+			return nil, refusal.New("scopes", scope, "is not covered by the role's scopes", "ask for a part of what the role allows")
 		}
 	}
-	if v, ok := d.GetOk("ttl"); ok {
-		rec.TTL = policy.Seconds(v.(int))
-		if rec.TTL <= 0 || rec.TTL.Duration() > t.TTL {
-			return nil, refusal.New("ttl", v, fmt.Sprintf("must be from 1 to %d seconds, the role's ttl", int64(t.TTL/time.Second)), "ask for less, or leave it out")
-		}
-	}
-	if v, ok := d.GetOk("label"); ok {
-		rec.Label = keyformat.Redact(v.(string))
-		if len(rec.Label) > maxLabel {
-			return nil, refusal.New("label", len(rec.Label), fmt.Sprintf("has more than %d bytes", maxLabel), "shorten it")
+	if r.ttl != nil {
+		rec.TTL = *r.ttl
+		if most := policy.InSeconds(t.TTL); rec.TTL <= 0 || int64(rec.TTL) > most {
+			return nil, refusal.New("ttl", rec.TTL, fmt.Sprintf("must be from 1 to %d seconds, the role's ttl", most), "ask for less, or leave it out")
 		}
 	}
 	return rec, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
@@ -25,58 +26,81 @@ func (b *backend) pathsCreds() []*framework.Path {
 		"role":    {Type: framework.TypeString, Description: "The role.", Required: true},
 	}
 	return []*framework.Path{
-		{
-			Pattern: "creds/" + nameRegex + "/(?P<which>[^/]+)",
-			Fields: map[string]*framework.FieldSchema{
-				"name":  nameField(),
-				"which": {Type: framework.TypeString, Description: "pending, previous, or the number of a live version."},
-			},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
-					Callback: handle(b.credsOther), Summary: "Read another live version of a static role.",
-					Responses: ok("The key.", fields(key, map[string]*framework.FieldSchema{
+		b.path(pathSpec{
+			pattern: "creds/" + nameRegex + "/(?P<which>[^/]+)", suffix: "other-credentials",
+			synopsis: "Read another live version of a static role.",
+			fields:   fieldsOf(nameOf(), fieldSet{"which": {kind: kindText, about: "pending, previous, or the number of a live version."}}),
+			ops: map[logical.Operation]operation{
+				logical.ReadOperation: {
+					do: b.credsOther, told: "The key.",
+					answer: schemas(key, map[string]*framework.FieldSchema{
 						"state":        {Type: framework.TypeString, Description: "pending, current, previous or withdrawn.", Required: true},
 						"activates_at": {Type: framework.TypeString, Description: "Its activation (RFC 3339); empty while it is held.", Required: true},
 						"valid_until":  {Type: framework.TypeString, Description: "The earliest known end (RFC 3339); empty if none is known.", Required: true},
-					})),
+					}),
 				},
 			},
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "read", OperationSuffix: "other-credentials"},
-			HelpSynopsis: "Read another live version of a static role.",
-			HelpDescription: `
+			help: `
 creds/<role>/pending is the version that waits for its activation,
 creds/<role>/previous the one that is in its grace, creds/<role>/<n> version n.
 They are paths of their own so that policies tell them from the current key.`,
-		},
-		{
-			Pattern: "creds/" + nameRegex,
-			Fields: map[string]*framework.FieldSchema{
-				"name":   nameField(),
-				"scopes": {Type: framework.TypeCommaStringSlice, Description: "Dynamic roles: issue the key with these scopes only. Each must be covered by the role's."},
-				"ttl":    {Type: framework.TypeDurationSecond, Description: "Dynamic roles: a shorter lease than the role's ttl."},
-				"label":  {Type: framework.TypeString, Description: "Dynamic roles: what the key is for; at most 128 characters, shown by lookup and keys/<role>."},
-			},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
-					Callback: handle(b.creds), Summary: "Read the current key, or be issued one.",
-					Responses: ok("The key.", fields(key, rotationFields())),
+		}),
+		b.path(pathSpec{
+			pattern: "creds/" + nameRegex, suffix: "credentials",
+			synopsis: "Read the current key of a static role, or be issued a key of a dynamic one.",
+			fields:   fieldsOf(nameOf(), issueFields()),
+			ops: map[logical.Operation]operation{
+				logical.ReadOperation: {
+					do: b.creds, summary: "Read the current key, or be issued one.", told: "The key.", answer: schemas(key, rotationFields()),
 				},
-				logical.UpdateOperation: &framework.PathOperation{
-					Callback: handle(b.creds), Summary: "Read the current key, or be issued one with narrower rights.",
-					Responses: ok("The key.", fields(key, rotationFields())),
+				logical.UpdateOperation: {
+					do: b.creds, verb: "issue", summary: "Read the current key, or be issued one with narrower rights.",
+					told: "The key.", answer: schemas(key, rotationFields()),
 				},
 			},
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "read", OperationSuffix: "credentials"},
-			HelpSynopsis: "Read the current key of a static role, or be issued a key of a dynamic one.",
-			HelpDescription: `
+			help: `
 For a static role the answer is the current key, with no lease. Read again after
 ttl seconds: whoever does so always holds a key that verifies, whatever is
 rotated meanwhile.
 
-For a dynamic role every read issues a key of its own, with a lease. A write may
-narrow its scopes and ttl and give it a label.`,
+For a dynamic role every read issues a key of its own, with a lease. scopes, ttl
+and label, in the body of a write or as query parameters of a read, narrow it and
+say what it is for.`,
+		}),
+	}
+}
+
+// issueFields are what a reader may ask of a key that is issued to it.
+func issueFields() fieldSet {
+	return fieldSet{
+		"scopes": {
+			kind: kindList, empty: emptyNever, asRead: true,
+			about: "Dynamic roles: issue the key with these scopes only. Each must be covered by the role's.",
+		},
+		"ttl": {kind: kindDuration, asRead: true, about: "Dynamic roles: a shorter lease than the role's ttl."},
+		"label": {
+			kind: kindText, empty: emptyTaken, free: &freeText{limit: maxLabel}, asRead: true,
+			about: "Dynamic roles: what the key is for; at most 128 characters, shown by lookup and keys/<role>.",
 		},
 	}
+}
+
+// readIssue reads what the caller asks of its key.
+func readIssue(req *logical.Request, in *input) (*issueRequest, error) {
+	r := &issueRequest{
+		entityID: req.EntityID, display: keyformat.Redact(req.DisplayName),
+		scopes: in.list("scopes"), label: keyformat.Redact(in.text("label")),
+	}
+	if r.scopes != nil {
+		// In the form that a role's scopes have: * covers any text.
+		if _, _, err := new(policy.Policy).With(map[string]any{"scopes": r.scopes}); err != nil {
+			return nil, err
+		}
+	}
+	if ttl, ok := in.seconds("ttl"); ok {
+		r.ttl = &ttl
+	}
+	return r, nil
 }
 
 func rotationFields() map[string]*framework.FieldSchema {
@@ -88,13 +112,17 @@ func rotationFields() map[string]*framework.FieldSchema {
 	}
 }
 
-func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := d.Get("name").(string)
+func (b *backend) creds(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	name := in.text("name")
+	want, err := readIssue(req, in)
+	if err != nil {
+		return nil, err
+	}
 	lim, err := b.limits(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	rec, err := b.roles.get(ctx, req.Storage, rolePath(name))
+	rec, err := b.roleNamed(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
@@ -104,11 +132,11 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 	case rec == nil:
 		return nil, noRole(name)
 	case rec.Type == policy.Dynamic:
-		return b.issue(ctx, req, d, rec, lim)
+		return b.issue(ctx, req.Storage, want, rec, lim)
 	}
 	for _, f := range []string{"scopes", "ttl", "label"} {
-		if v, given := d.GetOk(f); given {
-			return nil, refusal.New(f, v, "a static role hands out one key to everybody", "leave it out, or use a dynamic role")
+		if in.given(f) {
+			return nil, refusal.New(f, in.values[f], "a static role hands out one key to everybody", "leave it out, or use a dynamic role")
 		}
 	}
 	return b.untilSettled(ctx, req, rec, func(rec *roleRecord) (*logical.Response, error) {
@@ -161,12 +189,12 @@ func (b *backend) currentKey(ctx context.Context, req *logical.Request, rec *rol
 	return answer(data), nil
 }
 
-func (b *backend) credsOther(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	rec, err := b.roles.get(ctx, req.Storage, rolePath(d.Get("name").(string)))
+func (b *backend) credsOther(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	rec, err := b.roleNamed(ctx, req.Storage, in.text("name"))
 	if err != nil || rec == nil {
 		return nil, err
 	}
-	which := d.Get("which").(string)
+	which := in.text("which")
 	if rec.Type == policy.Dynamic {
 		return nil, refusal.New("role", rec.Name, "is dynamic: each of its keys was issued to one reader", "read creds/"+rec.Name)
 	}

@@ -148,7 +148,8 @@ func size(value any) int {
 	}
 }
 
-var plainName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,40}$`)
+// plainName matches words; hardly a key is without digits, or so short.
+var plainName = regexp.MustCompile(`^[A-Za-z][A-Za-z_-]{0,24}$`)
 
 // unknown refuses a field that the path does not take. Its name is shown only
 // where it looks like one: anything may stand there, a key too.

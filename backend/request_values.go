@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
@@ -40,6 +41,10 @@ type asWritten string
 // maxExact is the largest integer that every client can write: beyond it JSON
 // numbers pass through floating point and change.
 const maxExact = 1 << 53
+
+// maxSeconds is the longest duration that nanoseconds can count: a longer one
+// would come out short.
+const maxSeconds = math.MaxInt64 / int64(time.Second)
 
 var (
 	integerForm = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
@@ -224,7 +229,7 @@ func readDuration(raw any) (any, *mistake) {
 		return nil, &mistake{"must not be negative", todo}
 	case !total.IsInt():
 		return nil, &mistake{"is not a whole number of seconds", "round it"}
-	case total.Num().CmpAbs(big.NewInt(maxExact)) > 0:
+	case total.Num().CmpAbs(big.NewInt(maxSeconds)) > 0:
 		return nil, &mistake{"is longer than any duration here", "give a shorter one"}
 	}
 	return int(total.Num().Int64()), nil
