@@ -36,39 +36,38 @@ const (
 	comesRetirement = "retirement"
 	comesExpiry     = "expiry"
 	comesLapse      = "lapse" // a held version was not promoted
-	comesPurge      = "purge" // a deleted role can not be restored any more
+	comesPurge      = "purge" // a deleted role cannot be restored any more
 )
 
 func (b *backend) pathsCalendar() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: "calendar",
-		Fields: map[string]*framework.FieldSchema{
-			"within": {Type: framework.TypeDurationSecond, Query: true, Default: 24 * 60 * 60, Description: "How far to look ahead: up to 90 days."},
-			"limit":  {Type: framework.TypeInt, Query: true, Default: maxCalendarRoles, Description: "Read so many roles at most; from 1 to 1000."},
+	return []*framework.Path{b.path(pathSpec{
+		pattern: "calendar", suffix: "calendar",
+		synopsis: "What rotates or retires next, in all roles.",
+		fields: fieldSet{
+			"within": {kind: kindDuration, query: true, def: 24 * 60 * 60, about: "How far to look ahead: up to 90 days."},
+			"limit":  {kind: kindInteger, query: true, def: maxCalendarRoles, about: "Read so many roles at most; from 1 to 1000."},
 		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: &framework.PathOperation{
-				Callback: handle(b.calendar), Summary: "What rotates or retires next, in all roles.",
-				Responses: ok("What comes.", map[string]*framework.FieldSchema{
+		ops: map[logical.Operation]operation{
+			logical.ReadOperation: {
+				do: b.calendar, told: "What comes.",
+				answer: map[string]*framework.FieldSchema{
 					"now":   {Type: framework.TypeString, Description: "The instant that this answer describes (RFC 3339).", Required: true},
 					"until": {Type: framework.TypeString, Description: "The end of what was asked for (RFC 3339).", Required: true},
 					"events": {Type: framework.TypeSlice, Required: true, Description: "By time: time, what (staging, rotation, activation, retirement, expiry, lapse, or purge of a deleted role), " +
 						"role, role_id, owner, version, key_id, and overdue if it should have happened."},
 					"complete_until": {Type: framework.TypeString, Required: true, Description: "Everything before this instant is listed; earlier than until if limit cut the list short."},
-				}),
+				},
 			},
 		},
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "read", OperationSuffix: "calendar"},
-		HelpSynopsis: "What rotates or retires next, in all roles.",
-		HelpDescription: `
+		help: `
 Lists what is known to come within the time asked for: the staging and the
 activation of each role's next version, the ends of versions (retirement after
 a grace, expiry, lapse of a version that is held), and when deleted roles are
-gone for good. Only the next rotation of a role is listed, not those behind it.
+gone for good. Only the next rotation of a role is listed, not those after it.
 
 It is read from the calendar that the engine itself works by, so it costs what
 is due, not what there is.`,
-	}}
+	})}
 }
 
 // coming is one line of the calendar.
@@ -80,14 +79,23 @@ type coming struct {
 	keyID string
 }
 
-func (b *backend) calendar(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	within := time.Duration(d.Get("within").(int)) * time.Second
-	if within < time.Second || within > maxCalendarAhead {
-		return nil, refusal.New("within", int64(within/time.Second), "must be from 1 second to 90 days", "ask for less")
+// readCalendar reads how far ahead the request looks, and at how many roles.
+func readCalendar(in *input) (within time.Duration, roles int, err error) {
+	ahead, _ := in.seconds("within")
+	if ahead < 1 || int64(ahead) > policy.InSeconds(maxCalendarAhead) {
+		return 0, 0, refusal.New("within", int64(ahead), "must be from 1 second to 90 days", "ask for less")
 	}
-	limit := d.Get("limit").(int)
+	limit := in.integer("limit")
 	if limit < 1 || limit > maxCalendarRoles {
-		return nil, refusal.New("limit", limit, "must be from 1 to 1000", "ask for a shorter time")
+		return 0, 0, refusal.New("limit", limit, "must be from 1 to 1000", "ask for a shorter time")
+	}
+	return ahead.Duration(), int(limit), nil
+}
+
+func (b *backend) calendar(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	within, limit, err := readCalendar(in)
+	if err != nil {
+		return nil, err
 	}
 	lim, err := b.limits(ctx, req.Storage)
 	if err != nil {
@@ -130,7 +138,7 @@ func (b *backend) calendar(ctx context.Context, req *logical.Request, d *framewo
 		resp.AddWarning(fmt.Sprintf("more than %d roles are due until then: the list is complete only until %s", limit, stamp(complete)))
 	}
 	if len(broken) > 0 {
-		resp.AddWarning("the plan of these roles can not be read, see their status: " + strings.Join(broken, ", "))
+		resp.AddWarning("the plan of these roles cannot be read, see their status: " + strings.Join(broken, ", "))
 	}
 	return resp, nil
 }

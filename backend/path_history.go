@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -17,18 +18,21 @@ import (
 const maxHistoryAnswer = 1000
 
 func (b *backend) pathsHistory() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: "history/" + nameRegex,
-		Fields: map[string]*framework.FieldSchema{
-			"name":    nameField(),
-			"limit":   {Type: framework.TypeInt, Query: true, Default: maxHistoryAnswer, Description: "Answer so many entries at most, the newest; from 1 to 1000."},
-			"page":    {Type: framework.TypeInt, Query: true, Description: "Answer this page of the archive in place of the newest entries: older_page of an answer names the next."},
-			"role_id": {Type: framework.TypeString, Query: true, Description: "The role of that name that had this role_id, which may be deleted."},
-		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: &framework.PathOperation{
-				Callback: handle(b.history), Summary: "What happened to the role: what, when, by whom, why.",
-				Responses: ok("The history.", map[string]*framework.FieldSchema{
+	return []*framework.Path{b.path(pathSpec{
+		pattern: "history/" + nameRegex, suffix: "history",
+		synopsis: "What happened to the role: what, when, by whom, why.",
+		fields: fieldsOf(nameOf(), fieldSet{
+			"limit": {kind: kindInteger, query: true, def: maxHistoryAnswer, about: "Answer so many entries at most, the newest; from 1 to 1000."},
+			"page": {
+				kind: kindInteger, query: true,
+				about: "Answer this page of the archive in place of the newest entries: older_page of an answer names the next.",
+			},
+			"role_id": {kind: kindText, query: true, about: "The role of that name that had this role_id, which may be deleted."},
+		}),
+		ops: map[logical.Operation]operation{
+			logical.ReadOperation: {
+				do: b.history, told: "The history.",
+				answer: map[string]*framework.FieldSchema{
 					"role":       {Type: framework.TypeString, Description: "The role.", Required: true},
 					"role_id":    {Type: framework.TypeString, Description: "Its id, which is never reused.", Required: true},
 					"deleted":    {Type: framework.TypeBool, Description: "The role that had this role_id is deleted.", Required: true},
@@ -37,57 +41,75 @@ func (b *backend) pathsHistory() []*framework.Path {
 					"entries": {Type: framework.TypeSlice, Required: true, Description: "Newest first: time, kind, version, key_id, cause (periodic, request, lease, leak or limit), " +
 						"entity_id, display_name, request_id, reason, until, and for changes of the policy fields: each with old and new."},
 					"noise": {Type: framework.TypeMap, Required: true, Description: "What may happen often and is counted rather than listed: by kind, its count, first and last time."},
-				}),
+				},
 			},
 		},
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "read", OperationSuffix: "history"},
-		HelpSynopsis: "What happened to the role: what, when, by whom, why.",
-		HelpDescription: `
+		help: `
 Lists the transitions of the role and its versions, newest first, with their
 causes: periodic is the clock or the automatic rotation, request an operator's
 action, lease the end of a lease, leak the report of a key found in the open,
 limit a bound of the mount or the role. What may happen often is counted apart.
 
 Older entries are in an archive, which is kept for 400 days, also after the role
-was deleted: give page=<older_page> of the answer before to read it, and
+was deleted: give page=<older_page> of the previous answer to read it, and
 role_id=<role_id> for a role that is gone.`,
-	}}
+	})}
 }
 
-func (b *backend) history(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	limit := d.Get("limit").(int)
+// historyRequest is which part of a role's history a request asks for.
+type historyRequest struct {
+	name, roleID string
+	limit, page  int // page -1: the newest entries
+}
+
+func readHistory(in *input) (*historyRequest, error) {
+	r := &historyRequest{name: in.text("name"), roleID: in.text("role_id"), page: -1}
+	limit := in.integer("limit")
 	if limit < 1 || limit > maxHistoryAnswer {
 		return nil, refusal.New("limit", limit, "must be from 1 to 1000", "leave it out for all of a page")
 	}
-	asked := -1
-	if v, ok := d.GetOk("page"); ok {
-		if asked = v.(int); asked < 0 {
-			return nil, refusal.New("page", asked, "is not a page of the archive", "leave it out for the newest entries")
+	r.limit = int(limit)
+	if in.given("page") {
+		page := in.integer("page")
+		if page < 0 || page > math.MaxInt32 {
+			return nil, refusal.New("page", page, "is not a page of the archive", "leave it out for the newest entries")
 		}
+		r.page = int(page)
 	}
-	rec, err := b.historyOf(ctx, req.Storage, d.Get("name").(string), d.Get("role_id").(string))
+	if r.roleID != "" && !uuidForm.MatchString(r.roleID) {
+		return nil, refusal.New("role_id", r.roleID, "is not a role_id", "role_id is in the answer of the deletion, and of status/<role>")
+	}
+	return r, nil
+}
+
+func (b *backend) history(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	r, err := readHistory(in)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := b.historyOf(ctx, req.Storage, r.name, r.roleID)
 	if err != nil || rec == nil {
 		return nil, err
 	}
 	var entries []historyEntry
 	oldest := rec.Archived
-	if asked < 0 {
+	if r.page < 0 {
 		entries = b.recentHistory(rec)
 	} else {
-		if asked >= rec.Archived {
-			return nil, refusal.New("page", asked, fmt.Sprintf("the archive has %d pages, from 0", rec.Archived), "begin with the older_page of the newest entries")
+		if r.page >= rec.Archived {
+			return nil, refusal.New("page", r.page, fmt.Sprintf("the archive has %d pages, from 0", rec.Archived), "begin with the older_page of the newest entries")
 		}
-		page, err := getRecord[archivePage](ctx, req.Storage, archivePath(rec.ID, asked))
+		page, err := getRecord[archivePage](ctx, req.Storage, archivePath(rec.ID, r.page))
 		if err != nil {
 			return nil, err
 		}
 		if page == nil {
-			return nil, refusal.New("page", asked, "is not kept any more", "the archive goes back 400 days")
+			return nil, refusal.New("page", r.page, "is not kept any more", "the archive goes back 400 days")
 		}
 		if page.Role != rec.Name {
 			return nil, nil
 		}
-		entries, oldest = page.Entries, asked
+		entries, oldest = page.Entries, r.page
 	}
 	older := -1
 	if oldest > 0 {
@@ -106,8 +128,8 @@ func (b *backend) history(ctx context.Context, req *logical.Request, d *framewor
 		return nil, err
 	}
 	return answer(map[string]any{
-		"role": rec.Name, "role_id": rec.ID, "deleted": !rec.Deleted.IsZero(), "page": asked, "older_page": older,
-		"entries": historyView(entries, limit), "noise": noiseView(use.noiseWith(rec)),
+		"role": rec.Name, "role_id": rec.ID, "deleted": !rec.Deleted.IsZero(), "page": r.page, "older_page": older,
+		"entries": historyView(entries, r.limit), "noise": noiseView(use.noiseWith(rec)),
 	}), nil
 }
 
@@ -130,15 +152,12 @@ func (b *backend) recentHistory(rec *roleRecord) []historyEntry {
 // of the one that had it: the live one, the copy of a deleted one, or just what
 // the archive tells of one that is gone. It returns nil if there is none.
 func (b *backend) historyOf(ctx context.Context, s logical.Storage, name, id string) (*roleRecord, error) {
-	live, err := b.roles.get(ctx, s, rolePath(name))
+	live, err := b.roleNamed(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
 	if id == "" || (live != nil && live.ID == id) {
 		return live, nil
-	}
-	if !uuidForm.MatchString(id) {
-		return nil, refusal.New("role_id", id, "is not a role_id", "role_id is in the answer of the deletion, and of status/<role>")
 	}
 	copied, err := getRecord[roleRecord](ctx, s, deletedPath(id))
 	if err != nil {

@@ -13,33 +13,32 @@ import (
 )
 
 func (b *backend) pathsKeyFormat() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: "key-format",
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: &framework.PathOperation{
-				Callback: handle(b.keyFormat), Summary: "What keys look like, for those who search for them.",
-				Responses: ok("The form of keys.", map[string]*framework.FieldSchema{
+	return []*framework.Path{b.path(pathSpec{
+		pattern: "key-format", suffix: "key-format",
+		synopsis: "What keys look like, for those who search for them.",
+		ops: map[logical.Operation]operation{
+			logical.ReadOperation: {
+				do: b.keyFormat, told: "The form of keys.",
+				answer: map[string]*framework.FieldSchema{
 					"prefixes": {Type: framework.TypeStringSlice, Description: "Every prefix that a role had, sorted; those of ended keys stay.", Required: true},
 					"complete": {Type: framework.TypeBool, Description: "False if there were more than 1000 prefixes, of which the first 1000 are listed.", Required: true},
 					"patterns": {Type: framework.TypeMap, Description: "By prefix: the regular expression (RE2) whose first group is the key.", Required: true},
 					"checksum": {Type: framework.TypeString, Description: "How what was found is told apart from a key, offline.", Required: true},
 					"gitleaks": {Type: framework.TypeString, Description: "Rules for gitleaks (TOML), one for each prefix: a configuration of their own, or to be added to one.", Required: true},
-				}),
+				},
 			},
 		},
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "read", OperationSuffix: "key-format"},
-		HelpSynopsis: "What keys look like, for those who search for them.",
-		HelpDescription: `
+		help: `
 For each prefix that a role of this mount ever had: a regular expression, and a
 rule for gitleaks. What they find is a key if its checksum is right, which can be
 computed without asking anybody.
 
 Keys that were made elsewhere and imported have a form of their own and are found
 by none of these.`,
-	}}
+	})}
 }
 
-func (b *backend) keyFormat(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) keyFormat(ctx context.Context, req *logical.Request, _ *input) (*logical.Response, error) {
 	rec, err := b.knownPrefixes(ctx, req.Storage)
 	if err != nil {
 		return nil, err

@@ -15,13 +15,14 @@ import (
 )
 
 func (b *backend) pathsStatus() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: "status/" + nameRegex,
-		Fields:  map[string]*framework.FieldSchema{"name": nameField()},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: &framework.PathOperation{
-				Callback: handle(b.status), Summary: "The role's versions, plan and health.",
-				Responses: ok("The status.", map[string]*framework.FieldSchema{
+	return []*framework.Path{b.path(pathSpec{
+		pattern: "status/" + nameRegex, suffix: "status",
+		synopsis: "The role's versions, plan and health: everything about it that changes by itself.",
+		fields:   nameOf(),
+		ops: map[logical.Operation]operation{
+			logical.ReadOperation: {
+				do: b.status, summary: "The role's versions, plan and health.", told: "The status.",
+				answer: map[string]*framework.FieldSchema{
 					"role":            {Type: framework.TypeString, Description: "The role.", Required: true},
 					"role_id":         {Type: framework.TypeString, Description: "Its id, which is never reused.", Required: true},
 					"type":            {Type: framework.TypeString, Description: "static or dynamic.", Required: true},
@@ -40,21 +41,19 @@ func (b *backend) pathsStatus() []*framework.Path {
 					"still_used":      {Type: framework.TypeSlice, Description: "Who still uses an old version: superseded or withdrawn versions that were accepted since, with the clients and the last time.", Required: true},
 					"ended_use":       {Type: framework.TypeSlice, Description: "Uses of ended keys by hour, newest first.", Required: true},
 					"noise":           {Type: framework.TypeMap, Description: "Counted rather than listed: what, how often, first and last time.", Required: true},
-				}),
+				},
 			},
 		},
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "read", OperationSuffix: "status"},
-		HelpSynopsis: "The role's versions, plan and health: everything about it that changes by itself.",
-		HelpDescription: `
+		help: `
 Lists the versions with their states and ends, says when the role rotates next or
 in words why it does not, and shows the last error of an automatic attempt with
 the number of attempts and the time of the next.`,
-	}}
+	})}
 }
 
-func (b *backend) status(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := d.Get("name").(string)
-	rec, err := b.roles.get(ctx, req.Storage, rolePath(name))
+func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	name := in.text("name")
+	rec, err := b.roleNamed(ctx, req.Storage, name)
 	if err != nil || rec == nil {
 		return nil, err
 	}

@@ -12,12 +12,13 @@ import (
 )
 
 func (b *backend) pathsTidy() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: "tidy",
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: writes(&framework.PathOperation{
-				Callback: handle(b.tidyNow), Summary: "Remove what crashes left behind and what is too old to keep.",
-				Responses: ok("What the pass has done so far.", map[string]*framework.FieldSchema{
+	return []*framework.Path{b.path(pathSpec{
+		pattern: "tidy", verb: "tidy",
+		synopsis: "Remove what crashes left behind and what is too old to keep.",
+		ops: map[logical.Operation]operation{
+			logical.UpdateOperation: {
+				do: b.tidyNow, writes: true, told: "What the pass has done so far.",
+				answer: map[string]*framework.FieldSchema{
 					"done":                  {Type: framework.TypeBool, Description: "The pass is complete. If not, the periodic function goes on with it.", Required: true},
 					"started":               {Type: framework.TypeString, Description: "When the pass began (RFC 3339).", Required: true},
 					"stage":                 {Type: framework.TypeString, Description: "Where the pass is; empty when it is complete.", Required: true},
@@ -28,15 +29,13 @@ func (b *backend) pathsTidy() []*framework.Path {
 					"removed_keys":          {Type: framework.TypeInt64, Description: "Records of keys that never came to be, are dead for 30 days, or whose role is gone.", Required: true},
 					"removed_secrets":       {Type: framework.TypeInt64, Description: "Plaintexts that hung on those.", Required: true},
 					"removed_archive_pages": {Type: framework.TypeInt64, Description: "Pages of history older than 400 days.", Required: true},
-					"removed_deleted_roles": {Type: framework.TypeInt64, Description: "Copies of deleted roles that can not be restored any more, or that were restored.", Required: true},
+					"removed_deleted_roles": {Type: framework.TypeInt64, Description: "Copies of deleted roles that cannot be restored any more, or that were restored.", Required: true},
 					"removed_problems":      {Type: framework.TypeInt64, Description: "Entries of the index of problems that were solved.", Required: true},
 					"removed_usage":         {Type: framework.TypeInt64, Description: "Counts of roles that are gone.", Required: true},
-				}),
-			}),
+				},
+			},
 		},
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "tidy"},
-		HelpSynopsis: "Remove what crashes left behind and what is too old to keep.",
-		HelpDescription: `
+		help: `
 Goes through the mount's storage once and reports what it did. It is safe at any
 moment: nothing live is touched, and nothing that is less than an hour old is
 taken for left behind. It also writes what the calendar lacks, so that no role is
@@ -45,10 +44,10 @@ forgotten.
 A request works for a few seconds. If it answers done=false the pass goes on in
 the background; repeat the request to see how far it is. The engine does the same
 by itself once a day, slowly, so nobody needs to call this.`,
-	}}
+	})}
 }
 
-func (b *backend) tidyNow(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) tidyNow(ctx context.Context, req *logical.Request, _ *input) (*logical.Response, error) {
 	if !b.writeSafe() {
 		return nil, logical.ErrReadOnly
 	}
