@@ -14,45 +14,40 @@ import (
 )
 
 func (b *backend) pathsInventory() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: "inventory/?",
-		Fields: fields(pageFields(), map[string]*framework.FieldSchema{
+	return []*framework.Path{b.path(pathSpec{
+		pattern: "inventory/?", suffix: "inventory", lists: "Role",
+		synopsis: "The fleet: owner, current version and its age, next rotation, previous still in use, problems.",
+		fields: fieldsOf(pageFieldSet(true), fieldSet{
 			"problems": {
-				Type: framework.TypeBool, Query: true,
-				Description: "List only roles that somebody should look at. They are kept in an index, so this costs little however many roles there are.",
+				kind: kindSwitch, query: true,
+				about: "List only roles that somebody should look at. They are kept in an index, so this costs little however many roles there are.",
 			},
 		}),
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: &framework.PathOperation{
-				Callback: handle(b.inventory), Summary: "The fleet: all roles, or those with problems.",
-				Responses: ok("The roles.", listFields("By role: role_id, type, owner, disabled, current_version, key_id, current_since, current_age (seconds), expires, strength "+
-					"of an imported key, next_rotation, rotation in words, previous_version, previous_until, previous_last_used, previous_in_use, problems.")),
+		ops: map[logical.Operation]operation{
+			logical.ListOperation: {
+				do: b.inventory, summary: "The fleet: all roles, or those with problems.", told: "The roles.",
+				answer: listFields("By role: role_id, type, owner, disabled, current_version, key_id, current_since, current_age (seconds), expires, strength " +
+					"of an imported key, next_rotation, rotation in words, previous_version, previous_until, previous_last_used, previous_in_use, problems."),
 			},
 		},
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "list", OperationSuffix: "inventory"},
-		HelpSynopsis: "The fleet: owner, current version and its age, next rotation, previous still in use, problems.",
-		HelpDescription: `
+		help: `
 Lists roles with what an operator asks about a fleet of them. previous_in_use says
-that a key of the version before was accepted after its successor had taken over,
-as far as this server was asked to verify or caches have reported.
+that a key of the previous version was accepted after its successor had taken
+over, as far as this server was asked to verify or caches have reported.
 
 problems=true lists only roles that somebody should look at: those that fail, are
 overdue, have no current key, or whose key was reported as found in the open. The
 texts say what is wrong; status/<role> tells more. Use after and limit to read
 page by page.`,
-	}}
+	})}
 }
 
-func (b *backend) inventory(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	asked, err := windowAsked(d)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) inventory(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
 	lim, err := b.limits(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	onlyProblems := d.Get("problems").(bool)
+	onlyProblems := in.flag("problems")
 	failing, names, err := problemNames(ctx, req.Storage)
 	if err == nil && !onlyProblems {
 		names, err = list(ctx, req.Storage, rolePrefix)
@@ -60,7 +55,7 @@ func (b *backend) inventory(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return nil, err
 	}
-	resp, err := asked.collect(names, func(name string) (map[string]any, error) {
+	resp, err := windowOf(in).collect(names, func(name string) (map[string]any, error) {
 		// Not through the cache, which is for the roles in use: a long list
 		// would push those out.
 		rec, err := getRecord[roleRecord](ctx, req.Storage, rolePath(name))

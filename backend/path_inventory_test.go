@@ -85,7 +85,7 @@ func TestKeysListsTheLiveOnly(t *testing.T) {
 	}
 	m.write("roles/s", nil)
 	m.refused(logical.ListOperation, "keys/s", nil, "is static", "status/s")
-	m.refused(logical.ListOperation, "keys/d", map[string]any{"limit": 1001}, "limit: 1001")
+	m.refused(logical.ListOperation, "keys/d", map[string]any{"limit": 1.5}, "limit: 1.5")
 	if resp, err := m.do(logical.ListOperation, "keys/none", nil); resp != nil || err != nil {
 		t.Errorf("an absent role answers %v %v", resp, err)
 	}
@@ -110,6 +110,41 @@ func TestKeysPassesABoundedNumberOfDeadKeys(t *testing.T) {
 	}
 	if all := m.paged("keys/d", 5, nil); len(all) != 1 || all[0] != key {
 		t.Errorf("the pages hold %v, want %s", all, key)
+	}
+}
+
+// A list whose entries cost reads ends after a page, whatever limit says, and
+// does not do so in silence.
+func TestListsWithInfoEndAfterAPage(t *testing.T) {
+	names := make([]string, pageSize+1)
+	for i := range names {
+		names[i] = fmt.Sprintf("n%06d", i)
+	}
+	shown := func(string) (map[string]any, error) { return map[string]any{"n": 1}, nil }
+	for _, c := range []struct {
+		names, limit, want int
+		more, warned       bool
+	}{
+		{names: pageSize + 1, limit: 0, want: pageSize, more: true, warned: true},
+		{names: pageSize + 1, limit: 2 * pageSize, want: pageSize, more: true, warned: true},
+		{names: pageSize + 1, limit: pageSize, want: pageSize, more: true},
+		{names: pageSize + 1, limit: 7, want: 7, more: true},
+		{names: pageSize, limit: 0, want: pageSize},
+		{names: 3, limit: 0, want: 3},
+		{names: 0, limit: 0, want: 0},
+	} {
+		resp, err := window{limit: c.limit}.collect(slices.Clone(names[:c.names]), shown)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, _ := resp.Data["keys"].([]string)
+		next, _ := resp.Data["next_after"].(string)
+		if len(keys) != c.want || (next != "") != c.more || (len(resp.Warnings) > 0) != c.warned {
+			t.Errorf("%+v: %d names, goes on at %q, warns %v", c, len(keys), next, resp.Warnings)
+		}
+		if c.more && next != keys[len(keys)-1] {
+			t.Errorf("%+v: goes on at %q after %q", c, next, keys[len(keys)-1])
+		}
 	}
 }
 

@@ -14,31 +14,26 @@ import (
 )
 
 func (b *backend) pathsKeys() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: "keys/" + nameRegex + "/?",
-		Fields:  fields(pageFields(), map[string]*framework.FieldSchema{"name": nameField()}),
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: &framework.PathOperation{
-				Callback: handle(b.listKeys), Summary: "The live keys of a dynamic role.",
-				Responses: ok("The key ids.", listFields("By key id: entity_id, display_name and label of whom it was issued to, issued, valid_until, version, "+
-					"state, scopes, and reported if it was found in the open.")),
+	return []*framework.Path{b.path(pathSpec{
+		pattern: "keys/" + nameRegex + "/?", suffix: "keys", lists: "Key",
+		synopsis: "The live keys of a dynamic role: issued to whom, when, until when.",
+		fields:   fieldsOf(nameOf(), pageFieldSet(true)),
+		ops: map[logical.Operation]operation{
+			logical.ListOperation: {
+				do: b.listKeys, summary: "The live keys of a dynamic role.", told: "The key ids.",
+				answer: listFields("By key id: entity_id, display_name and label of whom it was issued to, issued, valid_until, version, " +
+					"state, scopes, and reported if it was found in the open."),
 			},
 		},
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "list", OperationSuffix: "keys"},
-		HelpSynopsis: "The live keys of a dynamic role: issued to whom, when, until when.",
-		HelpDescription: `
+		help: `
 Lists the ids of the keys of a dynamic role that are accepted now, with whom each
 was issued to, when, and until when it is valid. Keys that have ended are not
 listed; lookup tells how one ended. Use after and limit to read page by page.`,
-	}}
+	})}
 }
 
-func (b *backend) listKeys(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	asked, err := windowAsked(d)
-	if err != nil {
-		return nil, err
-	}
-	role, err := b.roles.get(ctx, req.Storage, rolePath(d.Get("name").(string)))
+func (b *backend) listKeys(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	role, err := b.roleNamed(ctx, req.Storage, in.text("name"))
 	if err != nil || role == nil {
 		return nil, err
 	}
@@ -50,7 +45,7 @@ func (b *backend) listKeys(ctx context.Context, req *logical.Request, d *framewo
 		return nil, err
 	}
 	now := b.now(role.Committed)
-	return asked.collect(names, func(id string) (map[string]any, error) {
+	return windowOf(in).collect(names, func(id string) (map[string]any, error) {
 		if !keyformat.ValidID(id) {
 			return nil, nil
 		}

@@ -4,70 +4,59 @@ package backend
 
 import (
 	"context"
-	"net/http"
-	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
 func (b *backend) pathsRestore() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: "restore/?",
-		Fields:  pageFields(),
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: &framework.PathOperation{
-				Callback: handle(b.listDeleted), Summary: "The deleted roles that can be restored.",
-				Responses: ok("The role_ids.", listFields("By role_id: role, deleted, deleted_by and restorable_until (RFC 3339).")),
+	return []*framework.Path{
+		b.path(pathSpec{
+			pattern: "restore/?", suffix: "deleted-roles", lists: "Deleted role",
+			synopsis: "The deleted roles that can be restored.",
+			fields:   pageFieldSet(true),
+			ops: map[logical.Operation]operation{
+				logical.ListOperation: {
+					do: b.listDeleted, told: "The role_ids.",
+					answer: listFields("By role_id: role, deleted, deleted_by and restorable_until (RFC 3339)."),
+				},
 			},
-		},
-		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "list", OperationSuffix: "deleted-roles"},
-		HelpSynopsis:    "The deleted roles that can be restored.",
-		HelpDescription: "Lists the roles that were deleted less than the mount's delete_recovery ago, by role_id.",
-	}, {
-		Pattern:      "restore/(?P<role_id>[^/]+)",
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "restore", OperationSuffix: "role"},
-		Fields: map[string]*framework.FieldSchema{
-			"role_id": {Type: framework.TypeString, Description: "The role_id that the deletion answered."},
-			"reason":  {Type: framework.TypeString, Description: "Why; kept in the role's history. At most 512 characters."},
-			"request_id": {
-				Type:        framework.TypeString,
-				Description: "Kept in the role's history. A restoration can be repeated with or without it.",
+			help: "Lists the roles that were deleted less than the mount's delete_recovery ago, by role_id.",
+		}),
+		b.path(pathSpec{
+			pattern: "restore/(?P<role_id>[^/]+)", verb: "restore", suffix: "role",
+			synopsis: "Bring back a deleted role with its keys.",
+			fields: fieldSet{
+				"role_id":    {kind: kindText, about: "The role_id that the deletion answered."},
+				"reason":     reasonField("Why; kept in the role's history.", false),
+				"request_id": {kind: kindText, about: "Kept in the role's history. A restoration can be repeated with or without it."},
 			},
-		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: writes(&framework.PathOperation{
-				Callback: handle(b.restoreRole), Summary: "Bring back a deleted role with its keys.",
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: "The role is there.", Fields: map[string]*framework.FieldSchema{
+			ops: map[logical.Operation]operation{
+				logical.UpdateOperation: {
+					do: b.restoreRole, writes: true, told: "The role is there.",
+					answer: map[string]*framework.FieldSchema{
 						"role":            {Type: framework.TypeString, Description: "Name of the role."},
 						"role_id":         {Type: framework.TypeString, Description: "Its role_id, the one it always had."},
 						"current_version": {Type: framework.TypeInt, Description: "The version that is handed out; 0 if there is none."},
 						"restored":        {Type: framework.TypeBool, Description: "False if the role was there already."},
-					}}},
-					http.StatusNotFound: {{Description: "No such role can be restored."}},
+					},
 				},
-			}),
-		},
-		HelpSynopsis: "Bring back a deleted role with its keys.",
-		HelpDescription: strings.TrimSpace(`
+			},
+			help: `
 A role deleted less than the mount's delete_recovery ago comes back as it was,
 with its keys, less what ended meanwhile. It is refused while another role has
-its name. Repeating it is harmless.`),
-	}}
+its name. Repeating it is harmless.`,
+		}),
+	}
 }
 
-func (b *backend) listDeleted(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	w, err := windowAsked(d)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) listDeleted(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
 	ids, err := list(ctx, req.Storage, deletedPrefix)
 	if err != nil {
 		return nil, err
 	}
 	now := b.now()
-	return w.collect(ids, func(id string) (map[string]any, error) {
+	return windowOf(in).collect(ids, func(id string) (map[string]any, error) {
 		rec, err := getRecord[roleRecord](ctx, req.Storage, deletedPath(id))
 		if err != nil || rec == nil || rec.stub() || !rec.restorable(now) {
 			return nil, err
@@ -83,12 +72,12 @@ func (b *backend) listDeleted(ctx context.Context, req *logical.Request, d *fram
 	})
 }
 
-func (b *backend) restoreRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	id := d.Get("role_id").(string)
+func (b *backend) restoreRole(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	id := in.text("role_id")
 	if !uuidForm.MatchString(id) {
 		return nil, errGone(id)
 	}
-	by, err := actorOf(req, d)
+	by, err := readActor(req, in)
 	if err != nil {
 		return nil, err
 	}
