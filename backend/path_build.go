@@ -110,12 +110,14 @@ func (s *pathSpec) operation(on logical.Operation, op operation) *framework.Path
 	if op.none != "" {
 		o.Responses[http.StatusNoContent] = []framework.Response{{Description: op.none}}
 	}
-	o.Responses[http.StatusBadRequest] = []framework.Response{{Description: "Refused: which field, its value, the rule, and what to do. Nothing was changed."}}
+	o.Responses[http.StatusBadRequest] = refusedAnswer
 	if on != logical.ListOperation && strings.Contains(s.pattern, "(?P<") {
 		o.Responses[http.StatusNotFound] = []framework.Response{{Description: "There is nothing of that name."}}
 	}
 	return o
 }
+
+var refusedAnswer = []framework.Response{{Description: "Refused: which field, its value, the rule, and what to do. Nothing was changed."}}
 
 func (s *pathSpec) callback(do handler) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -219,7 +221,9 @@ func nameField() *framework.FieldSchema {
 }
 
 func ok(description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
-	return map[int][]framework.Response{200: {{Description: description, Fields: fields}}}
+	return map[int][]framework.Response{
+		http.StatusOK: {{Description: description, Fields: fields}}, http.StatusBadRequest: refusedAnswer,
+	}
 }
 
 func fields(sets ...map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {

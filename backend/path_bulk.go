@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -73,13 +74,14 @@ func (b *backend) pathsBulk() []*framework.Path {
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: writes(&framework.PathOperation{
 					Callback: handle(b.bulk), Summary: "Do the same to many roles, as a job.", Responses: ok("The job, or what it would touch.", jobFields()),
+					DisplayAttrs: attrs("start", "bulk-job"),
 				}),
 				logical.ListOperation: &framework.PathOperation{
-					Callback: handle(b.listJobs), Summary: "The jobs.",
+					Callback: handle(b.listJobs), Summary: "The jobs.", DisplayAttrs: attrs("list", "bulk-jobs"),
 					Responses: ok("The job ids.", listFields("By job id: action, state, created, acted and failed.")),
 				},
 			},
-			DisplayAttrs: attrs("bulk", ""),
+			DisplayAttrs: attrs("", "bulk-jobs"),
 			HelpSynopsis: "Do the same to many roles, as a job.",
 			HelpDescription: `
 Rotates, revokes, disables or enables the roles that all given selectors match.
@@ -92,13 +94,14 @@ pace, also after a restart. Jobs that end keys go before others.`,
 			Fields:  map[string]*framework.FieldSchema{"job": {Type: framework.TypeString, Description: "The job's id."}},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: &framework.PathOperation{
-					Callback: handle(b.readJob), Summary: "How far a job has come.", Responses: ok("The job.", jobFields()),
+					Callback: handle(b.readJob), Summary: "How far a job has come.", DisplayAttrs: attrs("read", "bulk-job"), Responses: ok("The job.", jobFields()),
 				},
 				logical.DeleteOperation: writes(&framework.PathOperation{
-					Callback: handle(b.stopJob), Summary: "Stop a job; what it did stays done.",
+					Callback: handle(b.stopJob), Summary: "Stop a job; what it did stays done.", DisplayAttrs: attrs("stop", "bulk-job"),
+					Responses: map[int][]framework.Response{http.StatusNoContent: {{Description: "Stopped, forgotten, or there was no such job."}}, http.StatusBadRequest: refusedAnswer},
 				}),
 			},
-			DisplayAttrs:    attrs("bulk", "job"),
+			DisplayAttrs:    attrs("", "bulk-job"),
 			HelpSynopsis:    "Read or stop a job.",
 			HelpDescription: "Shows how far a job has come. Deleting a running job stops it, deleting one that has ended forgets it.",
 		},
