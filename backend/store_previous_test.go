@@ -77,6 +77,7 @@ type past struct {
 
 	Instant time.Time `json:"instant"`
 	Rounds  []struct {
+		At        time.Time      `json:"at"`
 		Before    []*pastRequest `json:"before"`
 		Questions []*pastRequest `json:"questions"`
 	} `json:"rounds"`
@@ -277,13 +278,14 @@ func differences(at string, want, got any, report func(place string, want, got a
 }
 
 // TestPreviousStoreAnswers: at the instant of the upgrade everybody is answered
-// what they were answered the instant before.
+// what they were answered the instant before; also by a clock that goes back.
 func TestPreviousStoreAnswers(t *testing.T) {
 	p := previousStore(t)
 	used := map[int]bool{}
 	for _, round := range p.Rounds {
 		begin := func() *testMount {
 			m := p.open(t)
+			m.clock.set(round.At)
 			for _, q := range round.Before {
 				q.compare(t, sendPast(t, m, q, q.Data), used)
 			}

@@ -225,6 +225,8 @@ func (p *past) reportAll(t *testing.T, m *testMount) {
 		}
 		policy := m.read("roles/" + role)
 		state := codeOf(m, key)
+		ends := func() string { return m.write("lookup", map[string]any{"key": key})["expires"].(string) }
+		end := ends()
 		result := m.write("report", map[string]any{"key": key, "source": "scanner"})["result"]
 		after := codeOf(m, key)
 		switch {
@@ -233,6 +235,9 @@ func (p *past) reportAll(t *testing.T, m *testMount) {
 			t.Errorf("a reported key of %s: %v, %s", role, result, after)
 		case policy["on_leak"] != "revoke" && after == "REVOKED" && result != "acted":
 			t.Errorf("a reported key of %s (%v): %v, %s", role, policy["on_leak"], result, after)
+		}
+		if then := ends(); end != "" && then > end {
+			t.Errorf("a reported key of %s ends at %s, and did at %s", role, then, end)
 		}
 	}
 }
@@ -432,8 +437,20 @@ func (p *past) goOnWithJobs(t *testing.T, m *testMount) {
 	if len(running) != 2 {
 		t.Fatalf("running: %v", running)
 	}
-	m.run(10 * time.Minute)
-	for id := range running {
+	// Each goes on at its pace, one role a tick: the one with the role that
+	// comes next, the other, which has not begun, with the first.
+	m.run(time.Minute)
+	for id, was := range inOrder(running) {
+		if job := m.read("bulk/" + id); number(t, job["acted"]) != number(t, was["acted"])+1 {
+			t.Errorf("job %s at its pace: %v, and was %v", id, job, was)
+		}
+	}
+	rotated := asJSON(t, m.read("status/bulk-b"))
+	if ends := rotated["versions"].([]any)[1].(map[string]any)["ends"]; ends != stamp5h(m) {
+		t.Errorf("bulk-b: the version before ends at %v, want %s", ends, stamp5h(m))
+	}
+	m.run(9 * time.Minute)
+	for id := range inOrder(running) {
 		job := m.read("bulk/" + id)
 		if job["state"] != "done" || number(t, job["acted"]) != 4 || number(t, job["failed"]) != 0 {
 			t.Errorf("job %s: %v", id, job)
@@ -441,17 +458,25 @@ func (p *past) goOnWithJobs(t *testing.T, m *testMount) {
 	}
 	for _, name := range []string{"bulk-a", "bulk-b", "bulk-c", "bulk-d"} {
 		now := asJSON(t, m.read("status/"+name))
-		made := len(now["versions"].([]any)) - len(before[name]["versions"].([]any))
-		want := 1
-		if name == "bulk-a" { // the job was past it
-			want = 0
+		newest := func(status map[string]any) int64 {
+			return number(t, status["versions"].([]any)[0].(map[string]any)["version"])
 		}
-		if made != want || now["disabled"] != true {
-			t.Errorf("%s: %d new versions, want %d; disabled %v", name, made, want, now["disabled"])
+		want := newest(before[name]) + 2
+		if name == "bulk-a" { // the one job was past it
+			want--
+		}
+		if n := newest(now); n != want || number(t, now["current_version"]) != want || len(versionsIn(t, now, "previous", "withdrawn")) != 0 {
+			t.Errorf("%s: version %d, want %d, and the others killed: %v", name, n, want, now["versions"])
+		}
+		last := asJSON(t, m.read("history/"+name))["entries"].([]any)[0].(map[string]any)
+		if last["entity_id"] != "entity-responder" || last["display_name"] != "oidc-responder" || last["reason"] != "not begun" {
+			t.Errorf("%s: by whom and why: %v", name, last)
 		}
 	}
 	p.replayLater(t, m)
 }
+
+func stamp5h(m *testMount) string { return m.clock.Now().Add(5 * time.Hour).UTC().Format(time.RFC3339) }
 
 // replayLater: requests are known as long as their roles remember them, also
 // after this build has written the records.
