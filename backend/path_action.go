@@ -167,7 +167,13 @@ func actorOf(req *logical.Request, d *framework.FieldData) (actor, error) {
 }
 
 func paramsDigest(d *framework.FieldData) string {
-	return (&input{values: d.Raw}).digests()[0]
+	values := map[string]any{}
+	for name := range d.Raw {
+		if v, ok := d.GetOk(name); ok {
+			values[name] = v // as its kind reads: a list is one however it was written
+		}
+	}
+	return (&input{values: values}).digests()[0]
 }
 
 // checkCAS refuses the request if the current version is not the expected one.
