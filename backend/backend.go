@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -142,30 +141,6 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	}
 	_, err := b.ensureDigest(ctx, req.Storage)
 	return quietly(err)
-}
-
-// invalidate forgets what another node wrote. The key is the path in storage.
-func (b *backend) invalidate(_ context.Context, key string) {
-	switch {
-	case strings.HasPrefix(key, rolePrefix):
-		b.roles.drop(key)
-	case strings.HasPrefix(key, keyPrefix):
-		b.keys.drop(key)
-	case strings.HasPrefix(key, secretPrefix):
-		b.secretCache.drop(key)
-	case key == digestPath:
-		b.digestCache.drop(key)
-	case key == configPath:
-		b.forgetConfig()
-	case strings.HasPrefix(key, jobPrefix):
-		b.jobs.forget()
-	case key == markPath:
-		b.forgetMark()
-	case key == importedPath:
-		b.imported.forget()
-	case key == prefixesPath:
-		b.prefixes.forget()
-	}
 }
 
 // clean runs before the engine is unloaded.

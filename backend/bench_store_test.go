@@ -257,9 +257,7 @@ func fillStore(t testing.TB, s benchStore, n int) {
 	}
 	id := func(i int) string { return fmt.Sprintf("%012d", i*100000) }
 	put := func(path string, rec any) {
-		if err := putRecord(ctx, s, path, rec); err != nil {
-			t.Fatal(err)
-		}
+		plant(t, s, path, rec)
 	}
 	for i := range total {
 		if err := putBytes(ctx, s, duePath(stage(i).Truncate(time.Minute), benchRole(i)), dueValue); err != nil {

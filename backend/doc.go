@@ -18,7 +18,9 @@
 //
 // Doors: what must happen in one place only. Their names a file uses alone:
 //
-//	role_succeed.go  keyring.Ring.Rotate keyring.Ring.Stage
+//	role_succeed.go      keyring.Ring.Rotate keyring.Ring.Stage
+//	store_io.go          logical.Storage.Put logical.Storage.Delete
+//	store_commit.go      put remove
 //
 // Methods of the mount belong to the floor of their file (receiver: backend).
 //

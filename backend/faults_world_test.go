@@ -83,11 +83,13 @@ func (w *world) answers(m *testMount) map[string]string {
 	return all
 }
 
-// check asserts the invariants of every role and key that the test knows of.
+// check asserts the invariants of every role and key that the test knows of, and
+// that caches are in step.
 // acknowledged: the operation has succeeded at least once. It returns what verify
 // says of every key held.
 func (w *world) check(m *testMount, acknowledged bool) map[string]string {
 	m.t.Helper()
+	m.checkCaches()
 	w.checkRecords(m)
 	if !w.late {
 		w.checkCalendar(m)

@@ -248,7 +248,7 @@ func (tx *roleTx) bulkAction(job *jobRecord) error {
 			return errUnchanged
 		}
 		p.Disabled = disable
-		tx.note(historyEntry{Kind: eventRoleUpdated, Fields: map[string]change{"disabled": {Old: !disable, New: disable}}})
+		tx.note(historyEntry{Kind: eventRoleUpdated, Fields: map[string]fieldChange{"disabled": {Old: !disable, New: disable}}})
 		return tx.setPolicy(p)
 	}
 }

@@ -62,12 +62,9 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, want *issueReque
 	rec.Expires = lease.ends
 	// The key's record first: whatever hangs on a key is found through it. One
 	// that the index lacks, because the second write failed, was handed to nobody.
-	path := keyPath(rec.ID)
-	if err := putRecord(ctx, s, path, rec); err != nil {
-		b.keys.drop(path)
+	if err := b.commitKey(ctx, s, nil, rec); err != nil {
 		return nil, err
 	}
-	b.keys.committed(path, rec)
 	if err := putBytes(ctx, s, issuedPath(role.ID, rec.ID), issuedValue); err != nil {
 		return nil, err
 	}

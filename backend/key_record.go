@@ -15,8 +15,7 @@ import (
 func (b *backend) mutateKey(ctx context.Context, s logical.Storage, id string, fn func(*keyRecord) error) (*keyRecord, error) {
 	unlock := b.lockKey(id)
 	defer unlock()
-	path := keyPath(id)
-	stored, err := getRecord[keyRecord](ctx, s, path)
+	stored, err := getRecord[keyRecord](ctx, s, keyPath(id))
 	if err != nil {
 		return nil, err
 	}
@@ -31,10 +30,8 @@ func (b *backend) mutateKey(ctx context.Context, s logical.Storage, id string, f
 	case err != nil:
 		return nil, err
 	}
-	if err := putRecord(ctx, s, path, rec); err != nil {
-		b.keys.drop(path)
+	if err := b.commitKey(ctx, s, stored, rec); err != nil {
 		return nil, err
 	}
-	b.keys.committed(path, rec)
 	return rec, nil
 }

@@ -57,15 +57,8 @@ func (tx *roleTx) commit() error {
 		return err
 	}
 
-	path := rolePath(rec.Name)
-	if err := putBytes(tx.ctx, tx.s, path, data); err != nil {
-		// The outcome is unknown: nothing is undone, and nobody trusts the cache.
-		tx.b.roles.drop(path)
-		return err
-	}
-	tx.b.roles.committed(path, rec)
-	for i := range tx.minted {
-		tx.b.keys.committed(keyPath(tx.minted[i].record.ID), tx.minted[i].record)
+	if err := tx.b.commitRole(tx.ctx, tx.s, tx.old, rec, data); err != nil {
+		return err // the outcome is unknown: nothing is undone
 	}
 
 	// From here on the transition has happened; what fails is left to the next
@@ -76,14 +69,6 @@ func (tx *roleTx) commit() error {
 	tx.unattend()
 	tx.eraseKilled()
 	return nil
-}
-
-// erasePlaintext deletes the plaintext of a version.
-func (tx *roleTx) erasePlaintext(n int) error {
-	path := secretPath(tx.rec.ID, n)
-	err := deleteRecord(tx.ctx, tx.s, path)
-	tx.b.secretCache.drop(path)
-	return err
 }
 
 // optional lets a kill go on where only upkeep failed: what is missed here is
@@ -109,7 +94,7 @@ func (tx *roleTx) erase() error {
 		if stored == nil || (!marked(stored) && stored.Revealed.IsZero()) || !tx.erasable(stored, &tx.old.Ring) {
 			continue
 		}
-		if err := tx.erasePlaintext(v.N); err != nil {
+		if err := tx.b.erasePlaintext(tx.ctx, tx.s, tx.rec.Name, tx.rec.ID, v.N); err != nil {
 			return err
 		}
 		v.Plain = false
@@ -137,7 +122,7 @@ func (tx *roleTx) eraseKilled() {
 		if !tx.erasable(v, &tx.rec.Ring) {
 			continue
 		}
-		if err := tx.erasePlaintext(v.N); err != nil {
+		if err := tx.b.erasePlaintext(tx.ctx, tx.s, tx.rec.Name, tx.rec.ID, v.N); err != nil {
 			tx.b.Logger().Warn("a plaintext is erased later", "role", tx.rec.Name, "version", v.N, "error", err)
 		}
 	}
@@ -153,8 +138,7 @@ func (tx *roleTx) forget() error {
 		if v.KeyID == "" {
 			continue
 		}
-		path := keyPath(v.KeyID)
-		stored, err := getRecord[keyRecord](tx.ctx, tx.s, path)
+		stored, err := getRecord[keyRecord](tx.ctx, tx.s, keyPath(v.KeyID))
 		if err != nil {
 			return err
 		}
@@ -164,11 +148,9 @@ func (tx *roleTx) forget() error {
 		end := *stored
 		st := endOf(&v)
 		end.End = &st
-		if err := putRecord(tx.ctx, tx.s, path, &end); err != nil {
-			tx.b.keys.drop(path)
+		if err := tx.b.commitKey(tx.ctx, tx.s, stored, &end); err != nil {
 			return err
 		}
-		tx.b.keys.committed(path, &end)
 	}
 	return nil
 }
@@ -191,14 +173,13 @@ func (tx *roleTx) writeKey(m *mintedKey) error {
 	if m.record.Created.IsZero() {
 		m.record.Created = tx.now
 	}
-	if err := putRecord(tx.ctx, tx.s, keyPath(m.record.ID), m.record); err != nil {
+	if err := tx.b.commitKey(tx.ctx, tx.s, nil, m.record); err != nil {
 		return err
 	}
 	if m.plain == "" {
 		return nil
 	}
-	secret := &secretRecord{Schema: recordSchema, Key: m.plain}
-	return putRecord(tx.ctx, tx.s, secretPath(tx.rec.ID, m.version), secret)
+	return tx.b.storePlaintext(tx.ctx, tx.s, tx.rec, m.version, m.plain)
 }
 
 // encode makes the bytes of the record and keeps them within bounds: history
@@ -286,7 +267,7 @@ func (tx *roleTx) unattend() {
 	if tx.old == nil || !attended(tx.old) || attended(tx.rec) {
 		return
 	}
-	if err := tx.s.Delete(tx.ctx, attentionPath(tx.rec.Name)); err != nil {
+	if err := deleteRecord(tx.ctx, tx.s, attentionPath(tx.rec.Name)); err != nil {
 		tx.b.Logger().Debug("a solved problem is still listed", "role", tx.rec.Name, "error", err)
 	}
 }

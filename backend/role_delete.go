@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -34,13 +35,12 @@ func (b *backend) endRole(ctx context.Context, s logical.Storage, name string, b
 	}
 	unlock := b.lockRole(name)
 	defer unlock()
-	path := rolePath(name)
-	old, err := getRecord[roleRecord](ctx, s, path)
+	old, err := getRecord[roleRecord](ctx, s, rolePath(name))
 	if err != nil {
 		return nil, err
 	}
 	if old == nil {
-		b.roles.drop(path)
+		b.overtaken(name)
 		return nil, nil
 	}
 	if old.Policy.DeletionProtection {
@@ -64,11 +64,9 @@ func (b *backend) endRole(ctx context.Context, s logical.Storage, name string, b
 	if err != nil {
 		return nil, err
 	}
-	if err := deleteRecord(ctx, s, path); err != nil {
-		b.roles.drop(path)
+	if err := b.commitDeletion(ctx, s, old); err != nil {
 		return nil, err
 	}
-	b.roles.drop(path)
 
 	// From here on the role is deleted; what fails is left to tidy.
 	if !old.Due.IsZero() {
@@ -76,7 +74,7 @@ func (b *backend) endRole(ctx context.Context, s logical.Storage, name string, b
 	}
 	b.clearProblem(ctx, s, name)
 	if !recoverable {
-		if err := b.deleteSecrets(ctx, s, old.ID); err != nil {
+		if err := b.deleteSecrets(ctx, s, name, old.ID); err != nil {
 			b.Logger().Warn("plaintexts of a deleted role are left for tidy", "role", name, "error", err)
 		}
 	}
@@ -111,16 +109,17 @@ func (tx *roleTx) dropCopy() error {
 }
 
 // deleteSecrets erases the plaintexts of a role that is gone.
-func (b *backend) deleteSecrets(ctx context.Context, s logical.Storage, roleID string) error {
-	prefix := secretPrefix + roleID + "/"
-	versions, err := list(ctx, s, prefix)
+func (b *backend) deleteSecrets(ctx context.Context, s logical.Storage, role, roleID string) error {
+	versions, err := list(ctx, s, secretPrefix+roleID+"/")
 	if err != nil {
 		return err
 	}
 	for _, v := range versions {
-		err := deleteRecord(ctx, s, prefix+v)
-		b.secretCache.drop(prefix + v)
+		n, err := strconv.Atoi(v)
 		if err != nil {
+			return fmt.Errorf("a plaintext of no version: %w", err)
+		}
+		if err := b.erasePlaintext(ctx, s, role, roleID, n); err != nil {
 			return err
 		}
 	}

@@ -76,7 +76,7 @@ func (b *backend) plaintext(ctx context.Context, req *logical.Request, rec *role
 		if err != nil {
 			return "", nil, err
 		}
-		b.roles.drop(rolePath(rec.Name))
+		b.overtaken(rec.Name)
 		if fresh == nil {
 			return "", nil, noRole(rec.Name)
 		}

@@ -94,10 +94,7 @@ func (b *backend) dropLeftPlaintext(ctx context.Context, s logical.Storage, left
 	if role != nil && role.ID == left.RoleID && keepsPlaintext(role, left.Version) {
 		return nil
 	}
-	path := secretPath(left.RoleID, left.Version)
-	err = deleteRecord(ctx, s, path)
-	b.secretCache.drop(path)
-	return err
+	return b.erasePlaintext(ctx, s, left.Role, left.RoleID, left.Version)
 }
 
 // adopt makes the key the next version of the role.

@@ -45,11 +45,11 @@ func sameCadence(a, b *policy.Policy) bool {
 }
 
 // changesOf is what differs between two views of a role, as history keeps it.
-func changesOf(before, after map[string]any) map[string]change {
-	changes := map[string]change{}
+func changesOf(before, after map[string]any) map[string]fieldChange {
+	changes := map[string]fieldChange{}
 	for name, v := range after {
 		if !reflect.DeepEqual(before[name], v) {
-			changes[name] = change{Old: brief(before[name]), New: brief(v)}
+			changes[name] = fieldChange{Old: brief(before[name]), New: brief(v)}
 		}
 	}
 	return changes

@@ -42,9 +42,7 @@ func TestAnySuccessorPaysWhatIsOwed(t *testing.T) {
 			m.write("roles/a", nil)
 			rec := m.record("a")
 			rec.Owed = true
-			if err := putRecord(context.Background(), m.storage, rolePath("a"), rec); err != nil {
-				t.Fatal(err)
-			}
+			plant(t, m.storage, rolePath("a"), rec)
 			m.write("rotate/a", data)
 			if m.record("a").Owed {
 				t.Error("a replacement is still owed")

@@ -99,7 +99,7 @@ func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name stri
 		return nil, err
 	}
 	if old == nil {
-		b.roles.drop(rolePath(name))
+		b.overtaken(name)
 		return nil, noRole(name)
 	}
 	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, old: old})

@@ -20,9 +20,7 @@ func (m *testMount) unreadable(role string) {
 		m.t.Fatal(rec, err)
 	}
 	rec.Policy.RotationSchedule = "CRON_TZ=Nowhere/Land 0 4 * * *"
-	if err := putRecord(ctx, m.storage, rolePath(role), rec); err != nil {
-		m.t.Fatal(err)
-	}
+	plant(m.t, m.storage, rolePath(role), rec)
 	m.invalidate(ctx, rolePath(role))
 }
 

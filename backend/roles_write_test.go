@@ -575,7 +575,7 @@ func TestPolicyChangesAreHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := rec.History[len(rec.History)-1]
-	want := map[string]change{
+	want := map[string]fieldChange{
 		"description":      {Old: strings.Repeat("x", 256) + "…", New: "y"},
 		"rotation_period":  {Old: 7776000.0, New: 3600.0},
 		"grace_period":     {Old: 86400.0, New: 1800.0},

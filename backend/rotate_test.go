@@ -454,9 +454,7 @@ func TestKillDoesNotWaitForTheArchive(t *testing.T) {
 	for range maxHistory {
 		rec.History = append(rec.History, historyEntry{Time: m.clock.Now(), Kind: eventRoleUpdated, Reason: strings.Repeat("x", sizeGoal/maxHistory)})
 	}
-	if err := putRecord(context.Background(), m.storage, rolePath("r"), rec); err != nil {
-		t.Fatal(err)
-	}
+	plant(t, m.storage, rolePath("r"), rec)
 	m.storage = noArchive{m.storage}
 	if _, err := m.do(logical.UpdateOperation, "rotate/r", nil); err == nil {
 		t.Fatal("a rotation dropped history that it could not archive")

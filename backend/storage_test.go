@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -21,6 +22,18 @@ const (
 	faultApplyCrash       // the call does its work, then it and all later ones fail
 	faultReadOnly         // from this call on, writes are refused as on a standby
 )
+
+// plant writes a record as another node does: this one is told nothing.
+func plant(t testing.TB, s logical.Storage, path string, rec any) {
+	t.Helper()
+	entry, err := logical.StorageEntryJSON(path, rec)
+	if err == nil {
+		err = s.Put(context.Background(), entry)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 var errStorage = errors.New("the storage failed")
 

@@ -149,8 +149,9 @@ func (c *recordCache[T]) refused(ctx context.Context, s logical.Storage, path st
 	return nil
 }
 
-// committed replaces the entry by what was just written; a nil record drops it.
-// It is called under the lock of the record, after the write.
+// committed replaces the entry by what was just written; a nil record drops it: it
+// was removed, or the write has an unknown outcome. It is called under the lock of
+// the record, after the write.
 func (c *recordCache[T]) committed(path string, rec *T) {
 	gen := c.gen(path)
 	gen.mu.Lock()
@@ -164,8 +165,7 @@ func (c *recordCache[T]) committed(path string, rec *T) {
 	c.entries.Add(path, rec)
 }
 
-// drop forgets the entry: it changed elsewhere, or a write of it has an unknown
-// outcome.
+// drop forgets the entry: it changed elsewhere.
 func (c *recordCache[T]) drop(path string) { c.committed(path, nil) }
 
 // purge forgets everything.

@@ -54,7 +54,7 @@ func (b *backend) fileAt(at time.Time) time.Time {
 // unfile deletes an entry that is not needed any more. Where that fails the
 // entry causes one look too many.
 func (b *backend) unfile(ctx context.Context, s logical.Storage, minute time.Time, name string) {
-	if err := s.Delete(ctx, duePath(minute, name)); err != nil {
+	if err := deleteRecord(ctx, s, duePath(minute, name)); err != nil {
 		b.Logger().Debug("a calendar entry is left behind", "role", name, "error", err)
 	}
 }

@@ -58,6 +58,30 @@ func putRecord(ctx context.Context, s logical.Storage, path string, rec any) err
 }
 
 func putBytes(ctx context.Context, s logical.Storage, path string, data []byte) error {
+	if told(path) {
+		return errUntold(path)
+	}
+	return put(ctx, s, path, data)
+}
+
+func deleteRecord(ctx context.Context, s logical.Storage, path string) error {
+	if told(path) {
+		return errUntold(path)
+	}
+	return remove(ctx, s, path)
+}
+
+// told reports whether a write at the path is told to committed.
+func told(path string) bool {
+	return strings.HasPrefix(path, rolePrefix) || strings.HasPrefix(path, keyPrefix) || strings.HasPrefix(path, secretPrefix)
+}
+
+func errUntold(path string) error {
+	return fmt.Errorf("%s was to be written without its being told: store_commit.go writes it", family(path))
+}
+
+// put writes, whatever is at the path.
+func put(ctx context.Context, s logical.Storage, path string, data []byte) error {
 	entry := &logical.StorageEntry{Key: path, Value: data, SealWrap: isSecretPath(path)}
 	if err := s.Put(ctx, entry); err != nil {
 		return fmt.Errorf("writing %s: %w", family(path), err)
@@ -65,7 +89,8 @@ func putBytes(ctx context.Context, s logical.Storage, path string, data []byte) 
 	return nil
 }
 
-func deleteRecord(ctx context.Context, s logical.Storage, path string) error {
+// remove deletes, whatever is at the path.
+func remove(ctx context.Context, s logical.Storage, path string) error {
 	if err := s.Delete(ctx, path); err != nil {
 		return fmt.Errorf("deleting %s: %w", family(path), err)
 	}
@@ -85,6 +110,33 @@ func list(ctx context.Context, s logical.Storage, prefix string) ([]string, erro
 func family(path string) string {
 	kind, _, _ := strings.Cut(path, "/")
 	return "the " + kind + " record"
+}
+
+// countedStorage counts the calls that are made.
+type countedStorage struct {
+	logical.Storage
+
+	calls int
+}
+
+func (s *countedStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	s.calls++
+	return s.Storage.List(ctx, prefix)
+}
+
+func (s *countedStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	s.calls++
+	return s.Storage.Get(ctx, key)
+}
+
+func (s *countedStorage) Put(ctx context.Context, e *logical.StorageEntry) error {
+	s.calls++
+	return s.Storage.Put(ctx, e)
+}
+
+func (s *countedStorage) Delete(ctx context.Context, key string) error {
+	s.calls++
+	return s.Storage.Delete(ctx, key)
 }
 
 // errUnchanged ends a transition that found nothing to do.

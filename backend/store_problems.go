@@ -109,7 +109,7 @@ func (b *backend) clearProblem(ctx context.Context, s logical.Storage, role stri
 	if !b.problems.clear(role) {
 		return
 	}
-	if err := s.Delete(ctx, problemPath(role)); err != nil {
+	if err := deleteRecord(ctx, s, problemPath(role)); err != nil {
 		b.Logger().Debug("a solved problem is still listed", "role", role, "error", err)
 	}
 }

@@ -75,21 +75,21 @@ type promise struct {
 // historyEntry is one transition of a role: what, when, by whom, why. It never
 // holds a key.
 type historyEntry struct {
-	Time      time.Time         `json:"time"`
-	Kind      string            `json:"kind"`
-	Version   int               `json:"version,omitempty"`
-	KeyID     string            `json:"key_id,omitempty"`
-	Cause     string            `json:"cause"`
-	EntityID  string            `json:"entity_id,omitempty"`
-	Display   string            `json:"display_name,omitempty"`
-	RequestID string            `json:"request_id,omitempty"`
-	Reason    string            `json:"reason,omitempty"`
-	Until     time.Time         `json:"until,omitzero"`
-	Fields    map[string]change `json:"fields,omitempty"`
+	Time      time.Time              `json:"time"`
+	Kind      string                 `json:"kind"`
+	Version   int                    `json:"version,omitempty"`
+	KeyID     string                 `json:"key_id,omitempty"`
+	Cause     string                 `json:"cause"`
+	EntityID  string                 `json:"entity_id,omitempty"`
+	Display   string                 `json:"display_name,omitempty"`
+	RequestID string                 `json:"request_id,omitempty"`
+	Reason    string                 `json:"reason,omitempty"`
+	Until     time.Time              `json:"until,omitzero"`
+	Fields    map[string]fieldChange `json:"fields,omitempty"`
 }
 
-// change is a policy field before and after an update.
-type change struct {
+// fieldChange is a policy field before and after an update.
+type fieldChange struct {
 	Old any `json:"old"`
 	New any `json:"new"`
 }

@@ -49,7 +49,7 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 	if err := tx.archive(0); err != nil {
 		return err
 	}
-	if err := b.deleteSecrets(ctx, t.s, id); err != nil {
+	if err := b.deleteSecrets(ctx, t.s, copied.Name, id); err != nil {
 		return err
 	}
 	if err := deleteRecord(ctx, t.s, path); err != nil {

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // Tidy removes what crashes and failed writes left behind and what is too old to
@@ -77,33 +75,6 @@ type tidyRun struct {
 	tick  *tick
 	now   time.Time
 	calls int // budget
-}
-
-// countedStorage counts the calls that a slice makes.
-type countedStorage struct {
-	logical.Storage
-
-	calls int
-}
-
-func (s *countedStorage) List(ctx context.Context, prefix string) ([]string, error) {
-	s.calls++
-	return s.Storage.List(ctx, prefix)
-}
-
-func (s *countedStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	s.calls++
-	return s.Storage.Get(ctx, key)
-}
-
-func (s *countedStorage) Put(ctx context.Context, e *logical.StorageEntry) error {
-	s.calls++
-	return s.Storage.Put(ctx, e)
-}
-
-func (s *countedStorage) Delete(ctx context.Context, key string) error {
-	s.calls++
-	return s.Storage.Delete(ctx, key)
 }
 
 // errPause ends a slice in the middle of a visit that will be repeated.

@@ -136,17 +136,17 @@ func (r *tidyRun) removeKey(ctx context.Context, rec *keyRecord, role *roleRecor
 			return fmt.Errorf("reading %s: %w", family(path), err)
 		}
 		if entry != nil {
-			err := r.remove(ctx, path, &r.rec.Counts.Secrets)
-			r.b.secretCache.drop(path)
-			if err != nil {
+			if err := r.b.erasePlaintext(ctx, r.s, rec.Role, rec.RoleID, rec.Version); err != nil {
 				return err
 			}
+			r.rec.Counts.Secrets++
 		}
 	}
-	path := keyPath(rec.ID)
-	err := r.remove(ctx, path, &r.rec.Counts.Keys)
-	r.b.keys.drop(path)
-	return err
+	if err := r.b.removeKey(ctx, r.s, rec); err != nil {
+		return err
+	}
+	r.rec.Counts.Keys++
+	return nil
 }
 
 // archives removes pages of the archive that are too old, of whatever role.

@@ -309,18 +309,14 @@ func TestTidyRefilesWhatTheCalendarLacks(t *testing.T) {
 				m.t.Fatal(err)
 			}
 			rec.Due = old
-			if err := putRecord(context.Background(), m.storage, rolePath(rec.Name), rec); err != nil {
-				m.t.Fatal(err)
-			}
+			plant(m.t, m.storage, rolePath(rec.Name), rec)
 		},
 		"too late": func(m *testMount, rec *roleRecord) {
 			rec.Due = rec.Due.Add(240 * time.Hour)
 			if err := putBytes(context.Background(), m.storage, duePath(rec.Due, rec.Name), dueValue); err != nil {
 				m.t.Fatal(err)
 			}
-			if err := putRecord(context.Background(), m.storage, rolePath(rec.Name), rec); err != nil {
-				m.t.Fatal(err)
-			}
+			plant(m.t, m.storage, rolePath(rec.Name), rec)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -454,9 +450,7 @@ func TestTidyClearsTheIndexOfProblems(t *testing.T) {
 		attentionPath("well"):                json.RawMessage(dueValue),
 		attentionPath("gone"):                json.RawMessage(dueValue),
 	} {
-		if err := putRecord(ctx, m.storage, path, rec); err != nil {
-			t.Fatal(err)
-		}
+		plant(t, m.storage, path, rec)
 	}
 	if got := m.tidyAll(); got["removed_problems"] != int64(5) {
 		t.Errorf("tidy did %v", got)

@@ -178,9 +178,7 @@ func TestUnknownUntilCommitted(t *testing.T) {
 	}
 	rec.Dynamic, rec.Role, rec.RoleID, rec.Version = true, "r", role.ID, 1
 	rec.Issued, rec.Expires = m.clock.Now(), m.clock.Now().Add(time.Hour)
-	if err := putRecord(t.Context(), m.storage, keyPath(rec.ID), rec); err != nil {
-		t.Fatal(err)
-	}
+	plant(t, m.storage, keyPath(rec.ID), rec)
 	m.keys.committed(keyPath(rec.ID), rec)
 	m.expectVerdict(key.Reveal(), "VALID")
 }
@@ -223,9 +221,7 @@ func TestVerifyAfterInvalidation(t *testing.T) {
 		Schema: recordSchema, ID: parsed.ID(), Dynamic: true, Role: "d", RoleID: role.ID, Version: 1,
 		Digest: keyformat.Digest(d.Secrets[d.Current], d.Current, sum), Issued: clock.Now(), Expires: clock.Now().Add(time.Hour),
 	}
-	if err := putRecord(t.Context(), store, keyPath(rec.ID), rec); err != nil {
-		t.Fatal(err)
-	}
+	plant(t, store, keyPath(rec.ID), rec)
 	other.expectVerdict(fresh, "NOT_FOUND")
 	other.InvalidateKey(t.Context(), keyPath(rec.ID))
 	other.expectVerdict(fresh, "VALID")
@@ -287,10 +283,9 @@ func TestVerifyOvertakenByACommit(t *testing.T) {
 	rec.Issued, rec.Expires = m.clock.Now(), m.clock.Now().Add(time.Hour)
 	store.path = keyPath(rec.ID)
 	store.during = func() {
-		if err := putRecord(t.Context(), store, keyPath(rec.ID), rec); err != nil {
+		if err := m.commitKey(t.Context(), store, nil, rec); err != nil {
 			t.Error(err)
 		}
-		m.keys.committed(keyPath(rec.ID), rec)
 	}
 	m.expectVerdict(minted.Reveal(), "NOT_FOUND") // it looked before
 	m.expectVerdict(minted.Reveal(), "VALID")

@@ -441,9 +441,7 @@ func TestVerifyKeyWithoutCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec.Role, rec.RoleID, rec.Version = "r", role.ID, 2
-	if err := putRecord(t.Context(), store, keyPath(rec.ID), rec); err != nil {
-		t.Fatal(err)
-	}
+	plant(t, store, keyPath(rec.ID), rec)
 	m.expectVerdict(minted.Reveal(), "NOT_FOUND")
 	m.write("rotate/r", nil)
 	m.expectVerdict(minted.Reveal(), "NOT_FOUND")

@@ -14,7 +14,7 @@
 // It also checks the doors: names that only one file may use. They are an
 // indented list after a line that ends with "uses alone:", in which each line
 // begins with a file, followed by names such as keyring.Ring.Rotate or, in the
-// package itself, recordCache.drop.
+// package itself, recordCache.drop. The file that declares a name may use it, too.
 package main
 
 import (
@@ -160,9 +160,10 @@ func check(dir string) ([]string, error) {
 	for ident, obj := range info.Uses {
 		name := nameIn(pkg, obj)
 		if door := p.doors[name]; door != "" {
-			if used[name] = true; door != place(ident.Pos()) {
-				bad = append(bad, fmt.Sprintf("%s:%d: %s, which %s uses alone", place(ident.Pos()), fset.Position(ident.Pos()).Line, name, door))
+			if user := place(ident.Pos()); user != door && user != place(obj.Pos()) {
+				bad = append(bad, fmt.Sprintf("%s:%d: %s, which %s uses alone", user, fset.Position(ident.Pos()).Line, name, door))
 			}
+			used[name] = true
 		}
 		if obj.Pkg() != pkg || !ofPackage(pkg, obj) || obj.Name() == p.receiver {
 			continue

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// The records that decide about keys are written here and nowhere else: roles,
+// keys, plaintexts. Each write is told to committed, whatever came of it, before
+// the caller goes on. So nothing that has to learn of a commit can be forgotten.
+
+// change is what one write did to a role, to a key or to a plaintext.
+type change struct {
+	what   changed
+	role   string // name
+	roleID string
+	// Of a role: its record before and after. old is nil for a role that was made,
+	// and the copy under deleted/ for one that was restored; rec is nil for one
+	// that was deleted.
+	old, rec *roleRecord
+	// Of a key: its record before, where that is known, and after; nil if it was
+	// removed. The record of a static role's key alone decides nothing.
+	keyID       string
+	oldKey, key *keyRecord
+	// version is whose plaintext was stored or erased.
+	version int
+	// unknown: the write returned an error, so what is stored may be either.
+	unknown bool
+}
+
+type changed int
+
+const (
+	changedRole changed = iota
+	changedKey
+	changedPlaintext
+)
+
+// committed is told of every change, under the lock of what changed.
+func (b *backend) committed(c change) {
+	switch c.what {
+	case changedRole:
+		b.roles.committed(rolePath(c.role), unless(c.unknown, c.rec))
+	case changedKey:
+		b.keys.committed(keyPath(c.keyID), unless(c.unknown, c.key))
+	case changedPlaintext:
+		b.secretCache.committed(secretPath(c.roleID, c.version), nil) // filled when it is read
+	}
+}
+
+func unless[T any](not bool, v *T) *T {
+	if not {
+		return nil
+	}
+	return v
+}
+
+// commitRole writes the record of a role; data is its encoding.
+func (b *backend) commitRole(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte) error {
+	err := put(ctx, s, rolePath(rec.Name), data)
+	b.committed(change{what: changedRole, role: rec.Name, roleID: rec.ID, old: old, rec: rec, unknown: err != nil})
+	return err
+}
+
+// commitDeletion removes the record of a role.
+func (b *backend) commitDeletion(ctx context.Context, s logical.Storage, old *roleRecord) error {
+	err := remove(ctx, s, rolePath(old.Name))
+	b.committed(change{what: changedRole, role: old.Name, roleID: old.ID, old: old, unknown: err != nil})
+	return err
+}
+
+// commitKey writes the record of a key.
+func (b *backend) commitKey(ctx context.Context, s logical.Storage, old, rec *keyRecord) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", family(keyPrefix), err)
+	}
+	err = put(ctx, s, keyPath(rec.ID), data)
+	b.committed(change{
+		what: changedKey, role: rec.Role, roleID: rec.RoleID, keyID: rec.ID, oldKey: old, key: rec, unknown: err != nil,
+	})
+	return err
+}
+
+// removeKey removes the record of a key.
+func (b *backend) removeKey(ctx context.Context, s logical.Storage, old *keyRecord) error {
+	err := remove(ctx, s, keyPath(old.ID))
+	b.committed(change{
+		what: changedKey, role: old.Role, roleID: old.RoleID, keyID: old.ID, oldKey: old, unknown: err != nil,
+	})
+	return err
+}
+
+// storePlaintext stores the key of a version.
+func (b *backend) storePlaintext(ctx context.Context, s logical.Storage, role *roleRecord, n int, plain string) error {
+	data, err := json.Marshal(&secretRecord{Schema: recordSchema, Key: plain})
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", family(secretPrefix), err)
+	}
+	err = put(ctx, s, secretPath(role.ID, n), data)
+	b.committed(change{what: changedPlaintext, role: role.Name, roleID: role.ID, version: n, unknown: err != nil})
+	return err
+}
+
+// erasePlaintext deletes the key of a version of the role with that name and id.
+func (b *backend) erasePlaintext(ctx context.Context, s logical.Storage, role, roleID string, n int) error {
+	err := remove(ctx, s, secretPath(roleID, n))
+	b.committed(change{what: changedPlaintext, role: role, roleID: roleID, version: n, unknown: err != nil})
+	return err
+}
