@@ -61,7 +61,7 @@ type backend struct {
 	node     atomic.Pointer[nodeState]
 	verdicts [codeCount]atomic.Int64 // how often each was given
 	hmacs    atomic.Int64            // computed for comparisons
-	usage    *usage
+	usage    *usageState
 	stamps   lastStamp // of the present second
 
 	specs      map[*framework.Path]*pathSpec

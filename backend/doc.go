@@ -13,7 +13,7 @@
 //	tick_*.go tidy*.go job_*.go  work of the periodic call: what is due, upkeep, bulk jobs
 //	role_*.go                    a role's transitions: role_tx.go begins one, role_commit.go writes it
 //	key_*.go verify_*.go         single keys and leases; the verdict about a presented key
-//	store_*.go usage_*.go        storage paths, records, caches, calendar, counters
+//	store_*.go                   storage paths, records, caches, calendar, counters
 //	clock.go node.go errors.go text.go codes.go  what everybody uses
 //
 // Doors: what must happen in one place only. Their names a file uses alone:

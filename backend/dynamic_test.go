@@ -102,6 +102,8 @@ func TestDynamicNarrowing(t *testing.T) {
 	}
 	m.refused(logical.UpdateOperation, "creds/d", map[string]any{"scopes": "billing:read"}, `scopes: "billing:read"`)
 	m.refused(logical.UpdateOperation, "creds/d", map[string]any{"ttl": "31m"}, "ttl: 1860")
+	m.refused(logical.UpdateOperation, "creds/d", map[string]any{"label": strings.Repeat("ü", 129)}, "label: 129: has more than 128 characters")
+	m.lease("d", map[string]any{"label": strings.Repeat("ü", 128)})
 	// What the role loses, the key loses.
 	m.write("roles/d", map[string]any{"scopes": "users:read"})
 	got := m.write("verify", map[string]any{"key": a.Data["api_key"], "scopes": "orders:read"})

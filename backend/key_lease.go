@@ -17,7 +17,7 @@ import (
 
 const (
 	secretType = "api_key"
-	maxLabel   = 128
+	maxLabel   = 128 // characters
 )
 
 // leaseTerms is what a host is told about a lease, and when the key ends by it.

@@ -129,7 +129,7 @@ func (b *backend) history(ctx context.Context, req *logical.Request, in *input) 
 	}
 	return answer(map[string]any{
 		"role": rec.Name, "role_id": rec.ID, "deleted": !rec.Deleted.IsZero(), "page": r.page, "older_page": older,
-		"entries": historyView(entries, r.limit), "noise": noiseView(use.noiseWith(rec)),
+		"entries": historyView(entries, r.limit), "noise": noiseView(noiseWith(use, rec)),
 	}), nil
 }
 

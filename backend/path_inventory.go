@@ -110,7 +110,7 @@ func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *ro
 		data["expires"] = stamp(hardEnd(cur))
 	}
 	if prev := rec.Ring.PreviousOf(now); prev != nil {
-		used, err := b.lastUse(ctx, s, rec, prev.N)
+		used, err := b.lastAccepted(ctx, s, rec, prev.N)
 		if err != nil {
 			return nil, err
 		}

@@ -129,7 +129,7 @@ func (b *backend) keyFacts(ctx context.Context, s logical.Storage, key *keyRecor
 		"key_id": key.ID, "version": key.Version, "state": string(st.State), "reason": reason, "disabled": role.Policy.Disabled,
 		"issued_to": map[string]any{"entity_id": key.EntityID, "display_name": key.Display, "label": key.Label},
 		"issued":    stamp(madeAt(key, role)), "expires": "", "ended": "", "reported": stamp(reported),
-		"last_use": stamp(use.lastUse()), "usage": use.data(),
+		"last_use": stamp(use.LastUse()), "usage": usageView(&use),
 	}
 	if st.State.Ended() {
 		data["ended"] = stamp(st.Until)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
 
 func (b *backend) pathsStatus() []*framework.Path {
@@ -81,14 +82,14 @@ func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (
 	versions := make([]any, 0, len(rec.Ring.Versions))
 	for i := len(rec.Ring.Versions) - 1; i >= 0; i-- {
 		v := &rec.Ring.Versions[i]
-		status, used := versionStatus(rec, v, now), use.Versions[v.N]
-		status["usage"] = used.data()
+		status, used := versionStatus(rec, v, now), use.Of(usage.ID{Version: v.N})
+		status["usage"] = usageView(&used)
 		versions = append(versions, status)
 	}
-	data["still_used"], data["ended_use"] = use.stillUsed(rec, now), use.endedHours()
+	data["still_used"], data["ended_use"] = stillUsedView(use, rec, now), endedUseView(use)
 	data["versions"] = versions
 	counted := map[string]any{}
-	for kind, n := range use.noiseWith(rec) {
+	for kind, n := range noiseWith(use, rec) {
 		counted[kind] = map[string]any{"count": n.Count, "first": stamp(n.First), "last": stamp(n.Last)}
 	}
 	data["noise"] = counted

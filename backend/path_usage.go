@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,7 +16,9 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
 
 const (
@@ -36,9 +39,9 @@ func (b *backend) pathsUsage() []*framework.Path {
 			},
 			"sequence": {
 				Type: framework.TypeInt64, Required: true,
-				Description: "The number of this report, from 1, growing with each. A repeat, or a lower one, changes nothing.",
+				Description: "The number of this report, from 1 to 9007199254740992, growing with each. A repeat, or a lower one, changes nothing.",
 			},
-			"batch": batchField("What was counted since the report before: key_id, role_id (optional), accepted, refused (counts by code), " +
+			"batch": batchField("What was counted since the previous report: key_id, role_id (optional), accepted, refused (counts by code), " +
 				"first and last (RFC 3339 or Unix seconds), client (optional label)."),
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -59,8 +62,9 @@ What was reported is shown apart from what the server saw itself, and prolongs n
 grace unless the mount's config says trust_reported_usage.
 
 The reporter is the caller's entity, or its token, together with instance. A
-report is repeated with the same sequence until it is answered: it counts once.
-An item with an unknown key id or an absurd count or time is refused by itself.`,
+report is repeated with the same sequence until it is answered: it counts once,
+unless the server has restarted or failed over in between. An item with an unknown
+key id or an absurd count or time is refused by itself.`,
 	}}
 }
 
@@ -98,9 +102,7 @@ func (t *reportedTime) UnmarshalJSON(data []byte) error {
 // reportedUse is an item that was found to be in order.
 type reportedUse struct {
 	key    *keyRecord
-	counts counts
-	client string
-	urgent bool
+	report usage.Report
 }
 
 func (b *backend) reportUsage(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -110,6 +112,8 @@ func (b *backend) reportUsage(ctx context.Context, req *logical.Request, d *fram
 		return nil, refusal.New("instance", instance, "must be 1 to 128 of A-Z a-z 0-9 . _ : / -", "use, for example, the pod's name")
 	case sequence < 1:
 		return nil, refusal.New("sequence", sequence, "must be 1 or more", "count the instance's reports from 1")
+	case sequence > usage.MaxSequence:
+		return nil, refusal.New("sequence", sequence, "must be 9007199254740992 or less", "count the instance's reports from 1")
 	}
 	items, err := batchItems(d.Get("batch").(string))
 	if err != nil {
@@ -130,46 +134,32 @@ func (b *backend) reportUsage(ctx context.Context, req *logical.Request, d *fram
 		uses = append(uses, use)
 	}
 
-	rep := &b.usage.reports
-	rep.mu.Lock()
-	defer rep.mu.Unlock()
-	if err := rep.load(ctx, req.Storage); err != nil {
-		return nil, err
-	}
-	id := reporterID(requester(req).caller, instance)
-	if last := rep.known[id].Sequence; sequence <= last {
-		return answer(map[string]any{"applied": false, "sequence": last, "results": []any{}}), nil
+	highest, isNew := b.usage.reporters.Take(requester(req).caller, instance, sequence)
+	if !isNew {
+		return answer(map[string]any{"applied": false, "sequence": highest, "results": []any{}}), nil
 	}
 	now := b.now()
-	rep.told(id, reporter{Sequence: sequence, Last: now.Unix()})
 	for _, use := range uses {
-		b.usage.told(use, now)
+		b.countReported(use, now)
 	}
 	return answer(map[string]any{"applied": true, "sequence": sequence, "results": results}), nil
 }
 
-// told counts reported uses.
-func (u *usage) told(use *reportedUse, now time.Time) {
-	key := use.key
-	u.count(nil, key, usageID{version: key.Version}, now, func(g *usageGroup, e *usageEntry) {
-		g.reported, g.urgent = true, g.urgent || use.urgent
-		e.reported.add(&use.counts)
-		if c := e.reported.client(use.client); c != nil {
-			c.add(&use.counts)
-		}
-	})
+// countReported counts uses that somebody else judged.
+func (b *backend) countReported(use *reportedUse, now time.Time) {
+	key, report := use.key, use.report
+	b.usage.counter.Told(usage.ID{RoleID: key.RoleID, Version: key.Version}, key.Role, &report, now)
 	if key.Dynamic {
-		u.count(nil, key, usageID{version: key.Version, keyID: key.ID}, now, func(g *usageGroup, e *usageEntry) {
-			g.reported = true
-			e.reported.add(&use.counts)
-		})
+		report.Client, report.Urgent = "", false
+		b.usage.counter.Told(usage.ID{RoleID: key.RoleID, Version: key.Version, KeyID: key.ID}, key.Role, &report, now)
 	}
 }
 
-// refusedCodes are those that a cache may report counts of.
-var refusedCodes = map[string]code{
-	"EXPIRED": codeExpired, "RETIRED": codeRetired, "REVOKED": codeRevoked, "DISABLED": codeDisabled,
-	"INSUFFICIENT_SCOPE": codeScope, "FORBIDDEN_IP": codeIP, "RATE_LIMITED": codeRate,
+// reportable are the codes that a cache may report counts of.
+var reportable = []code{codeExpired, codeRetired, codeRevoked, codeDisabled, codeScope, codeIP, codeRate}
+
+func mayReport(name string) bool {
+	return slices.ContainsFunc(reportable, func(c code) bool { return c.String() == name })
 }
 
 // reportedUse reads an item; a refusal says what is wrong with it.
@@ -182,10 +172,10 @@ func (b *backend) reportedUse(ctx context.Context, s logical.Storage, raw json.R
 	if !keyformat.ValidID(item.KeyID) {
 		return nil, unknown
 	}
-	if len(item.Client) > maxClient {
-		return nil, refusal.New("client", len(item.Client), fmt.Sprintf("has more than %d bytes", maxClient), "shorten it")
+	if err := policy.CheckText("client", item.Client, maxClient, false); err != nil {
+		return nil, err
 	}
-	use := &reportedUse{client: keyformat.Redact(item.Client)}
+	use := &reportedUse{report: usage.Report{Client: keyformat.Redact(item.Client)}}
 	if err := use.count(&item); err != nil {
 		return nil, err
 	}
@@ -205,7 +195,7 @@ func (b *backend) reportedUse(ctx context.Context, s logical.Storage, raw json.R
 	if !exists {
 		return nil, unknown
 	}
-	use.key, use.urgent = key, st.State == keyring.Previous && use.counts.accepted > 0
+	use.key, use.report.Urgent = key, st.State == keyring.Previous && use.report.Accepted > 0
 	return use, use.within(&item, madeAt(key, role), now)
 }
 
@@ -223,23 +213,22 @@ func madeAt(key *keyRecord, role *roleRecord) time.Time {
 func (u *reportedUse) count(item *reportedItem) error {
 	absurd := func(field string, n int64) error {
 		if n < 0 || n > maxReportedCount {
-			return refusal.New(field, n, "must be from 0 to 1000000000", "report what was counted since the report before")
+			return refusal.New(field, n, "must be from 0 to 1000000000", "report what was counted since the previous report")
 		}
 		return nil
 	}
 	if err := absurd("accepted", item.Accepted); err != nil {
 		return err
 	}
-	u.counts.accepted = item.Accepted
+	u.report.Accepted = item.Accepted
 	for _, name := range sortedKeys(item.Refused) {
-		c, known := refusedCodes[name]
-		if !known {
+		if !mayReport(name) {
 			return refusal.New("refused", name, "is not a code that refuses a known key", "report the codes that verify answers")
 		}
 		if err := absurd("refused", item.Refused[name]); err != nil {
 			return err
 		}
-		u.counts.refused[c] = item.Refused[name]
+		u.report.Refused = append(u.report.Refused, usage.Refusal{Code: name, Count: item.Refused[name]})
 	}
 	return nil
 }
@@ -274,9 +263,6 @@ func (u *reportedUse) within(item *reportedItem, made, now time.Time) error {
 	if last.After(now) {
 		last = now
 	}
-	u.counts.first, u.counts.last = first.Unix(), last.Unix()
-	if u.counts.accepted > 0 {
-		u.counts.used = u.counts.last
-	}
+	u.report.First, u.report.Last = first, last
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
 
 // reportUse reports accepted uses of a key, as an instance of a cache does.
@@ -52,7 +54,7 @@ func (m *testMount) afterCleanup() *testMount {
 	return m.restart()
 }
 
-// A report counts once, whatever comes between it and its repeat.
+// A report counts once, as long as the node lives.
 func TestRepeatedReports(t *testing.T) {
 	m := newMount(t)
 	m.write("roles/r", nil)
@@ -69,11 +71,6 @@ func TestRepeatedReports(t *testing.T) {
 	if got := reportedIn(t, m, "r"); got != want {
 		t.Errorf("counted %s, want %s", got, want)
 	}
-	m = m.afterCleanup()
-	m.reportUse(4, id, 1)
-	if got := reportedIn(t, m, "r"); got != want {
-		t.Errorf("after a restart %s, want %s", got, want)
-	}
 	// Another caller's, and another instance's, sequences are their own.
 	m.request.EntityID = "entity-2"
 	m.reportUse(1, id, 1)
@@ -83,30 +80,43 @@ func TestRepeatedReports(t *testing.T) {
 	}
 }
 
-// At every crash a repeated report counts once at most: counts are stored only
-// after it is stored that they were told.
-func TestReportsAndCrashes(t *testing.T) {
-	for call := 1; call <= 4; call++ {
-		for _, f := range []fault{faultCrash, faultApplyCrash} {
-			p := newProbe(&logical.InmemStorage{})
-			m := mountOn(t, p, newFakeClock())
-			m.write("roles/r", nil)
-			id := m.read("creds/r")["key_id"]
-			m.reportUse(1, id, 10)
-			p.onlyWrites = true
-			p.arm(call, f)
-			m.Cleanup(t.Context())
-			p.reset()
-			m = m.restart()
-			before := reportedIn(t, m, "r")
-			repeated := m.reportUse(1, id, 10)["applied"]
-			after := reportedIn(t, m, "r")
-			once := "10 RATE_LIMITED=2 [pod-1 10 RATE_LIMITED=2]"
-			lost := before == "0" && repeated == false && after == "0"
-			if after != once && !lost {
-				t.Errorf("crash %d at write %d: %s, and after the repeat (applied %v) %s", f, call, before, repeated, after)
-			}
-		}
+// What was reported is kept in memory, beside what was counted: after a restart a
+// repeat counts again, and what an instance reports next counts as ever.
+func TestRepeatedReportsAfterARestart(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", nil)
+	id := m.read("creds/r")["key_id"]
+	m.reportUse(4, id, 10)
+	m = m.afterCleanup()
+	for _, sequence := range []int{4, 4, 5} {
+		m.reportUse(sequence, id, 10)
+	}
+	if got, want := reportedIn(t, m, "r"), "30 RATE_LIMITED=6 [pod-1 30 RATE_LIMITED=6]"; got != want {
+		t.Errorf("counted %s, want %s", got, want)
+	}
+	if left := m.under(reportersPath); len(left) != 0 {
+		t.Errorf("stored: %v", left)
+	}
+}
+
+// One caller with many instances forgets its own sequences and no other's.
+func TestReportersOfOneCaller(t *testing.T) {
+	m := newMount(t)
+	report := func(instance string) bool {
+		return m.write("usage", map[string]any{"instance": instance, "sequence": 1, "batch": "{}"})["applied"].(bool)
+	}
+	report("mine")
+	me := m.request.EntityID
+	m.request.EntityID = "entity-2"
+	for i := range usage.MaxInstances + 1 {
+		report(fmt.Sprint("flood-", i))
+	}
+	if !report("flood-0") {
+		t.Error("the caller's instances are not bounded")
+	}
+	m.request.EntityID = me
+	if report("mine") {
+		t.Error("another caller's instances pushed out this one's")
 	}
 }
 
@@ -141,7 +151,9 @@ func TestRefusedReportItems(t *testing.T) {
 		"unknown key":            {`{"key_id":"abcdefghijkl","accepted":1,"last":1}`, "not known"},
 		"a key":                  {fmt.Sprintf(`{"key_id":%q,"accepted":1,"last":1}`, creds["api_key"]), "not known"},
 		"deleted role":           {fmt.Sprintf(`{"key_id":%q,"accepted":1,"last":%d}`, goneID, now.Unix()), "not known"},
-		"long label":             {item(`,"accepted":1,"client":"` + strings.Repeat("x", 65) + `"`), "client"},
+		"long label":             {item(`,"accepted":1,"client":"` + strings.Repeat("ü", 65) + `"`), "client"},
+		"a label at the bound":   {item(`,"accepted":1,"client":"` + strings.Repeat("ü", 64) + `"`), ""},
+		"no refusals":            {item(`,"accepted":0,"refused":{"REVOKED":0}`), ""},
 		"no time":                {fmt.Sprintf(`{"key_id":%q,"accepted":1}`, id), "last"},
 		"backwards":              {times(now, now.Add(-time.Second)), "before first"},
 		"slightly in the future": {times(now, now.Add(10*time.Minute)), ""},
@@ -168,7 +180,7 @@ func TestRefusedReportItems(t *testing.T) {
 		}
 	}
 	use := usageIn(t, m, "r", 1)["reported"].(map[string]any)
-	if use["accepted"] != int64(1000000004) || len(use["refused"].(map[string]any)) != 0 {
+	if use["accepted"] != int64(1000000005) || len(use["refused"].(map[string]any)) != 0 {
 		t.Errorf("counted %s", usageLine(use))
 	}
 	// What clocks that differ explain is cut off.
@@ -182,6 +194,7 @@ func TestRefusedReports(t *testing.T) {
 		"odd instance":  {"instance": "a b", "sequence": 1, "batch": "{}"},
 		"no sequence":   {"instance": "a", "batch": "{}"},
 		"sequence zero": {"instance": "a", "sequence": 0, "batch": "{}"},
+		"huge sequence": {"instance": "a", "sequence": usage.MaxSequence + 1, "batch": "{}"},
 		"no batch":      {"instance": "a", "sequence": 1},
 		"too many":      {"instance": "a", "sequence": 1, "batch": strings.Repeat("{}\n", 1001)},
 	} {
@@ -190,17 +203,9 @@ func TestRefusedReports(t *testing.T) {
 			t.Errorf("%s: status %d (%s)", name, status, text)
 		}
 	}
-	if got := m.write("usage", map[string]any{"instance": "a", "sequence": 1, "batch": "{}"}); got["applied"] != true {
-		t.Errorf("refused reports used up the sequence: %v", got)
-	}
-}
-
-func TestReportersAreBounded(t *testing.T) {
-	r := &reporters{known: map[string]reporter{}}
-	for i := range maxReporters + 5 {
-		r.told(fmt.Sprint(i), reporter{Sequence: 1, Last: int64(i)})
-	}
-	if _, oldest := r.known["4"]; len(r.known) != maxReporters || oldest {
-		t.Errorf("%d reporters, the oldest among them: %v", len(r.known), oldest)
+	for _, sequence := range []int{1, usage.MaxSequence} {
+		if got := m.write("usage", map[string]any{"instance": "a", "sequence": sequence, "batch": "{}"}); got["applied"] != true {
+			t.Errorf("refused reports used up the sequence: %v", got)
+		}
 	}
 }

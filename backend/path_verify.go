@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	maxClient     = 64
+	maxClient     = 64 // characters
 	verifyPattern = "verify"
 )
 

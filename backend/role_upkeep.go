@@ -59,7 +59,7 @@ func (tx *roleTx) extendGrace() (int, error) {
 	prev, succ := extensible(tx.rec, tx.terms, tx.now)
 	step := min(max(succ.Grace, time.Minute), tx.terms.MaxGrace-succ.Grace-succ.Extended)
 	st, _ := tx.rec.Ring.Status(prev.N, tx.now)
-	used, err := tx.b.lastUse(tx.ctx, tx.s, tx.rec, prev.N)
+	used, err := tx.b.lastAccepted(tx.ctx, tx.s, tx.rec, prev.N)
 	if err != nil {
 		return 0, err
 	}

@@ -65,7 +65,8 @@ const (
 	maxPrefixes = 1000
 )
 
-// reportersPath is what the mount remembers of those who report usage.
+// reportersPath is what the previous build remembered of those who report usage.
+// Nothing is written there any more.
 const reportersPath = "reporters"
 
 const (

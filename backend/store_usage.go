@@ -3,91 +3,98 @@
 package backend
 
 import (
-	"cmp"
 	"context"
-	"encoding/hex"
-	"fmt"
-	"io"
 	"slices"
-	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
 
-// unsureFlushes are groups whose write returned an error: whether it happened is
-// seen when the record is read the next time.
-type unsureFlushes struct {
-	mu     sync.Mutex
-	byPath map[string]unsureFlush
+// Verification never writes: uses are counted in memory, and the periodic
+// function brings them to storage. What was not flushed is lost in a crash. What
+// a flush could not write stays in memory and is written by a later one; if the
+// write happened although it returned an error, that counts twice. Nodes that may
+// not write count nothing.
+
+const (
+	// usageInterval is how often counts go to storage that nothing waits for.
+	usageInterval = 15 * time.Minute
+	// lastFlush is how long the unloading of the engine waits for the rest.
+	lastFlush = 2 * time.Second
+)
+
+// usageRecord is the usage of a role's versions, or of some of its keys, as
+// stored. The previous build wrote one more field, flush, and does without it.
+type usageRecord struct {
+	Schema int `json:"schema"`
+	usage.Record
 }
 
-type unsureFlush struct {
-	mark  string
-	group *usageGroup
+func (r *usageRecord) schema() int { return r.Schema }
+
+// reportersRecord is what the previous build stored of those who report usage.
+// It is not read for what it says: see usage.Reporters.
+type reportersRecord struct {
+	Schema int `json:"schema"`
 }
 
-func (u *unsureFlushes) get(path string) (unsureFlush, bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	f, ok := u.byPath[path]
-	return f, ok
+func (r *reportersRecord) schema() int { return r.Schema }
+
+// usageState is the counting of one mount in one process.
+type usageState struct {
+	counter   *usage.Counter
+	reporters usage.Reporters
+	// locks are held, by record, by who writes it from before the counts are
+	// taken from memory to after they are stored, and by who reads it for as long
+	// as both are looked at: so each count is in one of the two.
+	locks   []*locksutil.LockEntry
+	storage atomic.Pointer[logical.Storage] // for the last flush
 }
 
-func (u *unsureFlushes) set(path string, f *unsureFlush) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if f == nil {
-		delete(u.byPath, path)
-		return
-	}
-	if u.byPath == nil {
-		u.byPath = map[string]unsureFlush{}
-	}
-	u.byPath[path] = *f
+func newUsage() *usageState {
+	return &usageState{counter: usage.NewCounter(), locks: locksutil.CreateLocks()}
 }
 
-func (u *unsureFlushes) paths() []string {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return sortedKeys(u.byPath)
+// usagePath is where the record of that name is.
+func usagePath(name string) string { return usagePrefix + name }
+
+// storeUsage adds what was counted to the record of that name.
+func (b *backend) storeUsage(ctx context.Context, s logical.Storage, name string) error {
+	lock := locksutil.LockForKey(b.usage.locks, name)
+	lock.Lock()
+	defer lock.Unlock()
+	rec, err := readUsage(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	batch := b.usage.counter.Take(name)
+	if batch == nil {
+		return nil
+	}
+	batch.AddTo(&rec.Record)
+	rec.Trim(b.now())
+	if err := putRecord(ctx, s, usagePath(name), rec); err != nil {
+		batch.Failed()
+		return err
+	}
+	batch.Stored()
+	return nil
 }
 
-// dueGroups lists the paths to flush, those whose oldest use waits longest
-// first.
-func (u *usage) dueGroups(now time.Time, all bool) []string {
-	type waiting struct {
-		path  string
-		since time.Time
+func readUsage(ctx context.Context, s logical.Storage, name string) (*usageRecord, error) {
+	rec, err := getRecord[usageRecord](ctx, s, usagePath(name))
+	if err != nil {
+		return nil, err
 	}
-	crowded := u.entries.Load() > maxUsageEntries/2
-	var due []waiting
-	for _, path := range u.unsure.paths() {
-		due = append(due, waiting{path: path})
+	if rec == nil {
+		rec = &usageRecord{}
 	}
-	for i := range u.shards {
-		sh := &u.shards[i]
-		sh.mu.Lock()
-		for path, g := range sh.groups {
-			g.mu.Lock()
-			age := now.Sub(g.since)
-			if all || crowded || g.urgent || age >= usageInterval || age < 0 {
-				due = append(due, waiting{path, g.since})
-			}
-			g.mu.Unlock()
-		}
-		sh.mu.Unlock()
-	}
-	slices.SortFunc(due, func(a, b waiting) int {
-		return cmp.Or(a.since.Compare(b.since), strings.Compare(a.path, b.path))
-	})
-	paths := make([]string, len(due))
-	for i := range due {
-		paths[i] = due[i].path
-	}
-	return slices.Compact(paths)
+	rec.Schema = recordSchema
+	return rec, nil
 }
 
 // flushRest brings what is left to storage before the engine is unloaded.
@@ -98,8 +105,8 @@ func (b *backend) flushRest(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lastFlush)
 	defer cancel()
-	for _, path := range b.usage.dueGroups(b.now(), true) {
-		if err := b.flushGroup(ctx, *s, path); err != nil {
+	for _, name := range b.usage.counter.Due(b.now(), 0) {
+		if err := b.storeUsage(ctx, *s, name); err != nil {
 			if mustForward(err) {
 				return // nor could it have counted
 			}
@@ -109,161 +116,43 @@ func (b *backend) flushRest(ctx context.Context) {
 	}
 }
 
-// flushGroup adds what was counted to the record at the path. What reporters
-// were told is stored before what they reported: a crash between the two loses
-// counts and never counts them twice.
-func (b *backend) flushGroup(ctx context.Context, s logical.Storage, path string) error {
-	lock := locksutil.LockForKey(b.usage.storeLocks, path)
-	lock.Lock()
-	defer lock.Unlock()
-	rec, err := getRecord[usageRecord](ctx, s, path)
-	if err != nil {
-		return err
-	}
-	if rec == nil {
-		rec = &usageRecord{}
-	}
-	unsure, isUnsure := b.usage.unsure.get(path)
-	if isUnsure && rec.Flush == unsure.mark {
-		b.usage.flushed(unsure.group)
-		isUnsure = false
-	}
-	mark := make([]byte, 12)
-	if _, err := io.ReadFull(b.rand, mark); err != nil {
-		return fmt.Errorf("reading randomness: %w", err)
-	}
-	g, edit := b.usage.takeReported(path)
-	if g == nil {
-		g = &usageGroup{path: path, taken: true, entries: map[usageID]*usageEntry{}}
-	}
-	if isUnsure {
-		g.absorb(unsure.group)
-	}
-	if len(g.entries) == 0 && len(g.ended) == 0 {
-		return nil
-	}
-	rec.Schema, rec.Flush = recordSchema, hex.EncodeToString(mark)
-	rec.merge(g)
-	rec.trim(b.now())
-	// Until the write has succeeded readers find the counts here.
-	b.usage.unsure.set(path, &unsureFlush{mark: rec.Flush, group: g})
-	if g.reported {
-		if err := b.storeReporters(ctx, s, edit); err != nil {
-			return err
-		}
-	}
-	if err := putRecord(ctx, s, path, rec); err != nil {
-		return err
-	}
-	b.usage.flushed(g)
-	return nil
-}
-
-// flushed lets go of a group that storage holds, or that nobody wants any more.
-func (u *usage) flushed(g *usageGroup) {
-	u.unsure.set(g.path, nil)
-	u.entries.Add(-g.held)
-}
-
-// usageAt is what is stored at the path and counted since.
-func (b *backend) usageAt(ctx context.Context, s logical.Storage, path string) (*usageRecord, error) {
-	lock := locksutil.LockForKey(b.usage.storeLocks, path)
+// usageNamed is what is stored under that name and counted since.
+func (b *backend) usageNamed(ctx context.Context, s logical.Storage, name string) (*usage.Record, error) {
+	lock := locksutil.LockForKey(b.usage.locks, name)
 	lock.RLock()
 	defer lock.RUnlock()
-	rec, err := getRecord[usageRecord](ctx, s, path)
+	rec, err := readUsage(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
-	if rec == nil {
-		rec = &usageRecord{}
-	}
-	if f, ok := b.usage.unsure.get(path); ok && f.mark != rec.Flush {
-		rec.merge(f.group)
-	}
-	sh := b.usage.shard(path)
-	sh.mu.Lock()
-	g := sh.groups[path]
-	sh.mu.Unlock()
-	if g != nil {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		rec.merge(g) // taken meanwhile it can not be: that needs the lock
-	}
-	return rec, nil
-}
-
-// dropUsage forgets the counts of a role that is gone for good.
-func (b *backend) dropUsage(ctx context.Context, s logical.Storage, roleID string) error {
-	prefix := usagePrefix + roleID + "/"
-	for i := range b.usage.shards {
-		sh := &b.usage.shards[i]
-		sh.mu.Lock()
-		var mine []string
-		for path := range sh.groups {
-			if strings.HasPrefix(path, prefix) {
-				mine = append(mine, path)
-			}
-		}
-		sh.mu.Unlock()
-		for _, path := range mine {
-			if g := b.usage.take(path); g != nil {
-				b.usage.flushed(g)
-			}
-		}
-	}
-	names, err := list(ctx, s, prefix)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if f, ok := b.usage.unsure.get(prefix + name); ok {
-			b.usage.flushed(f.group)
-		}
-		if err := deleteRecord(ctx, s, prefix+name); err != nil {
-			return err
-		}
-	}
-	return nil
+	b.usage.counter.AddTo(&rec.Record, name)
+	return &rec.Record, nil
 }
 
 // usageOf is what is known of the use of the role's keys, by version.
-func (b *backend) usageOf(ctx context.Context, s logical.Storage, rec *roleRecord) (*roleUsage, error) {
-	stored, err := b.usageAt(ctx, s, usagePath(rec.ID, usageID{}))
-	if err != nil {
-		return nil, err
-	}
-	u := &roleUsage{Versions: make(map[int]versionUsage, len(stored.Versions)), Ended: stored.Ended}
-	for n, v := range stored.Versions {
-		u.Versions[n] = v.usage()
-	}
-	return u, nil
+func (b *backend) usageOf(ctx context.Context, s logical.Storage, rec *roleRecord) (*usage.Record, error) {
+	return b.usageNamed(ctx, s, usage.ID{RoleID: rec.ID}.RecordName())
 }
 
 // keyUsage is what is known of the use of one key: of a version, for a static
 // role.
-func (b *backend) keyUsage(ctx context.Context, s logical.Storage, key *keyRecord) (versionUsage, error) {
-	id := usageID{version: key.Version}
+func (b *backend) keyUsage(ctx context.Context, s logical.Storage, key *keyRecord) (usage.Use, error) {
+	id := usage.ID{RoleID: key.RoleID, Version: key.Version}
 	if key.Dynamic {
-		id.keyID = key.ID
+		id.KeyID = key.ID
 	}
-	stored, err := b.usageAt(ctx, s, usagePath(key.RoleID, id))
+	rec, err := b.usageNamed(ctx, s, id.RecordName())
 	if err != nil {
-		return versionUsage{}, err
+		return usage.Use{}, err
 	}
-	v := stored.Versions[id.version]
-	if key.Dynamic {
-		v = stored.Keys[id.keyID]
-	}
-	if v == nil {
-		return versionUsage{}, nil
-	}
-	return v.usage(), nil
+	return rec.Of(id), nil
 }
 
-// lastUse is when a key of that version of the role was last accepted, as far
-// as this server saw it, or was told where the mount trusts that; zero if never.
-func (b *backend) lastUse(ctx context.Context, s logical.Storage, rec *roleRecord, n int) (time.Time, error) {
-	u, err := b.usageOf(ctx, s, rec)
+// lastAccepted is when a key of that version of the role was last accepted, as
+// far as this server saw it, or was told where the mount trusts that; zero if
+// never.
+func (b *backend) lastAccepted(ctx context.Context, s logical.Storage, rec *roleRecord, n int) (time.Time, error) {
+	stored, err := b.usageOf(ctx, s, rec)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -271,27 +160,41 @@ func (b *backend) lastUse(ctx context.Context, s logical.Storage, rec *roleRecor
 	if err != nil {
 		return time.Time{}, err
 	}
-	last := u.Versions[n].Seen.Used
+	use := stored.Of(usage.ID{Version: n})
 	if cfg.TrustReportedUsage {
-		last = max(last, u.Versions[n].Reported.Used)
+		return use.LastAccepted(), nil
 	}
-	return unixTime(last), nil
+	return use.Seen.LastAccepted(), nil
 }
 
-// usagePath is the record that the version's, or the dynamic key's, counts go
-// to.
-func usagePath(roleID string, id usageID) string {
-	if id.keyID == "" {
-		return usagePrefix + roleID + "/versions"
+// dropUsage forgets the counts of a role that is gone for good, in storage and
+// in memory.
+func (b *backend) dropUsage(ctx context.Context, s logical.Storage, roleID string) error {
+	names, err := list(ctx, s, usagePath(roleID+"/"))
+	if err != nil {
+		return err
 	}
-	return usagePrefix + roleID + "/keys-" + hex.EncodeToString([]byte(id.keyID[:1]))
+	for i := range names {
+		names[i] = roleID + "/" + names[i]
+	}
+	// One that is only in memory may be on its way to storage.
+	names = append(names, b.usage.counter.Names(roleID)...)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if err := b.dropUsageNamed(ctx, s, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-const (
-	// usageInterval is how often counts go to storage that nothing waits for.
-	usageInterval = 15 * time.Minute
-	// usageBudget is how many records one tick writes.
-	usageBudget = 2000
-	// lastFlush is how long the unloading of the engine waits for the rest.
-	lastFlush = 2 * time.Second
-)
+func (b *backend) dropUsageNamed(ctx context.Context, s logical.Storage, name string) error {
+	lock := locksutil.LockForKey(b.usage.locks, name)
+	lock.Lock()
+	defer lock.Unlock()
+	if err := deleteRecord(ctx, s, usagePath(name)); err != nil {
+		return err
+	}
+	b.usage.counter.Forget(name)
+	return nil
+}

@@ -7,23 +7,26 @@ import (
 	"sync"
 )
 
+// usageBudget is how many records of usage one tick writes.
+const usageBudget = 2000
+
 // flushUsage is the periodic part: within the tick's time and the budget.
 func (b *backend) flushUsage(ctx context.Context, t *tick) error {
-	paths := b.usage.dueGroups(t.now, false)
-	paths = paths[:min(len(paths), usageBudget)]
+	names := b.usage.counter.Due(t.now, usageInterval)
+	names = names[:min(len(names), usageBudget)]
 	var mu sync.Mutex
 	var failed error
-	t.pool(len(paths), func(i int) {
+	t.pool(len(names), func(i int) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := b.flushGroup(ctx, t.s, paths[i]); err != nil {
+		if err := b.storeUsage(ctx, t.s, names[i]); err != nil {
 			mu.Lock()
 			defer mu.Unlock()
 			failed = err
 		}
 	})
-	if n := b.usage.dropped.Swap(0); n > 0 {
+	if n := b.usage.counter.Missed(); n > 0 {
 		b.Logger().Warn("uses were not counted: too many keys were used since the last flush", "uses", n)
 	}
 	return failed

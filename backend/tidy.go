@@ -96,6 +96,7 @@ var tidyStages = []tidyStage{
 	{"keys", (*tidyRun).keys},
 	{"archive", (*tidyRun).archives},
 	{"usage", (*tidyRun).usage},
+	{"reporters", (*tidyRun).reporters},
 	{"reports", (*tidyRun).reports}, // behind keys
 }
 

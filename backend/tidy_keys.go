@@ -213,6 +213,17 @@ func (r *tidyRun) usage(ctx context.Context) (bool, error) {
 	})
 }
 
+// reporters removes what the previous build stored of those who report usage.
+func (r *tidyRun) reporters(ctx context.Context) (bool, error) {
+	return r.walk(ctx, []string{reportersPath}, func(ctx context.Context, path string) error {
+		rec, err := getRecord[reportersRecord](ctx, r.s, path)
+		if err != nil || rec == nil {
+			return err
+		}
+		return deleteRecord(ctx, r.s, path)
+	})
+}
+
 // reports removes reports that wait for an operator although their key is gone.
 func (r *tidyRun) reports(ctx context.Context) (bool, error) {
 	return r.stream(ctx, deferredPrefix, func(ctx context.Context, id string) error {

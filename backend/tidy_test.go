@@ -435,6 +435,22 @@ func TestTidyRemovesDeadKeysAfterThirtyDays(t *testing.T) {
 	}
 }
 
+func TestTidyRemovesWhatReportersWereTold(t *testing.T) {
+	for record, stays := range map[string]bool{
+		`{"schema":1,"reporters":{"00112233445566778899aabbccddeeff":{"s":7,"l":1772442000}}}`: false,
+		`{"schema":99}`: true, // a newer build knows what for
+	} {
+		m := newMount(t)
+		if err := putBytes(t.Context(), m.storage, reportersPath, []byte(record)); err != nil {
+			t.Fatal(err)
+		}
+		got := m.write("tidy", nil)
+		if _, left := m.stored().raw[reportersPath]; left != stays || got["done"] != true {
+			t.Errorf("%s: left %v, %v", record, left, got)
+		}
+	}
+}
+
 func TestTidyClearsTheIndexOfProblems(t *testing.T) {
 	m := newMount(t)
 	m.write("roles/well", nil)

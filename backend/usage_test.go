@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
 
 // usageIn is the usage of a version as the role's status shows it.
@@ -71,7 +74,7 @@ func TestUsageByVersionCodeAndClient(t *testing.T) {
 	p := newProbe(m.storage)
 	m.storage = p
 	m.tick()
-	if _, found := stored(t, m, usagePath(m.roleID("r"), usageID{})); found {
+	if _, found := stored(t, m, m.usageName("r")); found {
 		t.Error("flushed although nothing waits for it")
 	}
 	m.clock.advance(usageInterval)
@@ -98,9 +101,18 @@ func (m *testMount) roleID(name string) string {
 	return rec.ID
 }
 
-func stored(t *testing.T, m *testMount, path string) (*usageRecord, bool) {
+// usageName is the name of the record of the role's versions.
+func (m *testMount) usageName(role string) string {
+	m.t.Helper()
+	return usage.ID{RoleID: m.roleID(role)}.RecordName()
+}
+
+// unflushed is how many records have counts that are not in storage.
+func (m *testMount) unflushed() int { return len(m.usage.counter.Due(m.clock.Now(), 0)) }
+
+func stored(t *testing.T, m *testMount, name string) (*usageRecord, bool) {
 	t.Helper()
-	rec, err := getRecord[usageRecord](t.Context(), m.storage, path)
+	rec, err := getRecord[usageRecord](t.Context(), m.storage, usagePath(name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +130,7 @@ func TestUseOfAPreviousVersionIsFlushedAtOnce(t *testing.T) {
 		m.clock.advance(time.Minute)
 		m.ask(old)
 		m.tick()
-		rec, found := stored(t, m, usagePath(m.roleID("r"), usageID{}))
+		rec, found := stored(t, m, m.usageName("r"))
 		if !found || rec.Versions[1].Seen.Used != m.clock.Now().Unix() {
 			t.Fatalf("stored: %v", rec)
 		}
@@ -135,7 +147,7 @@ func TestUsageIsFlushedAtCleanup(t *testing.T) {
 	}
 }
 
-// A grace is prolonged while the version before is used: as this server saw it,
+// A grace is prolonged while the previous version is used: as this server saw it,
 // also if another process of it did, and not because somebody says so.
 func TestUsePromotesAGrace(t *testing.T) {
 	role := map[string]any{"rotation_period": "2h", "grace_period": "20m", "max_grace_period": "1h"}
@@ -261,19 +273,19 @@ func TestClientsAreBounded(t *testing.T) {
 	m.write("roles/r", nil)
 	key := m.read("creds/r")["api_key"].(string)
 	for round := range 2 {
-		for i := range maxClients + 20 {
+		for i := range usage.MaxLabels + 20 {
 			m.write("verify", map[string]any{"key": key, "client": fmt.Sprintf("client-%d-%03d", round, i)})
 		}
 		m.write("verify", map[string]any{"key": key, "client": "leak " + strings.ToUpper(key[:20])})
 		clients := usageIn(t, m, "r", 1)["clients"].([]any)
-		if len(clients) > maxClients+1 {
+		if len(clients) > usage.MaxLabels+1 {
 			t.Fatalf("%d labels", len(clients))
 		}
 		total := int64(0)
 		for _, c := range clients {
 			total += c.(map[string]any)["accepted"].(int64)
 		}
-		if want := int64((round + 1) * (maxClients + 21)); total != want {
+		if want := int64((round + 1) * (usage.MaxLabels + 21)); total != want {
 			t.Errorf("round %d: the labels add up to %d, want %d", round, total, want)
 		}
 		m.clock.advance(usageInterval)
@@ -292,57 +304,73 @@ func TestLabelsHoldNoKeys(t *testing.T) {
 	}
 }
 
-// A flush whose outcome is unknown is neither lost nor counted twice.
-func TestFlushWithUnknownOutcome(t *testing.T) {
-	for _, f := range []fault{faultFail, faultApplied} {
+// What a flush could not write stays in memory, and the next one writes it. If
+// the write happened after all, it counts twice, and stays so.
+func TestFlushThatFailed(t *testing.T) {
+	for _, c := range []struct {
+		fault fault
+		total int
+	}{{faultFail, 2}, {faultApplied, 3}} {
 		p := newProbe(&logical.InmemStorage{})
 		m := mountOn(t, p, newFakeClock())
 		m.write("roles/r", nil)
 		key := m.read("creds/r")["api_key"]
-		path := usagePath(m.roleID("r"), usageID{})
+		name := m.usageName("r")
 		m.ask(key)
 		p.onlyWrites = true
-		p.arm(1, f)
-		if err := m.flushGroup(t.Context(), p, path); err == nil {
+		p.arm(1, c.fault)
+		if err := m.storeUsage(t.Context(), p, name); err == nil {
 			t.Fatal("the fault did not show")
 		}
 		p.reset()
-		if got := usageLine(usageIn(t, m, "r", 1)); got != "1" {
-			t.Errorf("fault %d: %s while it is unknown", f, got)
+		if got, want := usageLine(usageIn(t, m, "r", 1)), fmt.Sprint(c.total-1); got != want {
+			t.Errorf("fault %d: %s after the flush, want %s", c.fault, got, want)
 		}
 		m.ask(key)
-		if got := usageLine(usageIn(t, m, "r", 1)); got != "2" {
-			t.Errorf("fault %d: %s after another use", f, got)
+		m.clock.advance(usageInterval)
+		m.tick()
+		for _, m := range []*testMount{m, m.restart()} {
+			if got, want := usageLine(usageIn(t, m, "r", 1)), fmt.Sprint(c.total); got != want {
+				t.Errorf("fault %d: %s in the end, want %s", c.fault, got, want)
+			}
 		}
-		if err := m.flushGroup(t.Context(), p, path); err != nil {
-			t.Fatal(err)
-		}
-		if got := usageLine(usageIn(t, m, "r", 1)); got != "2" {
-			t.Errorf("fault %d: %s in the end", f, got)
-		}
-		if n := m.usage.entries.Load(); n != 0 {
-			t.Errorf("fault %d: %d entries are held", f, n)
+		if n := m.unflushed(); n != 0 {
+			t.Errorf("fault %d: %d records wait", c.fault, n)
 		}
 	}
 }
 
+// While nothing can be read, nothing that was counted is touched.
+func TestFlushThatCannotRead(t *testing.T) {
+	p := newProbe(&logical.InmemStorage{})
+	m := mountOn(t, p, newFakeClock())
+	m.write("roles/r", nil)
+	m.ask(m.read("creds/r")["api_key"])
+	name := m.usageName("r")
+	p.arm(1, faultFail)
+	if err := m.storeUsage(t.Context(), p, name); err == nil {
+		t.Fatal("the fault did not show")
+	}
+	p.reset()
+	if got := usageLine(usageIn(t, m, "r", 1)); got != "1" {
+		t.Errorf("after the flush: %s", got)
+	}
+}
+
+// A crowded memory is flushed by the next tick, and each record stays small.
 func TestUsageIsBounded(t *testing.T) {
 	m := newMount(t)
-	u := m.usage
-	for i := range maxUsageEntries + 100 {
-		id := usageID{version: 1, keyID: fmt.Sprintf("%012d", i)}
-		u.count(nil, &keyRecord{Role: "r", RoleID: "role"}, id, m.clock.Now(), func(_ *usageGroup, e *usageEntry) { e.seen.hit(codeValid, 1) })
-	}
-	if u.entries.Load() != maxUsageEntries || u.dropped.Load() != 100 {
-		t.Errorf("%d entries, %d dropped", u.entries.Load(), u.dropped.Load())
+	for i := range usage.MaxEntries + 100 {
+		id := usage.ID{RoleID: "role", Version: 1, KeyID: fmt.Sprintf("%012d", i)}
+		m.usage.counter.Saw(&usage.Slot{}, id, "r", &usage.Hit{At: m.clock.Now()})
 	}
 	m.tick()
-	if n := u.entries.Load(); n != 0 {
-		t.Errorf("a crowded memory holds %d entries after a tick", n)
+	if n := m.unflushed(); n != 0 {
+		t.Errorf("a crowded memory holds %d records after a tick", n)
 	}
-	rec, _ := stored(t, m, usagePath("role", usageID{keyID: "0"}))
-	if len(rec.Keys) != maxUsageKeys {
-		t.Errorf("%d keys in one record, want %d", len(rec.Keys), maxUsageKeys)
+	rec, _ := stored(t, m, usage.ID{RoleID: "role", KeyID: "0"}.RecordName())
+	if len(rec.Keys) != usage.MaxKeys {
+		t.Errorf("%d keys in one record, want %d", len(rec.Keys), usage.MaxKeys)
 	}
 	data, err := json.Marshal(rec)
 	if err != nil || len(data) > 1<<20 {
@@ -350,11 +378,51 @@ func TestUsageIsBounded(t *testing.T) {
 	}
 }
 
+// Labels are measured in characters, whatever they need in storage, and the
+// record stays far below what servers accept.
+func TestLabelsThatNeedEscaping(t *testing.T) {
+	p := newProbe(&logical.InmemStorage{})
+	m := mountOn(t, p, newFakeClock())
+	m.write("roles/r", nil)
+	for range 45 {
+		key := m.read("creds/r")["api_key"].(string)
+		id := m.read("creds/r")["key_id"]
+		lines := make([]string, usage.MaxLabels)
+		for i := range lines {
+			label := strings.Repeat("\u003c", 63) + string(rune('\u4e00'+i))
+			lines[i] = fmt.Sprintf(`{"key_id":%q,"accepted":1,"last":%d,"client":"%s"}`, id, m.clock.Now().Unix(), label)
+			if v := m.write("verify", map[string]any{"key": key, "client": strings.Repeat("<", 63) + string(rune('\u4e00'+i))}); v["code"] != "VALID" {
+				t.Fatal(v)
+			}
+		}
+		report := m.write("usage", map[string]any{"instance": "edge-" + fmt.Sprint(id), "sequence": 1, "batch": strings.Join(lines, "\n")})
+		for _, res := range report["results"].([]any) {
+			if res.(map[string]any)["ok"] != true {
+				t.Fatal(res)
+			}
+		}
+		m.write("rotate/r", map[string]any{"grace_period": 0})
+		m.clock.advance(usageInterval)
+		m.tick()
+	}
+	e, err := m.storage.Get(t.Context(), usagePath(m.usageName("r")))
+	if err != nil || e == nil {
+		t.Fatal(e, err)
+	}
+	if len(e.Value) > usage.MaxBytes+100 {
+		t.Errorf("the record has %d bytes", len(e.Value))
+	}
+	m = m.restart()
+	if use := usageIn(t, m, "r", 45); len(use["clients"].([]any)) != usage.MaxLabels || use["accepted"] != int64(usage.MaxLabels) {
+		t.Errorf("the newest version: %d labels", len(use["clients"].([]any)))
+	}
+}
+
 func TestConcurrentUseAndFlush(t *testing.T) {
 	m := newMount(t)
 	m.write("roles/r", nil)
 	key := m.read("creds/r")["api_key"].(string)
-	path := usagePath(m.roleID("r"), usageID{})
+	name := m.usageName("r")
 	const workers, each = 4, 200
 	var wg sync.WaitGroup
 	for w := range workers {
@@ -369,10 +437,10 @@ func TestConcurrentUseAndFlush(t *testing.T) {
 	}
 	wg.Go(func() {
 		for range 50 {
-			if err := m.flushGroup(t.Context(), m.storage, path); err != nil {
+			if err := m.storeUsage(t.Context(), m.storage, name); err != nil {
 				t.Error(err)
 			}
-			if _, err := m.usageAt(t.Context(), m.storage, path); err != nil {
+			if _, err := m.usageNamed(t.Context(), m.storage, name); err != nil {
 				t.Error(err)
 			}
 		}
@@ -391,15 +459,97 @@ func TestConcurrentUseAndFlush(t *testing.T) {
 
 func TestDropUsage(t *testing.T) {
 	m := newMount(t)
-	m.write("roles/r", nil)
-	m.ask(m.read("creds/r")["api_key"])
-	id := m.roleID("r")
+	m.write("roles/d", map[string]any{"type": "dynamic"})
+	m.write("roles/other", nil)
+	key := m.lease("d", nil).Data["api_key"]
+	m.ask(key)
+	m.ask(m.read("creds/other")["api_key"])
+	id := m.roleID("d")
 	m.Cleanup(t.Context())
-	m.ask(m.read("creds/r")["api_key"])
+	m.ask(key)
+	m.ask(m.lease("d", nil).Data["api_key"]) // counted in memory only
+	m.ask(m.read("creds/other")["api_key"])
 	if err := m.dropUsage(t.Context(), m.storage, id); err != nil {
 		t.Fatal(err)
 	}
-	if got := usageLine(usageIn(t, m, "r", 1)); got != "0" || m.usage.entries.Load() != 0 {
-		t.Errorf("left: %s, %d entries", got, m.usage.entries.Load())
+	if left := m.under(usagePath(id + "/")); len(left) != 0 || len(m.usage.counter.Names(id)) != 0 {
+		t.Errorf("left: %v, and %v in memory", left, m.usage.counter.Names(id))
+	}
+	if got := usageLine(usageIn(t, m, "d", 1)); got != "0" {
+		t.Errorf("left: %s", got)
+	}
+	m.Cleanup(t.Context())
+	if left := m.under(usagePath(id + "/")); len(left) != 0 {
+		t.Errorf("came back: %v", left)
+	}
+	if got := usageLine(usageIn(t, m, "other", 1)); got != "2" {
+		t.Errorf("the other role: %s", got)
+	}
+	m.ask(key)
+	if got := usageLine(usageIn(t, m, "d", 1)); got != "1" {
+		t.Errorf("what comes later: %s", got)
+	}
+}
+
+// The unloading of the engine waits for storage no longer than it may.
+func TestLastFlushIsBounded(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", nil)
+	m.ask(m.read("creds/r")["api_key"])
+	s := &deadlineStorage{Storage: m.storage}
+	var kept logical.Storage = s
+	m.usage.storage.Store(&kept)
+	began := time.Now()
+	m.Cleanup(t.Context())
+	if end, ok := s.deadline(); !ok || end.After(began.Add(lastFlush+time.Second)) {
+		t.Errorf("the last flush may take until %s, %v", end, ok)
+	}
+}
+
+// deadlineStorage notes the deadline of what is written.
+type deadlineStorage struct {
+	logical.Storage
+
+	ctx context.Context
+}
+
+func (s *deadlineStorage) Put(ctx context.Context, e *logical.StorageEntry) error {
+	s.ctx = ctx
+	return s.Storage.Put(ctx, e)
+}
+
+func (s *deadlineStorage) deadline() (time.Time, bool) {
+	if s.ctx == nil {
+		return time.Time{}, false
+	}
+	return s.ctx.Deadline()
+}
+
+// A record that the previous build wrote is read, and what is written has its
+// names: that build may come back.
+func TestUsageOfThePreviousBuild(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", nil)
+	path := usagePath(m.usageName("r"))
+	old := `{"schema":1,"role":"r","flush":"00112233445566778899aabb","versions":{"1":{` +
+		`"s":{"a":2,"r":{"FORBIDDEN_IP":1},"f":1772442000,"l":1772442060,"u":1772442060,"c":{"shop":{"a":2,"f":1772442000,"l":1772442060,"u":1772442060}}},` +
+		`"p":{"a":5,"f":1772442000,"l":1772442000,"u":1772442000}}},"ended":{"1772442000":3}}`
+	if err := putBytes(t.Context(), m.storage, path, []byte(old)); err != nil {
+		t.Fatal(err)
+	}
+	if got := usageLine(usageIn(t, m, "r", 1)) + ", " + reportedIn(t, m, "r"); got != "2 FORBIDDEN_IP=1 [shop 2], 5" {
+		t.Errorf("read as %s", got)
+	}
+	m.clock.advance(2 * time.Minute)
+	m.write("verify", map[string]any{"key": m.read("creds/r")["api_key"], "client": "shop"})
+	m.Cleanup(t.Context())
+	e, err := m.storage.Get(t.Context(), path)
+	if err != nil || e == nil {
+		t.Fatal(e, err)
+	}
+	at := fmt.Sprint(m.clock.Now().Unix())
+	want := strings.NewReplacer(`"flush":"00112233445566778899aabb",`, "", `"a":2`, `"a":3`, `"l":1772442060`, `"l":`+at, `"u":1772442060`, `"u":`+at).Replace(old)
+	if string(e.Value) != want {
+		t.Errorf("written as\n%s, want\n%s", e.Value, want)
 	}
 }

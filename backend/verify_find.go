@@ -67,7 +67,7 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 	mayWrite := b.mayWrite(clock)
 	v.cache = cacheSeconds(v.code, v.status, role, v.now, mayWrite)
 	if mayWrite && v.code != codeState {
-		b.usage.saw(&v, q.client)
+		b.countUse(&v, q.client)
 	}
 	return v, nil
 }

@@ -2,31 +2,24 @@
 
 package backend
 
-import "github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+import (
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
+)
 
-// saw counts a use that this server judged.
-func (u *usage) saw(v *verdict, client string) {
-	view := v.known
-	key := view.key
-	at := v.now.Unix()
-	u.count(&view.use, key, usageID{version: key.Version}, v.now, func(g *usageGroup, e *usageEntry) {
-		e.seen.hit(v.code, at)
-		if c := e.seen.client(client); c != nil {
-			c.hit(v.code, at)
-		}
-		switch {
-		case v.status.State.Ended():
-			if g.ended == nil {
-				g.ended = map[int64]int64{}
-			}
-			g.ended[at-at%3600]++
-		case v.code == codeValid && v.status.State == keyring.Previous:
-			g.urgent = true
-		}
-	})
-	if key.Dynamic {
-		u.count(&view.keyUse, key, usageID{version: key.Version, keyID: key.ID}, v.now, func(_ *usageGroup, e *usageEntry) {
-			e.seen.hit(v.code, at)
-		})
+// countUse counts a use that this server judged. A use of the previous version
+// is urgent: the grace depends on it, after a failover too.
+func (b *backend) countUse(v *verdict, client string) {
+	view, key := v.known, v.known.key
+	hit := &usage.Hit{At: v.now}
+	if v.code != codeValid {
+		hit.Refused = v.code.String()
 	}
+	if key.Dynamic {
+		b.usage.counter.Saw(&view.keyUse, usage.ID{RoleID: key.RoleID, Version: key.Version, KeyID: key.ID}, key.Role, hit)
+	}
+	hit.Client = client
+	hit.Ended = v.status.State.Ended()
+	hit.Urgent = v.code == codeValid && v.status.State == keyring.Previous
+	b.usage.counter.Saw(&view.use, usage.ID{RoleID: key.RoleID, Version: key.Version}, key.Role, hit)
 }

@@ -4,11 +4,11 @@ package backend
 
 import (
 	"net/netip"
-	"sync/atomic"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
 
 // keyView is what verification needs of a key and its role, made ready once
@@ -25,7 +25,7 @@ type keyView struct {
 	stamps  lastStamp // of its end
 
 	// Where uses of its version, and of itself if it is dynamic, are counted.
-	use, keyUse atomic.Pointer[useHandle]
+	use, keyUse usage.Slot
 }
 
 // roleView is the part that all keys of a role share.

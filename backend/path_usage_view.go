@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
+)
+
+// Usage as answers show it.
+
+func usageView(u *usage.Use) map[string]any {
+	data := tallyView(&u.Seen)
+	data["reported"] = tallyView(&u.Reported)
+	return data
+}
+
+// tallyView shows counts, in all and by label.
+func tallyView(t *usage.Tally) map[string]any {
+	clients := make([]any, 0, len(t.Clients))
+	for _, label := range sortedKeys(t.Clients) {
+		c := countsView(t.Clients[label])
+		c["client"] = label
+		clients = append(clients, c)
+	}
+	data := countsView(t)
+	data["clients"] = clients
+	return data
+}
+
+func countsView(t *usage.Tally) map[string]any {
+	refused := map[string]any{}
+	for _, r := range t.Refused {
+		refused[r.Code] = r.Count
+	}
+	return map[string]any{
+		"accepted": t.Accepted, "refused": refused,
+		"first_use": stamp(t.FirstUse()), "last_use": stamp(t.LastUse()), "last_accepted": stamp(t.LastAccepted()),
+	}
+}
+
+// stillUsedView says who still uses an old version of the role.
+func stillUsedView(use *usage.Record, rec *roleRecord, now time.Time) []any {
+	out := []any{}
+	for _, v := range use.StillUsed(&rec.Ring, now) {
+		out = append(out, map[string]any{
+			"version": v.Number, "state": string(v.State), "valid_until": stamp(v.Until),
+			"last_accepted": stamp(v.LastAccepted), "clients": orEmpty(v.Clients),
+		})
+	}
+	return out
+}
+
+// endedUseView lists the hours in which ended keys were used, newest first.
+func endedUseView(use *usage.Record) []any {
+	hours := use.EndedHours()
+	out := make([]any, 0, len(hours))
+	for _, h := range slices.Backward(hours) {
+		out = append(out, map[string]any{"hour": stamp(h.Start), "count": h.Count})
+	}
+	return out
+}
+
+// noiseEndedUse is the kind under which uses of ended keys are counted.
+const noiseEndedUse = "ended_key_used"
+
+// noiseWith is the role's noise with the uses of its ended keys, which are
+// counted apart from the role's record.
+func noiseWith(use *usage.Record, rec *roleRecord) map[string]noise {
+	all := maps.Clone(rec.Noise)
+	hours := use.EndedHours()
+	if len(hours) == 0 {
+		return all
+	}
+	if all == nil {
+		all = map[string]noise{}
+	}
+	n := noise{First: hours[0].Start, Last: hours[len(hours)-1].Start}
+	for _, h := range hours {
+		n.Count += h.Count
+	}
+	all[noiseEndedUse] = n
+	return all
+}
