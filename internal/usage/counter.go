@@ -66,6 +66,20 @@ type place struct {
 	use   *Use
 }
 
+// lock returns the place with its group locked; nil if it is not there any more.
+func (s *Slot) lock() (*group, *Use) {
+	p := s.place.Load()
+	if p == nil {
+		return nil, nil
+	}
+	p.group.mu.Lock()
+	if p.group.taken {
+		p.group.mu.Unlock()
+		return nil, nil
+	}
+	return p.group, p.use
+}
+
 // Hit is a use that this server judged.
 type Hit struct {
 	Refused string // the code that refused it; empty if it was accepted
@@ -77,9 +91,11 @@ type Hit struct {
 
 // Saw counts a use. role is the role's name.
 func (c *Counter) Saw(slot *Slot, id ID, role string, hit *Hit) {
-	g, u := c.lock(slot, id, role, hit.At)
+	g, u := slot.lock()
 	if g == nil {
-		return
+		if g, u = c.lock(slot, id, role, hit.At); g == nil {
+			return
+		}
 	}
 	at := hit.At.Unix()
 	u.Seen.hit(hit.Refused, at)
@@ -108,7 +124,7 @@ func (c *Counter) Told(id ID, role string, rep *Report, now time.Time) {
 	if t.Accepted > 0 {
 		t.Used = t.Last
 	}
-	g, u := c.lock(nil, id, role, now)
+	g, u := c.lock(&Slot{}, id, role, now)
 	if g == nil {
 		return
 	}
@@ -148,15 +164,6 @@ func (c *Counter) Missed() int64 { return c.missed.Swap(0) }
 // lock returns the open group and the entry of the id, with the group locked;
 // nil where too much is counted already.
 func (c *Counter) lock(slot *Slot, id ID, role string, now time.Time) (*group, *Use) {
-	if slot != nil {
-		if p := slot.place.Load(); p != nil {
-			p.group.mu.Lock()
-			if !p.group.taken {
-				return p.group, p.use
-			}
-			p.group.mu.Unlock()
-		}
-	}
 	name := id.RecordName()
 	for {
 		g := c.group(name, now)
@@ -178,9 +185,7 @@ func (c *Counter) lock(slot *Slot, id ID, role string, now time.Time) (*group, *
 			c.held.Add(1)
 		}
 		g.rec.Role = role
-		if slot != nil {
-			slot.place.Store(&place{group: g, use: u})
-		}
+		slot.place.Store(&place{group: g, use: u})
 		return g, u
 	}
 	c.missed.Add(1)

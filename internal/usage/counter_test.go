@@ -91,7 +91,7 @@ func BenchmarkSaw(b *testing.B) {
 func TestDue(t *testing.T) {
 	c := NewCounter()
 	for i, role := range []string{"late", "early", "urgent"} {
-		c.Saw(nil, ID{RoleID: role, Version: 1}, "r", &Hit{At: at(time.Duration(20-10*i) * time.Minute), Urgent: role == "urgent"})
+		c.Saw(&Slot{}, ID{RoleID: role, Version: 1}, "r", &Hit{At: at(time.Duration(20-10*i) * time.Minute), Urgent: role == "urgent"})
 	}
 	c.Told(ID{RoleID: "told", Version: 1}, "r", &Report{Accepted: 1, Urgent: true}, at(30*time.Minute))
 	for _, step := range []struct {
@@ -115,7 +115,7 @@ func TestDue(t *testing.T) {
 func TestEntriesAreBounded(t *testing.T) {
 	c := newCounter(10)
 	saw := func(role string, n int) {
-		c.Saw(nil, ID{RoleID: role, Version: n}, "r", &Hit{At: at(0)})
+		c.Saw(&Slot{}, ID{RoleID: role, Version: n}, "r", &Hit{At: at(0)})
 	}
 	for n := range 6 {
 		if due := len(c.Due(at(0), time.Hour)); due != 0 {
@@ -153,7 +153,7 @@ func TestEntriesAreBounded(t *testing.T) {
 func TestLabelsInMemoryAreBounded(t *testing.T) {
 	c := newCounter(10)
 	for i := range 50 {
-		c.Saw(nil, version(1), "r", &Hit{At: at(0), Client: fmt.Sprint("client-", i)})
+		c.Saw(&Slot{}, version(1), "r", &Hit{At: at(0), Client: fmt.Sprint("client-", i)})
 	}
 	use := stores{}.read(c, "role/versions").Of(version(1))
 	if other := use.Seen.Clients[OtherLabel]; len(use.Seen.Clients) != 41 || other == nil || other.Accepted != 10 {
@@ -171,7 +171,7 @@ func TestLabelsInMemoryAreBounded(t *testing.T) {
 	if c.labels.Load() != 0 {
 		t.Errorf("%d labels are held", c.labels.Load())
 	}
-	c.Saw(nil, version(1), "r", &Hit{At: at(0), Client: "late"})
+	c.Saw(&Slot{}, version(1), "r", &Hit{At: at(0), Client: "late"})
 	if use := s.read(c, "role/versions").Of(version(1)); use.Seen.Clients["late"] == nil {
 		t.Error("after a flush there is no room for labels")
 	}
@@ -211,9 +211,9 @@ func TestSlotsAfterATake(t *testing.T) {
 // What failed is due as it was, and knows the role's last name.
 func TestFailedIsDueAsItWas(t *testing.T) {
 	c := NewCounter()
-	c.Saw(nil, version(1), "old", &Hit{At: at(0), Urgent: true})
+	c.Saw(&Slot{}, version(1), "old", &Hit{At: at(0), Urgent: true})
 	batch := c.Take("role/versions")
-	c.Saw(nil, version(1), "new", &Hit{At: at(time.Hour)})
+	c.Saw(&Slot{}, version(1), "new", &Hit{At: at(time.Hour)})
 	if due := c.Due(at(time.Hour), time.Hour); len(due) != 0 {
 		t.Errorf("due meanwhile: %v", due)
 	}
@@ -241,10 +241,10 @@ func TestTakeOfNothing(t *testing.T) {
 func TestNames(t *testing.T) {
 	c := NewCounter()
 	for _, id := range []ID{version(1), {RoleID: "role", Version: 1, KeyID: "a"}, {RoleID: "role2", Version: 1}} {
-		c.Saw(nil, id, "r", &Hit{At: at(0)})
+		c.Saw(&Slot{}, id, "r", &Hit{At: at(0)})
 	}
 	batch := c.Take("role/versions")
-	c.Saw(nil, version(2), "r", &Hit{At: at(0)})
+	c.Saw(&Slot{}, version(2), "r", &Hit{At: at(0)})
 	if got := c.Names("role"); !slices.Equal(got, []string{"role/keys-61", "role/versions"}) {
 		t.Errorf("names %v", got)
 	}
