@@ -131,7 +131,7 @@ func TestUseOfAPreviousVersionIsFlushedAtOnce(t *testing.T) {
 		m.ask(old)
 		m.tick()
 		rec, found := stored(t, m, m.usageName("r"))
-		if !found || rec.Versions[1].Seen.Used != m.clock.Now().Unix() {
+		if !found || rec.Schema != recordSchema || rec.Versions[1].Seen.Used != m.clock.Now().Unix() {
 			t.Fatalf("stored: %v", rec)
 		}
 	}
@@ -251,10 +251,18 @@ func TestUsageOfDynamicKeys(t *testing.T) {
 	m.ask(a.Data["api_key"])
 	m.ask(a.Data["api_key"])
 	m.ask(b.Data["api_key"])
+	m.reportUse(1, a.Data["key_id"], 7)
 	check := func(m *testMount) {
 		t.Helper()
 		if got := usageLine(usageIn(t, m, "d", 1)); got != "3" {
 			t.Errorf("generation: %s", got)
+		}
+		if got := reportedIn(t, m, "d"); got != "7 RATE_LIMITED=2 [pod-1 7 RATE_LIMITED=2]" {
+			t.Errorf("reported of the generation: %s", got)
+		}
+		use := m.write("lookup", map[string]any{"key_id": a.Data["key_id"]})["usage"].(map[string]any)["reported"].(map[string]any)
+		if got := usageLine(use); got != "7 RATE_LIMITED=2" {
+			t.Errorf("reported of the key, which is told apart by no labels: %s", got)
 		}
 		for lease, want := range map[*logical.Response]string{a: "2", b: "1"} {
 			use := m.write("lookup", map[string]any{"key_id": lease.Data["key_id"]})["usage"].(map[string]any)

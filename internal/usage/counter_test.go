@@ -218,8 +218,12 @@ func TestFailedIsDueAsItWas(t *testing.T) {
 		t.Errorf("due meanwhile: %v", due)
 	}
 	batch.Failed()
-	if due := c.Due(at(time.Hour-1), time.Hour); len(due) != 1 {
+	if due := c.Due(at(time.Hour), 10*time.Hour); len(due) != 1 {
 		t.Error("the urgent use waits")
+	}
+	c.Saw(&Slot{}, ID{RoleID: "other", Version: 1}, "r", &Hit{At: at(time.Minute)})
+	if due := c.Due(at(time.Hour), time.Minute); len(due) != 2 || due[0] != "role/versions" {
+		t.Errorf("due are %v; what waits longest comes first", due)
 	}
 	if rec := (stores{}).read(c, "role/versions"); rec.Role != "new" || rec.Versions[1].Seen.Accepted != 2 {
 		t.Errorf("role %s, %s", rec.Role, line(&rec.Versions[1].Seen))
@@ -244,11 +248,11 @@ func TestNames(t *testing.T) {
 		c.Saw(&Slot{}, id, "r", &Hit{At: at(0)})
 	}
 	batch := c.Take("role/versions")
-	c.Saw(&Slot{}, version(2), "r", &Hit{At: at(0)})
+	c.Take("role/keys-61").Failed()
 	if got := c.Names("role"); !slices.Equal(got, []string{"role/keys-61", "role/versions"}) {
 		t.Errorf("names %v", got)
 	}
-	batch.Stored()
+	batch.Failed()
 	for _, name := range c.Names("role") {
 		c.Forget(name)
 	}

@@ -44,7 +44,7 @@ func fullRecord(versions int) *Record {
 	for n := 1; n <= versions; n++ {
 		*entry(&r.Versions, n) = Use{Seen: fullTally(MaxLabels), Reported: fullTally(MaxLabels)}
 	}
-	for at := epoch.Add(-15 * 24 * time.Hour); at.Before(epoch.Add(2 * time.Hour)); at = at.Add(time.Hour) {
+	for at := epoch.Add(-15 * 24 * time.Hour); at.Before(epoch.Add(4 * time.Hour)); at = at.Add(time.Hour) {
 		r.addEnded(at.Unix(), math.MaxInt64)
 	}
 	return r
