@@ -62,6 +62,7 @@ func TestFindSpellings(t *testing.T) {
 		"quoted-printable":         "key=3D" + s[:20] + "=\r\n" + s[20:] + "=\r\n",
 		"quoted-printable, LF":     s[:20] + "=\n" + s[20:],
 		"quoted-printable URL":     strings.ReplaceAll(s[:30], "_", "%5=\r\nF") + s[30:],
+		"quoted-printable in JSON": s[:20] + `=\r\n` + s[20:],
 		"continued lines":          s[:20] + "\\\n" + s[20:40] + "\\\r\n" + s[40:],
 		"C":                        strings.ReplaceAll(s, "_", `\x5f`),
 		"UTF-16":                   each(func(c byte) string { return string([]byte{c, 0}) }),

@@ -108,6 +108,41 @@ func TestScrubProperty(t *testing.T) {
 	})
 }
 
+// TestScrubOverlaps compares with the obvious way to look for a secret that
+// begins again inside itself.
+func TestScrubOverlaps(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(name string, least, most int) string {
+			return strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b"}), least, most).Draw(t, name), "")
+		}
+		plain := draw("text", 4, 60)
+		from := rapid.IntRange(0, len(plain)-4).Draw(t, "from")
+		secret := plain[from:rapid.IntRange(from+4, len(plain)).Draw(t, "to")]
+		var text, want strings.Builder
+		end := 0 // of what is covered
+		for i := range len(plain) {
+			spelled := string(plain[i])
+			if rapid.Bool().Draw(t, "spelled") {
+				spelled = layers[0].spell(plain[i], 0)
+			}
+			text.WriteString(spelled)
+			if strings.HasPrefix(plain[i:], secret) {
+				if i >= end {
+					want.WriteString("[key]")
+				}
+				end = i + len(secret)
+			}
+			if i >= end {
+				want.WriteString(spelled)
+			}
+		}
+		want.WriteString("%20")
+		if got := keyformat.Scrub(text.String()+"%20", secret); got != want.String() {
+			t.Fatalf("%q in %q: %q, want %q", secret, text.String(), got, want.String())
+		}
+	})
+}
+
 // TestScrubWhole: a secret of any characters, written wholly in one of the layers,
 // or in two, is found.
 func TestScrubWhole(t *testing.T) {

@@ -188,9 +188,9 @@ func assigned(s string) (name, value string) {
 		}
 	}
 	value = strings.TrimLeft(rest[sign:], " \t")
-	// What is left of base64 after its first = is no value, nor is a URL that of
-	// its scheme.
-	if !isName(name) || sign == 0 || value == "" || value[0] == '=' || strings.HasPrefix(value, "//") {
+	// What is left of base64 after its first = is no value, even in quotes, nor is
+	// a URL that of its scheme.
+	if !isName(name) || sign == 0 || strings.Trim(value, quotes) == "" || value[0] == '=' || strings.HasPrefix(value, "//") {
 		return "", s
 	}
 	return name, value

@@ -70,6 +70,7 @@ func TestCandidates(t *testing.T) {
 		{"Authorization: Bearer " + key + "\r\n", []string{"Authorization: Bearer " + key, "Bearer " + key, key}},
 		{"Token token=" + key, []string{"Token token=" + key, "token=" + key, key}},
 		{"user:secret", []string{"user:secret", "secret"}},
+		{`"c2VjcmV0=""`, []string{`"c2VjcmV0=""`, `c2VjcmV0="`, "c2VjcmV0="}},
 		{"2fa=" + key, []string{"2fa=" + key}},
 		{"a == b", []string{"a == b"}},
 		{"https://example.com/", []string{"https://example.com/"}},
