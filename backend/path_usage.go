@@ -5,10 +5,8 @@ package backend
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -16,7 +14,6 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
@@ -30,33 +27,32 @@ const (
 var instanceForm = regexp.MustCompile(`^[A-Za-z0-9._:/-]{1,128}$`)
 
 func (b *backend) pathsUsage() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: "usage",
-		Fields: map[string]*framework.FieldSchema{
+	return []*framework.Path{b.path(pathSpec{
+		pattern: "usage", verb: "report", suffix: "usage",
+		synopsis: "Report uses that a cache has judged.",
+		fields: fieldSet{
 			"instance": {
-				Type: framework.TypeString, Required: true,
-				Description: "Tells the caller's instances apart: 1 to 128 of A-Z a-z 0-9 . _ : / - A new one after a restart that forgot its sequence.",
+				kind: kindText, required: true,
+				about: "Tells the caller's instances apart: 1 to 128 of A-Z a-z 0-9 . _ : / - A new one after a restart that forgot its sequence.",
 			},
 			"sequence": {
-				Type: framework.TypeInt64, Required: true,
-				Description: "The number of this report, from 1 to 9007199254740992, growing with each. A repeat, or a lower one, changes nothing.",
+				kind: kindSequence, required: true,
+				about: "The number of this report, from 1 to 9007199254740992, growing with each. A repeat, or a lower one, changes nothing.",
 			},
-			"batch": batchField("What was counted since the previous report: key_id, role_id (optional), accepted, refused (counts by code), " +
+			"batch": batchOf("What was counted since the previous report: key_id, role_id (optional), accepted, refused (counts by code), " +
 				"first and last (RFC 3339 or Unix seconds), client (optional label)."),
 		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: writes(&framework.PathOperation{
-				Callback: handle(b.reportUsage), Summary: "Report uses that a cache has judged.",
-				Responses: ok("What was taken.", map[string]*framework.FieldSchema{
+		ops: map[logical.Operation]operation{
+			logical.UpdateOperation: {
+				do: b.reportUsage, writes: true, told: "What was taken.",
+				answer: map[string]*framework.FieldSchema{
 					"applied":  {Type: framework.TypeBool, Description: "The report was taken; false for a repeat.", Required: true},
 					"sequence": {Type: framework.TypeInt64, Description: "The highest sequence taken from this caller and instance.", Required: true},
 					"results":  {Type: framework.TypeSlice, Description: "Per item, in order: ok, and error if it was refused. Empty for a repeat.", Required: true},
-				}),
-			}),
+				},
+			},
 		},
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "report", OperationSuffix: "usage"},
-		HelpSynopsis: "Report uses that a cache has judged.",
-		HelpDescription: `
+		help: `
 A cache that answers for the server counts what it answers and reports it here.
 What was reported is shown apart from what the server saw itself, and prolongs no
 grace unless the mount's config says trust_reported_usage.
@@ -65,38 +61,46 @@ The reporter is the caller's entity, or its token, together with instance. A
 report is repeated with the same sequence until it is answered: it counts once,
 unless the server has restarted or failed over in between. An item with an unknown
 key id or an absurd count or time is refused by itself.`,
-	}}
+	})}
 }
+
+// usageItem are the fields of an item of a report.
+func usageItem() fieldSet {
+	return fieldSet{
+		"key_id":   {kind: kindText, secret: true},
+		"role_id":  {kind: kindText},
+		"accepted": {kind: kindInteger},
+		"refused":  {kind: kindCounts},
+		"first":    {kind: kindInstant},
+		"last":     {kind: kindInstant},
+		"client":   {kind: kindText, empty: emptyTaken, free: &freeText{limit: maxClient, cleaned: true}},
+	}
+}
+
+var usageItemFields = usageItem()
 
 // reportedItem is an item of a usage report.
 type reportedItem struct {
-	KeyID    string           `json:"key_id"`
-	RoleID   string           `json:"role_id"`
-	Accepted int64            `json:"accepted"`
-	Refused  map[string]int64 `json:"refused"`
-	First    reportedTime     `json:"first"`
-	Last     reportedTime     `json:"last"`
-	Client   string           `json:"client"`
+	keyID, roleID, client string
+	accepted              int64
+	refused               map[string]int64
+	first, last           time.Time
 }
 
-// reportedTime is RFC 3339 or Unix seconds.
-type reportedTime struct{ time.Time }
-
-func (t *reportedTime) UnmarshalJSON(data []byte) error {
-	if n, err := strconv.ParseInt(string(data), 10, 64); err == nil {
-		t.Time = time.Unix(n, 0)
-		return nil
-	}
-	var text string
-	if err := json.Unmarshal(data, &text); err != nil {
-		return fmt.Errorf("reading a time: %w", err)
-	}
-	at, err := time.Parse(time.RFC3339, text)
+func readReportedItem(raw json.RawMessage) (*reportedItem, error) {
+	in, err := usageItemFields.readItem(raw)
 	if err != nil {
-		return fmt.Errorf("reading a time: %w", err)
+		return nil, err
 	}
-	t.Time = at
-	return nil
+	item := &reportedItem{
+		keyID: in.text("key_id"), roleID: in.text("role_id"), client: in.text("client"), accepted: in.integer("accepted"),
+		refused: valueOf[map[string]int64](in, "refused"),
+	}
+	if item.first, err = in.moment("first"); err != nil {
+		return nil, err
+	}
+	item.last, err = in.moment("last")
+	return item, err
 }
 
 // reportedUse is an item that was found to be in order.
@@ -105,17 +109,15 @@ type reportedUse struct {
 	report usage.Report
 }
 
-func (b *backend) reportUsage(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	instance, sequence := d.Get("instance").(string), d.Get("sequence").(int64)
+func (b *backend) reportUsage(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	instance, sequence := in.text("instance"), in.integer("sequence")
 	switch {
 	case !instanceForm.MatchString(instance):
 		return nil, refusal.New("instance", instance, "must be 1 to 128 of A-Z a-z 0-9 . _ : / -", "use, for example, the pod's name")
 	case sequence < 1:
 		return nil, refusal.New("sequence", sequence, "must be 1 or more", "count the instance's reports from 1")
-	case sequence > usage.MaxSequence:
-		return nil, refusal.New("sequence", sequence, "must be 9007199254740992 or less", "count the instance's reports from 1")
 	}
-	items, err := batchItems(d.Get("batch").(string))
+	items, err := batchItems(in.text("batch"))
 	if err != nil {
 		return nil, err
 	}
@@ -164,26 +166,23 @@ func mayReport(name string) bool {
 
 // reportedUse reads an item; a refusal says what is wrong with it.
 func (b *backend) reportedUse(ctx context.Context, s logical.Storage, raw json.RawMessage) (*reportedUse, error) {
-	var item reportedItem
-	if err := decodeItem(raw, &item); err != nil {
-		return nil, err
-	}
-	unknown := refusal.New("key_id", nil, "is not known", "report uses by the key_id that verify answered")
-	if !keyformat.ValidID(item.KeyID) {
-		return nil, unknown
-	}
-	if err := policy.CheckText("client", item.Client, maxClient, false); err != nil {
-		return nil, err
-	}
-	use := &reportedUse{report: usage.Report{Client: keyformat.Redact(item.Client)}}
-	if err := use.count(&item); err != nil {
-		return nil, err
-	}
-	key, err := b.keys.getOrAbsent(ctx, s, keyPath(item.KeyID), b.clock.Now())
+	item, err := readReportedItem(raw)
 	if err != nil {
 		return nil, err
 	}
-	if key == nil || (item.RoleID != "" && item.RoleID != key.RoleID) {
+	unknown := refusal.New("key_id", nil, "is not known", "report uses by the key_id that verify answered")
+	if !keyformat.ValidID(item.keyID) {
+		return nil, unknown
+	}
+	use := &reportedUse{report: usage.Report{Client: keyformat.Redact(item.client)}}
+	if err := use.count(item); err != nil {
+		return nil, err
+	}
+	key, err := b.keys.getOrAbsent(ctx, s, keyPath(item.keyID), b.clock.Now())
+	if err != nil {
+		return nil, err
+	}
+	if key == nil || (item.roleID != "" && item.roleID != key.RoleID) {
 		return nil, unknown
 	}
 	role, err := b.roles.getOrAbsent(ctx, s, rolePath(key.Role), b.clock.Now())
@@ -196,7 +195,7 @@ func (b *backend) reportedUse(ctx context.Context, s logical.Storage, raw json.R
 		return nil, unknown
 	}
 	use.key, use.report.Urgent = key, st.State == keyring.Previous && use.report.Accepted > 0
-	return use, use.within(&item, madeAt(key, role), now)
+	return use, use.within(item, madeAt(key, role), now)
 }
 
 // madeAt is when the key was made; zero where that is forgotten.
@@ -217,18 +216,18 @@ func (u *reportedUse) count(item *reportedItem) error {
 		}
 		return nil
 	}
-	if err := absurd("accepted", item.Accepted); err != nil {
+	if err := absurd("accepted", item.accepted); err != nil {
 		return err
 	}
-	u.report.Accepted = item.Accepted
-	for _, name := range sortedKeys(item.Refused) {
+	u.report.Accepted = item.accepted
+	for _, name := range sortedKeys(item.refused) {
 		if !mayReport(name) {
 			return refusal.New("refused", name, "is not a code that refuses a known key", "report the codes that verify answers")
 		}
-		if err := absurd("refused", item.Refused[name]); err != nil {
+		if err := absurd("refused", item.refused[name]); err != nil {
 			return err
 		}
-		u.report.Refused = append(u.report.Refused, usage.Refusal{Code: name, Count: item.Refused[name]})
+		u.report.Refused = append(u.report.Refused, usage.Refusal{Code: name, Count: item.refused[name]})
 	}
 	return nil
 }
@@ -236,7 +235,7 @@ func (u *reportedUse) count(item *reportedItem) error {
 // within checks the times of the item, and cuts off what clocks that differ
 // explain.
 func (u *reportedUse) within(item *reportedItem, made, now time.Time) error {
-	first, last := item.First.Time, item.Last.Time
+	first, last := item.first, item.last
 	if last.IsZero() {
 		return refusal.New("last", nil, "is missing", "give the time of the last use")
 	}

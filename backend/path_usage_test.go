@@ -146,12 +146,16 @@ func TestRefusedReportItems(t *testing.T) {
 		"negative refusals":      {item(`,"refused":{"REVOKED":-1}`), "refused"},
 		"absurd refusals":        {item(`,"refused":{"REVOKED":1000000001}`), "refused"},
 		"unknown code":           {item(`,"refused":{"NOT_FOUND":1}`), "refused"},
-		"a fraction":             {item(`,"accepted":1.5`), "not a JSON object"},
+		"a fraction":             {item(`,"accepted":1.5`), "not a whole number"},
 		"other role id":          {item(`,"accepted":1,"role_id":"x"`), "not known"},
 		"unknown key":            {`{"key_id":"abcdefghijkl","accepted":1,"last":1}`, "not known"},
 		"a key":                  {fmt.Sprintf(`{"key_id":%q,"accepted":1,"last":1}`, creds["api_key"]), "not known"},
 		"deleted role":           {fmt.Sprintf(`{"key_id":%q,"accepted":1,"last":%d}`, goneID, now.Unix()), "not known"},
-		"long label":             {item(`,"accepted":1,"client":"` + strings.Repeat("ü", 65) + `"`), "client"},
+		"a label that is cut":    {item(`,"accepted":1,"client":"` + strings.Repeat("ü", 65) + `"`), ""},
+		"a label that is none":   {item(`,"accepted":1,"client":true`), "client"},
+		"a name twice":           {item(`,"accepted":1,"accepted":2`), "name twice"},
+		"a name in capitals":     {item(`,"Accepted":1`), "unknown field"},
+		"beyond two to the 53":   {item(`,"accepted":9007199254740993`), "beyond 2^53"},
 		"a label at the bound":   {item(`,"accepted":1,"client":"` + strings.Repeat("ü", 64) + `"`), ""},
 		"no refusals":            {item(`,"accepted":0,"refused":{"REVOKED":0}`), ""},
 		"no time":                {fmt.Sprintf(`{"key_id":%q,"accepted":1}`, id), "last"},
@@ -161,7 +165,7 @@ func TestRefusedReportItems(t *testing.T) {
 		"slightly too early":     {times(made.Add(-10*time.Minute), now), ""},
 		"too early":              {times(made.Add(-10*time.Minute-time.Second), now), "before the key was made"},
 		"no JSON":                {`{"key_id":` + creds["api_key"].(string), "not a JSON object"},
-		"another field":          {item(`,"accepted":1,"valid":true`), "not a JSON object"},
+		"another field":          {item(`,"accepted":1,"valid":true`), "valid: unknown field"},
 	} {
 		got := m.write("usage", map[string]any{
 			"instance": strings.ReplaceAll(name, " ", "-"), "sequence": 1, "batch": item(`,"accepted":0`) + "\n" + c.item,
@@ -180,7 +184,7 @@ func TestRefusedReportItems(t *testing.T) {
 		}
 	}
 	use := usageIn(t, m, "r", 1)["reported"].(map[string]any)
-	if use["accepted"] != int64(1000000005) || len(use["refused"].(map[string]any)) != 0 {
+	if use["accepted"] != int64(1000000006) || len(use["refused"].(map[string]any)) != 0 {
 		t.Errorf("counted %s", usageLine(use))
 	}
 	// What clocks that differ explain is cut off.

@@ -57,6 +57,9 @@ It is 30 at most, and 10 for a refusal: so late does a cache that follows no
 changes notice a revocation. It is never past expires_at, and 5 at most on nodes
 that may not write.
 
+hint says what is odd about a text that is MALFORMED or NOT_FOUND: white space, a
+scheme, quotes. The key itself is always taken exactly as it is given.
+
 key_id and role_id in place of key ask for state and end only: the code is then
 STATE and valid is false. batch asks about many keys at once.
 
@@ -99,6 +102,7 @@ func verifyAnswer() map[string]*framework.FieldSchema {
 		"end":        {Type: framework.TypeString, Description: "What kind of end that is: planned (the grace of a rotation) or hard; empty without one."},
 		"cache_ttl":  {Type: framework.TypeInt, Description: "Seconds for which the answer may be used without asking again; 0: not at all."},
 		"rate_limit": {Type: framework.TypeFloat, Description: "Requests per second that the role allows, all its keys together; 0: any number."},
+		"hint":       {Type: framework.TypeString, Description: "What is odd about a text that is no known key, such as white space or a scheme around it. Made of the text alone; missing where nothing is."},
 		"error":      {Type: framework.TypeString, Description: "In results: what is wrong with that item of the batch."},
 		"results":    {Type: framework.TypeSlice, Description: "The answers to a batch, in order."},
 	}

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"cmp"
+	"encoding/json"
 	"maps"
 	"regexp"
 	"slices"
@@ -279,6 +280,23 @@ func (in *input) instant(name string) (instant, bool, error) {
 		i.in = time.Duration(n) * time.Second
 	}
 	return i, true, nil
+}
+
+// moment reads the field's time, RFC 3339 or Unix seconds; zero where it is not
+// given.
+func (in *input) moment(name string) (time.Time, error) {
+	if !in.given(name) {
+		return time.Time{}, nil
+	}
+	text := in.text(name)
+	at, err := time.Parse(time.RFC3339, text)
+	if seconds, m := exact(json.Number(text)); err != nil && integerForm.MatchString(text) && m == nil {
+		at, err = time.Unix(seconds, 0), nil
+	}
+	if err != nil || at.Year() < 1970 || at.Year() > 9999 {
+		return time.Time{}, refusal.New(name, text, "is no time", "give one such as 2026-01-31T08:00:00Z, or Unix seconds")
+	}
+	return at.UTC(), nil
 }
 
 // from is the instant, seen from now. It is refused if it is over, or too far

@@ -35,7 +35,11 @@ const (
 func (b *backend) rendered(v *verdict) map[string]any {
 	now := b.stamps.of(v.now)
 	if v.known == nil {
-		return map[string]any{"valid": false, "code": codeAnswers[v.code], "now": now}
+		data := map[string]any{"valid": false, "code": codeAnswers[v.code], "now": now}
+		if v.hint != "" {
+			data["hint"] = v.hint
+		}
+		return data
 	}
 	return render(v, now)
 }

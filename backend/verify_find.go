@@ -31,7 +31,13 @@ func (b *backend) verifyOne(ctx context.Context, s logical.Storage, q *question)
 
 func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question) (verdict, error) {
 	clock := b.clock.Now()
-	refused := func(c code) (verdict, error) { return verdict{code: c, now: b.now()}, nil }
+	refused := func(c code) (verdict, error) {
+		v := verdict{code: c, now: b.now()}
+		if !q.byID {
+			v.hint = keyformat.Hint(q.key)
+		}
+		return v, nil
+	}
 	key, last, c, err := b.present(ctx, s, q, clock)
 	if err != nil {
 		return verdict{}, err

@@ -30,6 +30,9 @@ type verdict struct {
 	status keyring.Status
 	// known is the key and its role, once the secret has matched; nil before.
 	known *keyView
+	// hint says what is odd about the text that was presented; empty if nothing is,
+	// and where it was found.
+	hint string
 	// cache is for how many seconds the answer may be used without asking.
 	cache int64
 }

@@ -533,3 +533,39 @@ func TestVerifyCacheTTL(t *testing.T) {
 		}
 	}
 }
+
+// A text that is no known key is told what is odd about it, and nothing else; what
+// is good, or known, gets no hint.
+func TestVerifyHints(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", nil)
+	key := m.read("creds/r")["api_key"].(string)
+	for name, c := range map[string]struct{ text, code, hint string }{
+		"good":             {key, "VALID", ""},
+		"a newline behind": {key + "\n", "MALFORMED", "space"},
+		"a scheme":         {"Bearer " + key, "MALFORMED", "scheme"},
+		"a name":           {"API_KEY=" + key, "MALFORMED", "name"},
+		"quotes":           {`"` + key + `"`, "MALFORMED", "quotes"},
+		"a typing error":   {key[:len(key)-1] + "-", "MALFORMED", ""},
+		"unknown":          {unknownKey(t), "NOT_FOUND", ""},
+	} {
+		for path, data := range map[string]map[string]any{
+			"verify":   {"key": c.text},
+			"verify/r": {"key": c.text},
+		} {
+			got := m.write(path, data)
+			hint, _ := got["hint"].(string)
+			if got["code"] != c.code || (c.hint == "" && hint != "" && name != "a typing error") || !strings.Contains(hint, c.hint) {
+				t.Errorf("%s, %s: %v %q", path, name, got["code"], hint)
+			}
+			if strings.Contains(hint, key[3:15]) {
+				t.Errorf("%s: the hint shows a part of the text", name)
+			}
+		}
+	}
+	// Where foreign keys may be found, a scheme may be part of one; the hint still says it.
+	m.write("import", map[string]any{"batch": `{"role":"legacy","key":"sk-0123456789-from-elsewhere"}`})
+	if got := m.ask("Bearer " + key); got["code"] != "NOT_FOUND" || got["hint"] == nil {
+		t.Errorf("with imported keys: %v", got)
+	}
+}
