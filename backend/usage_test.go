@@ -124,15 +124,22 @@ func stored(t *testing.T, m *testMount, name string) (*usageRecord, bool) {
 func TestUseOfAPreviousVersionIsFlushedAtOnce(t *testing.T) {
 	m := newMount(t)
 	m.write("roles/r", nil)
-	old := m.read("creds/r")["api_key"]
+	creds := m.read("creds/r")
+	old := creds["api_key"]
 	m.write("rotate/r", map[string]any{"grace_period": "1h"})
-	for range 3 {
+	for i := range 3 {
 		m.clock.advance(time.Minute)
 		m.ask(old)
 		m.tick()
 		rec, found := stored(t, m, m.usageName("r"))
 		if !found || rec.Schema != recordSchema || rec.Versions[1].Seen.Used != m.clock.Now().Unix() {
 			t.Fatalf("stored: %v", rec)
+		}
+		m.clock.advance(time.Minute)
+		m.reportUse(i+1, creds["key_id"], 5)
+		m.tick()
+		if rec, _ := stored(t, m, m.usageName("r")); rec.Versions[1].Reported.Used != m.clock.Now().Unix() {
+			t.Fatalf("stored of what was reported: %v", rec)
 		}
 	}
 }

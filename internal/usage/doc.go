@@ -19,10 +19,9 @@
 //
 // Counts may be lost: those that a process had not written when it died. A write
 // that returned an error is taken for one that did not happen, so its counts are
-// written again; if it did happen after all, they count twice. Nothing that
-// ends or prolongs a key's life by itself depends on a number, and the times of
-// first and last use come out right in either case, so this is all the care that
-// counts get.
+// written again; if it did happen after all, they count twice. This is all the
+// care that counts get: what depends on usage, such as a longer grace, depends on
+// the times of uses, and these come out right in either case.
 //
 // A Record is bounded however many versions, keys and labels there are: see Trim.
 // The package never asks for the time and never does I/O.
