@@ -149,6 +149,11 @@ func (p *past) rotateAll(t *testing.T, m *testMount) {
 			}
 		}
 	}
+	// Leases of 20 hours are out still, whatever was rotated meanwhile.
+	until := m.clock.Now().Add(20 * time.Hour).UTC().Format(time.RFC3339)
+	if resp := m.write("rotate/dynamic-shortened", map[string]any{"grace_period": "3h"}); resp["previous_valid_until"] != until {
+		t.Errorf("keys of dynamic-shortened end at %v, and their leases as late as %s", resp["previous_valid_until"], until)
+	}
 }
 
 func (p *past) promoteAll(t *testing.T, m *testMount) {
@@ -446,8 +451,8 @@ func (p *past) goOnWithJobs(t *testing.T, m *testMount) {
 		}
 	}
 	rotated := asJSON(t, m.read("status/bulk-b"))
-	if ends := rotated["versions"].([]any)[1].(map[string]any)["ends"]; ends != stamp5h(m) {
-		t.Errorf("bulk-b: the version before ends at %v, want %s", ends, stamp5h(m))
+	if ends := rotated["versions"].([]any)[1].(map[string]any)["ends"]; ends != fiveHoursOn(m) {
+		t.Errorf("bulk-b: the version before ends at %v, want %s", ends, fiveHoursOn(m))
 	}
 	m.run(9 * time.Minute)
 	for id := range inOrder(running) {
@@ -476,7 +481,9 @@ func (p *past) goOnWithJobs(t *testing.T, m *testMount) {
 	p.replayLater(t, m)
 }
 
-func stamp5h(m *testMount) string { return m.clock.Now().Add(5 * time.Hour).UTC().Format(time.RFC3339) }
+func fiveHoursOn(m *testMount) string {
+	return m.clock.Now().Add(5 * time.Hour).UTC().Format(time.RFC3339)
+}
 
 // replayLater: requests are known as long as their roles remember them, also
 // after this build has written the records.
