@@ -88,7 +88,7 @@ func issueFields() fieldSet {
 // readIssue reads what the caller asks of its key.
 func readIssue(req *logical.Request, in *input) (*issueRequest, error) {
 	r := &issueRequest{
-		entityID: req.EntityID, display: keyformat.Redact(req.DisplayName),
+		entityID: req.EntityID, display: displayName(req),
 		scopes: in.list("scopes"), label: keyformat.Redact(in.text("label")),
 	}
 	if r.scopes != nil {

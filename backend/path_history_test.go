@@ -198,3 +198,17 @@ func TestHistoryCountsNoise(t *testing.T) {
 		}
 	}
 }
+
+// A caller's name is kept without what a terminal or a log would act on.
+func TestNamesOfCallersAreCleaned(t *testing.T) {
+	m := newMount(t)
+	m.request.DisplayName = "ops\r\nroot\x00\u202e" + strings.Repeat("n", 400)
+	m.write("roles/r", nil)
+	entries := m.read("history/r")["entries"].([]any)
+	for _, e := range entries {
+		name := e.(map[string]any)["display_name"].(string)
+		if strings.ContainsAny(name, "\r\n\x00\u202e") || !strings.HasPrefix(name, "ops") || len(name) > maxName {
+			t.Errorf("kept as %q", name)
+		}
+	}
+}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
@@ -56,7 +55,7 @@ type actor struct {
 
 // requester is the actor behind a request.
 func requester(req *logical.Request) actor {
-	a := actor{cause: causeRequest, entityID: req.EntityID, display: keyformat.Redact(req.DisplayName)}
+	a := actor{cause: causeRequest, entityID: req.EntityID, display: displayName(req)}
 	switch {
 	case req.EntityID != "":
 		a.caller = "entity:" + req.EntityID
