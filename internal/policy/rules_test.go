@@ -144,6 +144,23 @@ func TestRefusalsOfChanges(t *testing.T) {
 	}
 }
 
+func TestChangesUpToABound(t *testing.T) {
+	type g = map[string]any
+	for _, c := range []struct {
+		typ           string
+		stored, given g
+	}{
+		{Dynamic, g{"max_ttl": 3600}, g{"ttl": 3600}},
+		{Dynamic, g{"ttl": 3600}, g{"max_ttl": 3600}},
+		{Static, g{"max_grace_period": 86400, "grace_period": 60}, g{"grace_period": 86400}},
+		{Static, g{"grace_period": 86400}, g{"rotation_period": 9600}},
+		{Static, g{"rotation_jitter": 899}, g{"rotation_period": 3600}},
+		{Static, g{"ttl": 6000, "rotation_period": 0}, g{"rotation_period": 3600, "grace_period": 1800}},
+	} {
+		must(t, must(t, nil, c.stored, c.typ), c.given, c.typ)
+	}
+}
+
 // What the mount or the world changed since keeps nobody from using the brake,
 // nor from writing back what was read; a change of what is out of order is
 // judged.
