@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -177,6 +179,110 @@ func TestImportRefusals(t *testing.T) {
 		}
 	}
 	m.expectVerdict(key, "NOT_FOUND")
+}
+
+// TestImportItemsAreReadStrictly: what an item says by accident is refused, in
+// words that name the field, and nothing is made of it.
+func TestImportItemsAreReadStrictly(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/there", map[string]any{"rotation_period": "1h"})
+	key := foreignKey(t, 30)
+	item := func(rest string) string { return `{"role":"r","key":"` + key + `"` + rest + `}` }
+	far := m.clock.Now().AddDate(100, 0, 1).Format(time.RFC3339)
+	for _, c := range []struct{ item, want string }{
+		{item(`,"colour":"red"`), "colour: unknown field"},
+		{item(`,"scope":["a"]`), "scope: unknown field: did you mean scopes?"},
+		{item(`,"ſcopes":["a"]`), "field: unknown field"},
+		{item(`,"Owner":"x"`), "Owner: unknown field"},
+		{item(`,"type":"static"`), "type: unknown field"},
+		{item(`,"owner":"x","owner":"y"`), "owner: an item has this name twice"},
+		{item(`,"metadata":{"a":"1","a":"2"}`), "batch: an item has a name twice"},
+		{item(`,"role":"other"`), "role: an item has this name twice"},
+		{item(`,"scopes":true`), `scopes: true: is not a list`},
+		{item(`,"scopes":[7,{}]`), `scopes: [7,{}]: has an element that is not a text`},
+		{item(`,"scopes":"a:"`), `scopes: "a:": must be segments`},
+		{item(`,"owner":true`), "owner: true: is not a text"},
+		{item(`,"metadata":"x"`), `metadata: "x": is not name=value`},
+		{item(`,"version":"two"`), "version: \"two\": is not a whole number"},
+		{item(`,"version":1.5`), "version: 1.5: is not a whole number"},
+		{item(`,"version":0`), "version: 0: is not a version"},
+		{item(`,"version":-1`), "version: -1: is not a version"},
+		{item(`,"version":2147483648`), "version: 2147483648: is not a version"},
+		{item(`,"version":""`), "version: is empty"},
+		{item(`,"expires_at":""`), "expires_at: is empty"},
+		{item(`,"expires_at":"0001-01-01T00:00:00Z"`), "expires_at: \"0001-01-01T00:00:00Z\": is no time that can come"},
+		{item(`,"expires_at":"tomorrow"`), "expires_at: \"tomorrow\": is not a time"},
+		{item(`,"expires_at":"24h"`), "expires_at: \"24h\": is not a time"},
+		{item(`,"expires_at":1800000000`), "expires_at: 1800000000: is not the text of a time"},
+		{item(`,"expires_at":"2027-01-01"`), "is not a time"},
+		{item(`,"expires_at":"2020-01-01T00:00:00Z"`), "expires_at: \"2020-01-01T00:00:00Z\": is over"},
+		{item(`,"expires_at":"` + stamp(m.clock.Now()) + `"`), "is over"},
+		{item(`,"expires_at":"` + far + `"`), "expires_at: \"" + far + "\": is more than 100 years ahead"},
+		{item(`,"expires_at":"9999-12-31T23:59:59Z"`), "is more than 100 years ahead"},
+		{item(`,"grace_period":"900ms"`), "grace_period: \"900ms\": is not a whole number of seconds"},
+		{item(`,"grace_period":""`), "grace_period: is empty"},
+		{item(`,"grace_period":"401d"`), "grace_period"},
+		{`{"role":"there","key":"` + key + `","grace_period":"10h"}`, "grace_period: 36000: is more than 32400 seconds, nine times"},
+		{item(`,"rotation_period":""`), "rotation_period: is empty"},
+		{item(`,"disabled":""`), "disabled: is empty"},
+		{item(`,"allowed_cidrs":""`), "allowed_cidrs: is empty"},
+		{`{"role":"","key":"` + key + `"}`, "role: is empty"},
+		{`{"role":null,"key":"` + key + `"}`, "role: must be 1 to 128"},
+		{`{"role":"r","key":""}`, "key: is empty"},
+		{`{"role":"r","key":null}`, "exactly one of key and sha256"},
+		{`{"role":"r","key":["` + key + `"]}`, "key: is not a text"},
+		{`{"role":"r","sha256":""}`, "sha256: is empty"},
+		{`{"role":"r","sha256":"` + key + `"}`, "sha256: is not the hex form"},
+		{`{"role":"r","key":"` + key + `","key_id":"abcdefghijkl"}`, "key_id: goes with sha256"},
+		{`{"role":"r","sha256":"` + sha(key) + `","key_id":""}`, "key_id: is empty"},
+		{`{"role":"r","sha256":"` + sha(key) + `","key_id":"` + key + `"}`, "key_id: is not the id"},
+		{`7`, "batch: an item is not a JSON object"},
+		{`"` + key + `"`, "batch: an item is not a JSON object"},
+		{`{"role":"r"`, "batch: an item is not a JSON object"},
+	} {
+		before := dump(t, m.storage)
+		result := m.write("import", map[string]any{"batch": c.item + "\n"})["results"].([]any)[0].(map[string]any)
+		text, _ := result["error"].(string)
+		if result["result"] != "refused" || !strings.Contains(text, c.want) {
+			t.Errorf("%s: %v, want %q", strings.ReplaceAll(c.item, key, "KEY"), result, c.want)
+		}
+		if strings.Contains(text, key) {
+			t.Errorf("%s: the refusal shows the key", c.want)
+		}
+		delete(before, prefixesPath)
+		after := dump(t, m.storage)
+		delete(after, prefixesPath)
+		if !maps.Equal(before, after) {
+			t.Errorf("%s: something was written", c.want)
+		}
+	}
+	m.expectVerdict(key, "MALFORMED")
+}
+
+// TestImportTakesNullForAbsent: a null says nothing, above all nothing about rotation.
+func TestImportTakesNullForAbsent(t *testing.T) {
+	m := newMount(t)
+	for i, rest := range []string{
+		`,"rotation_period":null,"version":null,"expires_at":null,"grace_period":null,"sha256":null,"key_id":null,"owner":null`,
+		`,"rotation_schedule":""`,
+		``,
+	} {
+		role := fmt.Sprint("r", i)
+		got := m.write("import", map[string]any{"batch": `{"role":"` + role + `","key":"` + foreignKey(t, 30) + `"` + rest + `}`})["results"].([]any)[0].(map[string]any)
+		if got["result"] != "imported" {
+			t.Fatal(got)
+		}
+		if p := number(t, m.read("roles/" + role)["rotation_period"]); p != 0 {
+			t.Errorf("%s: the role rotates every %d seconds", rest, p)
+		}
+	}
+	last := `{"role":"asked","key":"` + foreignKey(t, 30) + `","rotation_period":"30d","version":2147483647,"expires_at":"` + m.clock.Now().AddDate(100, 0, 0).Format(time.RFC3339) + `"}`
+	if got := m.write("import", map[string]any{"batch": last})["results"].([]any)[0].(map[string]any); got["result"] != "imported" || number(t, got["version"]) != 2147483647 {
+		t.Error(got)
+	}
+	if p := number(t, m.read("roles/asked")["rotation_period"]); p != 30*24*3600 {
+		t.Errorf("the role rotates every %d seconds", p)
+	}
 }
 
 func TestWeakImports(t *testing.T) {

@@ -17,7 +17,6 @@ import (
 const (
 	// jobKept is how long a finished job can be read.
 	jobKept     = 30 * 24 * time.Hour
-	maxJobs     = 100
 	maxJobFails = 100
 	// jobBatch is how many names a job takes up between two writes of its
 	// record. After a crash so many actions are repeated at most; they answer as
@@ -232,11 +231,11 @@ func (b *backend) jobAction(ctx context.Context, t *tick, job *jobRecord, name s
 func (tx *roleTx) bulkAction(job *jobRecord) error {
 	switch job.Action {
 	case bulkRotate:
-		grace := tx.defaultGrace()
-		if job.Grace != nil {
-			grace = tx.leaseFloor(job.Grace.Duration(), false)
+		grace, err := tx.requestedGrace(job.Grace)
+		if err != nil {
+			return err
 		}
-		_, err := tx.succeed(succession{grace: grace})
+		_, err = tx.succeed(succession{grace: tx.leaseFloor(grace, false)})
 		return ringRefusal(err)
 	case bulkRevoke:
 		_, err := tx.revokeVersions(tx.live(), job.Replace)

@@ -5,7 +5,6 @@ package backend
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +19,9 @@ import (
 
 const (
 	defaultBulkPace = 20
+	maxBulkPace     = 10000
+	// maxSelector is more than what a role or a key can have there.
+	maxSelector = 64 << 10
 	// dryRunBudget is how long a dry run looks for roles before it answers with
 	// what it has found.
 	dryRunBudget = 3 * time.Second
@@ -50,173 +52,172 @@ func jobFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) pathsBulk() []*framework.Path {
-	attrs := func(verb, suffix string) *framework.DisplayAttributes {
-		return &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: verb, OperationSuffix: suffix}
-	}
+	jobs := listFields("By job id: action, state, created, acted and failed.")
 	return []*framework.Path{
-		{
-			Pattern: "bulk/?",
-			Fields: fields(pageFields(), map[string]*framework.FieldSchema{
-				"action":       {Type: framework.TypeString, Description: "rotate, revoke, disable or enable."},
-				"dry_run":      {Type: framework.TypeBool, Default: true, Description: "Only list what would be touched. Set it to false to do it."},
-				"owner":        {Type: framework.TypeString, Description: "Roles of this owner."},
-				"name_prefix":  {Type: framework.TypeString, Description: "Roles whose names begin so."},
-				"metadata":     {Type: framework.TypeKVPairs, Description: "Roles with all of this metadata."},
-				"scope":        {Type: framework.TypeString, Description: "Roles whose scopes cover this one."},
-				"issued_to":    {Type: framework.TypeString, Description: "With revoke: the keys of dynamic roles that were issued to this entity id or display name."},
-				"roles":        {Type: framework.TypeCommaStringSlice, Description: "These roles, at most 1000."},
-				"reason":       {Type: framework.TypeString, Description: "Why; kept in the roles' histories."},
-				"grace_period": {Type: framework.TypeDurationSecond, Description: "With rotate: how long the versions before stay valid. Default: each role's own."},
-				"rotate":       {Type: framework.TypeBool, Default: true, Description: "With revoke: replace what is killed."},
-				"request_id":   {Type: framework.TypeString, Description: actionFields(true)["request_id"].about},
-				"pace":         {Type: framework.TypeInt, Default: defaultBulkPace, Description: "Actions per second; 0 is no limit."},
+		b.path(pathSpec{
+			pattern: "bulk/?", suffix: "bulk-jobs", lists: "Job",
+			synopsis: "Do the same to many roles, as a job.",
+			fields: fieldsOf(pageFieldSet(true), fieldSet{
+				"action":       {about: "What is done.", choices: bulkActions, required: true},
+				"dry_run":      {kind: kindSwitch, def: true, about: "Only list what would be touched. Set it to false to do it."},
+				"owner":        {empty: emptyNever, about: "Roles of this owner."},
+				"name_prefix":  {empty: emptyNever, about: "Roles whose names begin so."},
+				"metadata":     {kind: kindMap, empty: emptyNever, about: "Roles with all of this metadata."},
+				"scope":        {empty: emptyNever, about: "Roles whose scopes cover this one."},
+				"issued_to":    {empty: emptyNever, about: "With revoke: the keys of dynamic roles that were issued to this entity id or display name."},
+				"roles":        {kind: kindList, empty: emptyNever, about: "These roles, at most 1000. Each has to exist."},
+				"reason":       reasonField("Why; kept in the roles' histories.", true),
+				"grace_period": {kind: kindDuration, about: "With rotate: how long the previous versions stay valid. Default: each role's own."},
+				"rotate":       {kind: kindSwitch, def: true, about: "With revoke: replace what is killed."},
+				"request_id":   actionFields(true)["request_id"],
+				"pace":         {kind: kindInteger, def: defaultBulkPace, about: "Actions per second; 0 is no limit."},
 			}),
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: writes(&framework.PathOperation{
-					Callback: handle(b.bulk), Summary: "Do the same to many roles, as a job.", Responses: ok("The job, or what it would touch.", jobFields()),
-					DisplayAttrs: attrs("start", "bulk-job"),
-				}),
-				logical.ListOperation: &framework.PathOperation{
-					Callback: handle(b.listJobs), Summary: "The jobs.", DisplayAttrs: attrs("list", "bulk-jobs"),
-					Responses: ok("The job ids.", listFields("By job id: action, state, created, acted and failed.")),
+			ops: map[logical.Operation]operation{
+				logical.UpdateOperation: {
+					do: b.bulk, writes: true, verb: "start", suffix: "bulk-job", told: "The job, or what it would touch.", answer: jobFields(),
 				},
+				logical.ListOperation: {do: b.listJobs, summary: "The jobs.", told: "The job ids.", answer: jobs},
 			},
-			DisplayAttrs: attrs("", "bulk-jobs"),
-			HelpSynopsis: "Do the same to many roles, as a job.",
-			HelpDescription: `
+			help: `
 Rotates, revokes, disables or enables the roles that all given selectors match.
 By default nothing is done: the answer lists what would be touched. With
 dry_run=false a job is made, which the periodic function works on at the given
-pace, also after a restart. Jobs that end keys go before others.`,
-		},
-		{
-			Pattern: "bulk/(?P<job>[^/]+)",
-			Fields:  map[string]*framework.FieldSchema{"job": {Type: framework.TypeString, Description: "The job's id."}},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
-					Callback: handle(b.readJob), Summary: "How far a job has come.", DisplayAttrs: attrs("read", "bulk-job"), Responses: ok("The job.", jobFields()),
+pace, also after a restart. Jobs that end keys go before others.
+
+A selector that is given must say something: an empty one is refused, and so are
+names of roles that do not exist.
+
+Of the jobs that have ended the oldest make room for new ones, beyond 100 jobs in
+all. At most 100 jobs that end no keys run at a time.`,
+		}),
+		b.path(pathSpec{
+			pattern: "bulk/(?P<job>[^/]+)", suffix: "bulk-job",
+			synopsis: "Read or stop a job.",
+			fields:   fieldSet{"job": {about: "The job's id."}},
+			ops: map[logical.Operation]operation{
+				logical.ReadOperation: {do: b.readJob, summary: "How far a job has come.", told: "The job.", answer: jobFields()},
+				logical.DeleteOperation: {
+					do: b.stopJob, writes: true, verb: "stop", summary: "Stop a job; what it did stays done.",
+					none: "Stopped, forgotten, or there was no such job.",
 				},
-				logical.DeleteOperation: writes(&framework.PathOperation{
-					Callback: handle(b.stopJob), Summary: "Stop a job; what it did stays done.", DisplayAttrs: attrs("stop", "bulk-job"),
-					Responses: map[int][]framework.Response{http.StatusNoContent: {{Description: "Stopped, forgotten, or there was no such job."}}, http.StatusBadRequest: refusedAnswer},
-				}),
 			},
-			DisplayAttrs:    attrs("", "bulk-job"),
-			HelpSynopsis:    "Read or stop a job.",
-			HelpDescription: "Shows how far a job has come. Deleting a running job stops it, deleting one that has ended forgets it.",
-		},
+			help: "Shows how far a job has come. Deleting a running job stops it, deleting one that has ended forgets it.",
+		}),
 	}
 }
 
-// readJobRequest reads and checks what a job is to do.
-func readJobRequest(req *logical.Request, d *framework.FieldData) (*jobRecord, error) {
-	by, err := actorOf(req, d)
+var bulkActions = []string{bulkRotate, bulkRevoke, bulkDisable, bulkEnable}
+
+// bulkRequest is what bulk says.
+type bulkRequest struct {
+	job    *jobRecord
+	params []string // digests of it
+	dryRun bool
+}
+
+// readBulk reads and checks what a job is to do.
+func readBulk(req *logical.Request, in *input) (*bulkRequest, error) {
+	by, err := readActor(req, in)
 	if err != nil {
 		return nil, err
 	}
-	job := &jobRecord{
-		Schema: recordSchema, Action: d.Get("action").(string), Reason: by.reason, Replace: d.Get("rotate").(bool),
-		Pace: d.Get("pace").(int), EntityID: by.entityID, Display: by.display, State: jobRunning,
-		RequestID: by.requestID, Caller: by.caller, Params: paramsDigest(d),
+	if !in.given("action") {
+		return nil, refusal.New("action", nil, "is missing: it must be one of "+strings.Join(bulkActions, ", "), "choose one")
+	}
+	pace := in.integer("pace")
+	if pace < 0 || pace > maxBulkPace {
+		return nil, refusal.New("pace", pace, fmt.Sprintf("must be from 0 to %d", maxBulkPace), "choose another")
+	}
+	params := in.digests()
+	r := &bulkRequest{params: params, dryRun: in.flag("dry_run"), job: &jobRecord{
+		Schema: recordSchema, Action: in.text("action"), Reason: by.reason, Grace: graceAsked(in), Replace: in.flag("rotate"),
+		Pace: int(pace), EntityID: by.entityID, Display: by.display, State: jobRunning,
+		RequestID: by.requestID, Caller: by.caller, Params: params[0],
 		Select: selector{
-			Owner: d.Get("owner").(string), Prefix: d.Get("name_prefix").(string), Metadata: d.Get("metadata").(map[string]string),
-			Scope: d.Get("scope").(string), IssuedTo: d.Get("issued_to").(string), Roles: d.Get("roles").([]string),
+			Owner: in.text("owner"), Prefix: in.text("name_prefix"), Metadata: in.pairs("metadata"),
+			Scope: in.text("scope"), IssuedTo: in.text("issued_to"), Roles: in.list("roles"),
 		},
+	}}
+	if err := checkSelector(&r.job.Select, r.job.Action); err != nil {
+		return nil, err
 	}
-	if v, ok := d.GetOk("grace_period"); ok {
-		g := policy.Seconds(v.(int))
-		job.Grace = &g
+	switch grace := r.job.Grace; {
+	case grace == nil:
+	case r.job.Action != bulkRotate:
+		return nil, refusal.New("grace_period", int64(*grace), "goes with rotate only", "leave it out")
+	case grace.Duration() > maxGraceWithoutRotation:
+		return nil, refusal.New("grace_period", int64(*grace), "is more than 400 days", "choose a shorter one")
 	}
-	switch {
-	case !slices.Contains([]string{bulkRotate, bulkRevoke, bulkDisable, bulkEnable}, job.Action):
-		return nil, refusal.New("action", job.Action, "must be one of rotate, revoke, disable, enable", "choose one")
-	case job.Select.empty():
-		return nil, refusal.New("name_prefix", nil, "nothing selects the roles", "give owner, name_prefix, metadata, scope, issued_to or roles")
-	case len(job.Select.Roles) > maxBatchItems:
-		return nil, refusal.New("roles", len(job.Select.Roles), "names more than 1000 roles", "select them by owner, name_prefix or metadata, or make several jobs")
-	case job.Select.IssuedTo != "" && job.Action != bulkRevoke:
-		return nil, refusal.New("issued_to", job.Select.IssuedTo, "goes with revoke only: the other actions mean whole roles", "leave it out, or revoke")
-	case job.Grace != nil && job.Action != bulkRotate:
-		return nil, refusal.New("grace_period", int64(*job.Grace), "goes with rotate only", "leave it out")
-	case job.Grace != nil && job.Grace.Duration() > maxGraceWithoutRotation:
-		return nil, refusal.New("grace_period", int64(*job.Grace), "is more than 400 days", "choose a shorter one")
-	case job.Pace < 0 || job.Pace > 10000:
-		return nil, refusal.New("pace", job.Pace, "must be from 0 to 10000", "choose another")
-	}
-	for _, name := range job.Select.Roles {
-		if !validName(name) {
-			return nil, refusal.New("roles", name, "is not the name of a role", "correct it")
-		}
-	}
-	for field, text := range map[string]string{"owner": job.Select.Owner, "issued_to": job.Select.IssuedTo, "name_prefix": job.Select.Prefix, "scope": job.Select.Scope} {
-		if keyformat.Redact(text) != text {
-			return nil, refusal.New(field, nil, "holds an API key", "select by something else")
-		}
-	}
-	return job, nil
+	return r, nil
 }
 
-func (b *backend) bulk(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	job, err := readJobRequest(req, d)
+// checkSelector refuses what selects nothing, everything by accident, or what no
+// role can have.
+func checkSelector(s *selector, action string) error {
+	switch {
+	case s.empty():
+		return refusal.New("name_prefix", nil, "nothing selects the roles", "give owner, name_prefix, metadata, scope, issued_to or roles")
+	case s.IssuedTo != "" && action != bulkRevoke:
+		return refusal.New("issued_to", s.IssuedTo, "goes with revoke only: the other actions mean whole roles", "leave it out, or revoke")
+	case s.Prefix != "" && !validName(s.Prefix):
+		return refusal.New("name_prefix", s.Prefix, "no role's name begins so", "correct it")
+	case len(s.Roles) > maxBatchItems:
+		return refusal.New("roles", len(s.Roles), "names more than 1000 roles", "select them by owner, name_prefix or metadata, or make several jobs")
+	}
+	for _, name := range s.Roles {
+		if !validName(name) {
+			return refusal.New("roles", name, "is not the name of a role", "correct it")
+		}
+	}
+	if s.Scope != "" {
+		if err := policy.CheckScope("scope", s.Scope); err != nil {
+			return err
+		}
+	}
+	for _, name := range sortedKeys(s.Metadata) {
+		if strings.TrimSpace(name) == "" {
+			return refusal.New("metadata", name, "a name is empty", "name every value")
+		}
+		if strings.TrimSpace(s.Metadata[name]) == "" {
+			return refusal.New("metadata", name, "the value of this name is empty", "leave the name out, or give its value; an unset variable looks like this")
+		}
+	}
+	for _, part := range []struct{ field, text string }{{"issued_to", s.IssuedTo}, {"metadata", fmt.Sprint(s.Metadata)}, {"owner", s.Owner}} {
+		switch {
+		case len(part.text) > maxSelector:
+			return refusal.New(part.field, nil, fmt.Sprintf("has more than %d bytes", maxSelector), "select by something else")
+		case keyformat.Redact(part.text) != part.text:
+			return refusal.New(part.field, nil, "holds an API key", "select by something else")
+		}
+	}
+	return nil
+}
+
+func (b *backend) bulk(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	r, err := readBulk(req, in)
 	if err != nil {
 		return nil, err
 	}
-	if d.Get("dry_run").(bool) {
-		return b.dryRun(ctx, req.Storage, job)
+	if r.dryRun {
+		return b.dryRun(ctx, req.Storage, r.job)
 	}
-	b.jobs.edit.Lock()
-	defer b.jobs.edit.Unlock()
-	ids, err := list(ctx, req.Storage, jobPrefix)
+	job, first, err := b.makeJob(ctx, req.Storage, r.job, r.params)
 	if err != nil {
 		return nil, err
 	}
-	if first, err := b.sameJob(ctx, req.Storage, ids, job); err != nil {
-		return nil, err
-	} else if first != nil {
-		b.jobs.forget() // it may be new to this node
-		data := first.view()
-		data["replayed"], data["replayed_at"] = true, stamp(first.Created)
+	data := job.view()
+	if first {
 		return answer(data), nil
 	}
-	if len(ids) >= maxJobs {
-		return nil, refusal.New("bulk", nil, fmt.Sprintf("there are %d jobs", len(ids)), "delete those that have ended")
-	}
-	if job.ID, err = newUUID(b.rand); err != nil {
-		return nil, err
-	}
-	job.Created = b.now()
-	defer b.jobs.forget()
-	if err := putRecord(ctx, req.Storage, jobPath(job.ID), job); err != nil {
-		return nil, err
-	}
-	return answer(job.view()), nil
-}
-
-// sameJob is the job that the same request made before, nil if there is none. It
-// refuses a request id that was used for another.
-func (b *backend) sameJob(ctx context.Context, s logical.Storage, ids []string, job *jobRecord) (*jobRecord, error) {
-	if job.RequestID == "" {
-		return nil, nil
-	}
-	for _, id := range ids {
-		first, err := getRecord[jobRecord](ctx, s, jobPath(id))
-		if err != nil {
-			return nil, err
-		}
-		if first == nil || first.RequestID != job.RequestID || first.Caller != job.Caller {
-			continue
-		}
-		if first.Params != job.Params {
-			return nil, refusal.New("request_id", job.RequestID, "was used at "+stamp(first.Created)+" with other parameters",
-				"repeat those, or use a new id")
-		}
-		return first, nil
-	}
-	return nil, nil
+	data["replayed"], data["replayed_at"] = true, stamp(job.Created)
+	return answer(data), nil
 }
 
 // dryRun lists the roles that the job would act on.
 func (b *backend) dryRun(ctx context.Context, s logical.Storage, job *jobRecord) (*logical.Response, error) {
+	if err := b.unknownRoles(ctx, s, job.Select.Roles); err != nil {
+		return nil, err
+	}
 	names := slices.Clone(job.Select.Roles)
 	if len(names) == 0 {
 		var err error
@@ -260,11 +261,15 @@ func (j *jobRecord) view() map[string]any {
 	sel := map[string]any{}
 	for name, text := range map[string]string{"owner": j.Select.Owner, "name_prefix": j.Select.Prefix, "scope": j.Select.Scope, "issued_to": j.Select.IssuedTo} {
 		if text != "" {
-			sel[name] = text
+			sel[name] = shownSelector(text)
 		}
 	}
 	if len(j.Select.Metadata) > 0 {
-		sel["metadata"] = j.Select.Metadata
+		metadata := make(map[string]string, len(j.Select.Metadata))
+		for name, text := range j.Select.Metadata {
+			metadata[shownSelector(name)] = shownSelector(text)
+		}
+		sel["metadata"] = metadata
 	}
 	if len(j.Select.Roles) > 0 {
 		sel["roles"] = j.Select.Roles
@@ -276,40 +281,32 @@ func (j *jobRecord) view() map[string]any {
 	}
 }
 
-func (b *backend) readJob(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	job, err := getRecord[jobRecord](ctx, req.Storage, jobPath(d.Get("job").(string)))
+// shownSelector is a text of a selector as answers show it. It is compared as it
+// was given, since what a role or a key has may be of an older build, or have come
+// from elsewhere.
+func shownSelector(text string) string {
+	clean, _ := policy.CleanText(text, maxReason, false)
+	return clean
+}
+
+func (b *backend) readJob(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	job, err := getRecord[jobRecord](ctx, req.Storage, jobPath(in.text("job")))
 	if err != nil || job == nil {
 		return nil, err
 	}
 	return answer(job.view()), nil
 }
 
-func (b *backend) stopJob(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	b.jobs.edit.Lock()
-	defer b.jobs.edit.Unlock()
-	path := jobPath(d.Get("job").(string))
-	job, err := getRecord[jobRecord](ctx, req.Storage, path)
-	if err != nil || job == nil {
-		return nil, err
-	}
-	if job.State != jobRunning {
-		b.jobs.forget()
-		return nil, deleteRecord(ctx, req.Storage, path)
-	}
-	job.State, job.Finished = jobStopped, b.now()
-	return nil, putRecord(ctx, req.Storage, path, job)
+func (b *backend) stopJob(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	return nil, b.endJob(ctx, req.Storage, in.text("job"))
 }
 
-func (b *backend) listJobs(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	w, err := windowAsked(d)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) listJobs(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
 	ids, err := list(ctx, req.Storage, jobPrefix)
 	if err != nil {
 		return nil, err
 	}
-	return w.collect(ids, func(id string) (map[string]any, error) {
+	return windowOf(in).collect(ids, func(id string) (map[string]any, error) {
 		job, err := getRecord[jobRecord](ctx, req.Storage, jobPath(id))
 		if err != nil || job == nil {
 			return nil, err

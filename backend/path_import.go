@@ -20,78 +20,157 @@ import (
 )
 
 func (b *backend) pathsImport() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: "import",
-		Fields: map[string]*framework.FieldSchema{
-			"batch":  batchField("Keys to adopt: objects with role and either key (the value) or sha256 (the hex digest of the value)."),
-			"reason": {Type: framework.TypeString, Description: "Why; kept in the roles' histories."},
+	return []*framework.Path{b.path(pathSpec{
+		pattern: "import", verb: "import", suffix: "keys",
+		synopsis: "Adopt existing keys, by value or by digest.",
+		fields: fieldSet{
+			"batch":  batchOf("Keys to adopt: objects with role and either key (the value) or sha256 (the hex digest of the value)."),
+			"reason": reasonField("Why; kept in the roles' histories.", false),
 		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: writes(&framework.PathOperation{
-				Callback: handle(b.importKeys), Summary: "Adopt existing keys.",
-				Responses: ok("What came of the items.", map[string]*framework.FieldSchema{
+		ops: map[logical.Operation]operation{
+			logical.UpdateOperation: {
+				do: b.importKeys, writes: true, told: "What came of the items.",
+				answer: map[string]*framework.FieldSchema{
 					"results": {
 						Type: framework.TypeSlice, Required: true,
 						Description: "In order: result (imported, already_imported or refused), role, version, key_id, and error for what was refused.",
 					},
-				}),
-			}),
+				},
+			},
 		},
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "import", OperationSuffix: "keys"},
-		HelpSynopsis: "Adopt existing keys, by value or by digest.",
-		HelpDescription: `
+		help: `
 Each item makes a static role with the key as its first version, or makes the key
-the next version of an existing static role: it is current at once, and the one
-before has its grace. What may stand in an item:
+the next version of an existing static role: it is current at once, and the
+previous version has its grace. What may stand in an item:
 
   role          the role (required)
   key           the key's value, or
   sha256        the hex SHA-256 of the value: verify knows the key, creds does not
-  key_id        with sha256: the id of a key that has this engine's form
-  version       the version's number, above those the role gave out before
-  expires_at    when the key ends (RFC 3339)
-  grace_period  how long the version before stays valid
+  key_id        with sha256: the id of a key that has this engine's form (required
+                for such a key: without it verify does not find the key)
+  version       the version's number, above those that the role gave out before
+  expires_at    when the key ends (RFC 3339, at most 100 years ahead)
+  grace_period  how long the previous version stays valid
   any field of roles/<role> but type, for a role that is made by the item
 
 A role made by an import rotates by itself only if the item says so: whoever
 holds the key does not read it here yet. Repeating an item answers
-already_imported. Values shorter than 16 characters are refused unless the
-mount's config has allow_weak_imports.`,
-	}}
+already_imported. A key that this mount has seen end (revoked, reported, expired,
+retired) cannot be imported again. Values shorter than 16 characters are refused
+unless the mount's config has allow_weak_imports.`,
+	})}
 }
 
-// importItem is one key to adopt. What is not listed here is a policy field.
+// importFields are what an item may say.
+func importFields() fieldSet {
+	return fieldsOf(policyRequestFields(), fieldSet{
+		"role":         {kind: kindText, about: "The role that gets the key."},
+		"key":          {kind: kindText, secret: true, about: "The key's value."},
+		"sha256":       {kind: kindText, secret: true, about: "The SHA-256 of the value, in hex."},
+		"key_id":       {kind: kindText, secret: true, about: "With sha256, for a key of this engine's form: its id."},
+		"version":      {kind: kindInteger, about: "The version's number."},
+		"expires_at":   {kind: kindTime, about: "When the key ends."},
+		"grace_period": {kind: kindDuration, about: "How long the previous version stays valid."},
+	})
+}
+
+// importItem is one key to adopt, as an item says it.
 type importItem struct {
-	Role      string    `json:"role"`
-	Key       string    `json:"key"`
-	SHA256    string    `json:"sha256"`
-	KeyID     string    `json:"key_id"`
-	Version   int       `json:"version"`
-	ExpiresAt time.Time `json:"expires_at"`
-	Grace     any       `json:"grace_period"`
+	role     string
+	key      string
+	sum      [32]byte
+	keyID    string
+	byDigest bool
+	version  int
+	expires  time.Time
+	grace    *policy.Seconds
+	policy   map[string]any // the fields that are named
+	rotation bool           // it says something of automatic rotation
 }
 
-var importFields = []string{"role", "key", "sha256", "key_id", "version", "expires_at"}
-
-func (b *backend) importKeys(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	by, err := actorOf(req, d)
+// readImport reads an item. No refusal shows what may be a key.
+func readImport(fields fieldSet, item json.RawMessage) (*importItem, error) {
+	in, err := fields.readItem(item)
 	if err != nil {
 		return nil, err
 	}
-	items, err := batchItems(d.Get("batch").(string))
+	it := &importItem{
+		role: in.text("role"), key: in.text("key"), keyID: in.text("key_id"), byDigest: in.given("sha256"), expires: in.time("expires_at"),
+		grace: graceAsked(in), policy: policyGiven(in), rotation: in.given("rotation_period") || in.text("rotation_schedule") != "",
+	}
+	if !validName(it.role) {
+		return nil, refusal.New("role", nil, nameRule, "name the role")
+	}
+	if in.given("version") {
+		n := in.integer("version")
+		if n < 1 || n > math.MaxInt32 {
+			return nil, refusal.New("version", n, "is not a version: it must be from 1 to 2147483647", "give another number, or leave it out")
+		}
+		it.version = int(n)
+	}
+	switch {
+	case in.given("key") == it.byDigest:
+		return nil, refusal.New("key", nil, "exactly one of key and sha256 says what to adopt", "give one")
+	case !it.byDigest && in.given("key_id"):
+		return nil, refusal.New("key_id", nil, "goes with sha256: a value has its id in itself", "leave it out")
+	case !it.byDigest:
+		return it, nil
+	}
+	raw, err := hex.DecodeString(in.text("sha256"))
+	if err != nil || len(raw) != len(it.sum) {
+		return nil, refusal.New("sha256", nil, "is not the hex form of 32 bytes", "give the SHA-256 of the key's value, in hex")
+	}
+	it.sum = [32]byte(raw)
+	if in.given("key_id") && (len(it.keyID) != keyformat.IDLen || !keyformat.ValidID(it.keyID)) {
+		return nil, refusal.New("key_id", nil, "is not the id of a key of this engine's form", "give the 12 characters after the prefix, or leave it out")
+	}
+	return it, nil
+}
+
+// importRequest is what an import says. An item that cannot be read is refused by
+// itself.
+type importRequest struct {
+	by      actor
+	items   []*importItem
+	refused []error // by item; nil where it was read
+}
+
+func readImports(req *logical.Request, in *input) (*importRequest, error) {
+	by, err := readActor(req, in)
+	if err != nil {
+		return nil, err
+	}
+	items, err := batchItems(in.text("batch"))
+	if err != nil {
+		return nil, err
+	}
+	r := &importRequest{by: by, items: make([]*importItem, len(items)), refused: make([]error, len(items))}
+	fields := importFields()
+	for i, item := range items {
+		r.items[i], r.refused[i] = readImport(fields, item)
+	}
+	return r, nil
+}
+
+func (b *backend) importKeys(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	r, err := readImports(req, in)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := b.ensureDigest(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	results := make([]any, len(items))
-	for i, item := range items {
-		result, err := b.importOne(ctx, req.Storage, item, by)
-		r := refusal.In(err)
+	results := make([]any, len(r.items))
+	for i, item := range r.items {
+		var result map[string]any
+		err := r.refused[i]
+		if err == nil {
+			result, err = b.importOne(ctx, req.Storage, item, r.by)
+		}
+		refused := refusal.In(err)
 		switch {
-		case r != nil:
-			result = map[string]any{"result": importRefused, "error": r.Error()}
+		case refused != nil:
+			result = map[string]any{"result": importRefused, "error": refused.Error()}
 		case err != nil:
 			return nil, err // what was adopted stays so; a repetition does the rest
 		}
@@ -100,22 +179,22 @@ func (b *backend) importKeys(ctx context.Context, req *logical.Request, d *frame
 	return answer(map[string]any{"results": results}), nil
 }
 
-func (b *backend) importOne(ctx context.Context, s logical.Storage, item json.RawMessage, by actor) (map[string]any, error) {
+func (b *backend) importOne(ctx context.Context, s logical.Storage, item *importItem, by actor) (map[string]any, error) {
 	cfg, err := b.config(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	d, err := b.digests(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	a, err := readImport(item, d, cfg)
 	if err != nil {
 		return nil, err
 	}
 	// One import at a time: no two roles may adopt one key.
 	b.importMu.Lock()
 	defer b.importMu.Unlock()
+	d, err := b.digests(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	a, err := item.adopted(d, cfg)
+	if err != nil {
+		return nil, err
+	}
 	ids := []string{a.record.ID}
 	if a.foreign {
 		if ids, err = b.foreignIDs(ctx, s, d, a.sum); err != nil {
@@ -137,11 +216,6 @@ func (b *backend) importOne(ctx context.Context, s logical.Storage, item json.Ra
 			return nil, err
 		}
 	}
-	if a.foreign {
-		if err := b.markImported(ctx, s, d.Current, a.weak); err != nil {
-			return nil, err
-		}
-	}
 	rec, err := b.adopt(ctx, s, a, by)
 	if err != nil {
 		return nil, err
@@ -149,90 +223,48 @@ func (b *backend) importOne(ctx context.Context, s logical.Storage, item json.Ra
 	return map[string]any{"result": importDone, "role": a.role, "version": a.record.Version, "key_id": a.record.ID, "role_id": rec.ID}, nil
 }
 
-// readImport reads an item and refuses what can not be adopted. No refusal
-// shows what may be a key.
-func readImport(item json.RawMessage, d *digestRecord, cfg *configRecord) (*adopted, error) {
-	var it importItem
-	raw := map[string]any{}
-	if json.Unmarshal(item, &raw) != nil || json.Unmarshal(item, &it) != nil {
-		return nil, refusal.New("batch", nil, "the item is not an object with fields of the right types", "see the path's help")
+// adopted is the key as it is to be stored, if it can be adopted.
+func (it *importItem) adopted(d *digestRecord, cfg *configRecord) (*adopted, error) {
+	a := &adopted{role: it.role, version: it.version, expires: it.expires, grace: it.grace, policy: it.policy, rotation: it.rotation}
+	if it.byDigest {
+		a.byDigest(it, d)
+		return a, nil
 	}
-	a := &adopted{role: it.Role, version: it.Version, expires: it.ExpiresAt, policy: raw}
-	for _, f := range importFields {
-		delete(raw, f)
-	}
-	if !validName(it.Role) {
-		return nil, refusal.New("role", nil, nameRule, "name the role")
-	}
-	if it.Version < 0 || it.Version > math.MaxInt32 {
-		return nil, refusal.New("version", it.Version, "is not a version", "give a number above zero, or leave it out")
-	}
-	if (it.Key == "") == (it.SHA256 == "") {
-		return nil, refusal.New("key", nil, "exactly one of key and sha256 says what to adopt", "give one")
-	}
-	if it.Grace != nil {
-		if _, exists := raw["grace_period"]; exists {
-			fd := framework.FieldData{Raw: map[string]any{"grace_period": it.Grace}, Schema: policySchemas()}
-			v, _, err := fd.GetOkErr("grace_period")
-			if err != nil {
-				return nil, refusal.New("grace_period", it.Grace, "not a duration", "give a duration such as 24h")
-			}
-			g := policy.Seconds(v.(int)).Duration()
-			a.grace = &g
-		}
-	}
-	if it.Key != "" {
-		return a, a.byValue(it, d, cfg)
-	}
-	return a, a.byDigest(it, d)
+	return a, a.byValue(it.key, d, cfg)
 }
 
-func (a *adopted) byValue(it importItem, d *digestRecord, cfg *configRecord) error {
-	sum := keyformat.Sum(it.Key)
-	a.plain, a.sum = it.Key, sum
-	if it.KeyID != "" {
-		return refusal.New("key_id", nil, "goes with sha256: a value has its id in itself", "leave it out")
-	}
-	if own, err := keyformat.Parse(it.Key); err == nil {
+func (a *adopted) byValue(key string, d *digestRecord, cfg *configRecord) error {
+	a.plain, a.sum = key, keyformat.Sum(key)
+	if own, err := keyformat.Parse(key); err == nil {
 		a.strength = "256 bits"
-		a.record = &keyRecord{Schema: recordSchema, ID: own.ID(), Digest: keyformat.Digest(d.Secrets[d.Current], d.Current, sum)}
+		a.ownRecord(d, own.ID())
 		return nil
 	}
 	switch {
-	case keyformat.Classify(it.Key) == keyformat.Foreign:
-		a.strength = fmt.Sprintf("%d characters, at most %d bits", len(it.Key), bitsOf(it.Key))
-	case len(it.Key) < keyformat.MinForeignLen && printable(it.Key):
+	case keyformat.Classify(key) == keyformat.Foreign:
+		a.strength = fmt.Sprintf("%d characters, at most %d bits", len(key), bitsOf(key))
+	case len(key) < keyformat.MinForeignLen && printable(key):
 		if !cfg.AllowWeakImports {
 			return refusal.New("key", nil, fmt.Sprintf("has less than %d characters and can be guessed", keyformat.MinForeignLen),
 				"rotate it where it is used; or set allow_weak_imports in the mount's config, knowingly")
 		}
 		a.weak = true
-		a.strength = fmt.Sprintf("weak: %d characters, at most %d bits", len(it.Key), bitsOf(it.Key))
+		a.strength = fmt.Sprintf("weak: %d characters, at most %d bits", len(key), bitsOf(key))
 	default:
 		return refusal.New("key", nil, fmt.Sprintf("must be at most %d printable ASCII characters without space at its ends", keyformat.MaxForeignLen),
-			"a gateway could not present it; keys of other forms can not be adopted")
+			"a gateway could not present it; keys of other forms cannot be adopted")
 	}
-	a.foreignRecord(d, sum)
+	a.foreignRecord(d)
 	return nil
 }
 
-func (a *adopted) byDigest(it importItem, d *digestRecord) error {
-	raw, err := hex.DecodeString(it.SHA256)
-	if err != nil || len(raw) != 32 {
-		return refusal.New("sha256", nil, "is not the hex form of 32 bytes", "give the SHA-256 of the key's value, in hex")
+func (a *adopted) byDigest(it *importItem, d *digestRecord) {
+	a.sum, a.strength = it.sum, "unknown: imported by digest"
+	if it.keyID != "" {
+		a.ownRecord(d, it.keyID)
+		return
 	}
-	sum := [32]byte(raw)
-	a.sum = sum
-	a.strength = "unknown: imported by digest"
-	if it.KeyID == "" {
-		a.foreignRecord(d, sum)
-		return nil
-	}
-	if len(it.KeyID) != keyformat.IDLen || !keyformat.ValidID(it.KeyID) {
-		return refusal.New("key_id", nil, "is not the id of a key of this engine's form", "give the 12 characters after the prefix, or leave it out")
-	}
-	a.record = &keyRecord{Schema: recordSchema, ID: it.KeyID, Digest: keyformat.Digest(d.Secrets[d.Current], d.Current, sum)}
-	return nil
+	a.foreignRecord(d)
 }
 
 func printable(s string) bool {
@@ -291,7 +323,7 @@ func (b *backend) adopt(ctx context.Context, s logical.Storage, a *adopted, by a
 	if !isAbsent(err) {
 		return rec, err
 	}
-	p, err := importedPolicy(a.policy)
+	p, err := a.newPolicy()
 	if err != nil {
 		return nil, err
 	}
@@ -302,13 +334,13 @@ func (b *backend) adopt(ctx context.Context, s logical.Storage, a *adopted, by a
 	return tx.rec, nil
 }
 
-// importedPolicy is the policy of a role that an import makes.
-func importedPolicy(named map[string]any) (*policy.Policy, error) {
-	p, err := policyOf(named)
+// newPolicy is the policy of a role that an import makes.
+func (a *adopted) newPolicy() (*policy.Policy, error) {
+	p, _, err := new(policy.Policy).With(a.policy)
 	if err != nil {
 		return nil, err
 	}
-	if _, asked := named["rotation_period"]; !asked && p.RotationSchedule == "" {
+	if !a.rotation {
 		// Whoever holds the key does not read it here yet: nothing ends it
 		// without being asked to.
 		p.RotationPeriod = new(policy.Seconds)
@@ -316,20 +348,10 @@ func importedPolicy(named map[string]any) (*policy.Policy, error) {
 	return p, nil
 }
 
-// policyOf reads policy fields as roles/<role> does.
-func policyOf(named map[string]any) (*policy.Policy, error) {
-	in, err := policyRequestFields().readValues(named, false)
-	if err != nil {
-		return nil, err
-	}
-	p, _, err := new(policy.Policy).With(policyGiven(in))
-	return p, err
-}
-
 // samePolicy refuses policy fields of an item that the existing role has
 // otherwise: an import adopts keys, it does not change roles.
 func (tx *roleTx) samePolicy(named map[string]any) error {
-	p, err := policyOf(named)
+	p, _, err := new(policy.Policy).With(named)
 	if err != nil {
 		return err
 	}

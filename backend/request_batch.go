@@ -74,8 +74,12 @@ func (s fieldSet) readItem(item json.RawMessage) (*input, error) {
 		return s.readValues(object, false)
 	}
 	object, err := decodeObject(string(item))
+	twice := (*duplicate)(nil)
 	switch {
-	case errors.Is(err, errDuplicate):
+	case errors.As(err, &twice):
+		if _, known := s[twice.name]; known {
+			return nil, refusal.New(twice.name, nil, "an item has this name twice", "give it once")
+		}
 		return nil, refusal.New("batch", nil, "an item has a name twice", "give each name once")
 	case err != nil:
 		return nil, refusal.New("batch", nil, "an item is not a JSON object with the fields of this path", "see the path's help")

@@ -17,6 +17,7 @@ type fieldKind uint8
 const (
 	kindText     fieldKind = iota // string
 	kindInstant                   // string: a time, or a duration from now
+	kindTime                      // time.Time: an instant, written as RFC 3339 has it
 	kindSwitch                    // bool
 	kindInteger                   // int64, at most 2^53 either way
 	kindSequence                  // the same, documented as 64 bits
@@ -75,7 +76,7 @@ func fieldsOf(sets ...fieldSet) fieldSet {
 }
 
 var fieldTypes = map[fieldKind]framework.FieldType{
-	kindText: framework.TypeString, kindInstant: framework.TypeString, kindSwitch: framework.TypeBool, kindInteger: framework.TypeInt, kindSequence: framework.TypeInt64,
+	kindText: framework.TypeString, kindInstant: framework.TypeString, kindTime: framework.TypeTime, kindSwitch: framework.TypeBool, kindInteger: framework.TypeInt, kindSequence: framework.TypeInt64,
 	kindNumber: framework.TypeFloat, kindDuration: framework.TypeDurationSecond, kindList: framework.TypeCommaStringSlice,
 	kindMap: framework.TypeKVPairs, kindObjects: framework.TypeSlice,
 }

@@ -117,7 +117,7 @@ func (f *field) checkEmpty(name, text string) error {
 func (f *field) isEmpty(name string) error {
 	todo := map[fieldKind]string{
 		kindSwitch: "true or false", kindInteger: "a number", kindSequence: "a number", kindNumber: "a number",
-		kindDuration: "a duration", kindInstant: "a time or a duration", kindList: "a list", kindMap: "name=value", kindObjects: "an array",
+		kindDuration: "a duration", kindInstant: "a time or a duration", kindTime: "a time", kindList: "a list", kindMap: "name=value", kindObjects: "an array",
 	}[f.kind]
 	return refusal.New(name, nil, "is empty", "leave it out, or give "+cmp.Or(todo, "a text")+"; an unset variable looks like this")
 }
@@ -231,6 +231,9 @@ func (in *input) list(name string) []string { return valueOf[[]string](in, name)
 
 // pairs is the field's map; nil where it is not given.
 func (in *input) pairs(name string) map[string]string { return valueOf[map[string]string](in, name) }
+
+// time is the field's time; the zero time where it is not given.
+func (in *input) time(name string) time.Time { return valueOf[time.Time](in, name) }
 
 // objects is the field's array; nil where it is not given.
 func (in *input) objects(name string) []any { return valueOf[[]any](in, name) }

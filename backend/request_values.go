@@ -67,6 +67,8 @@ func (f *field) convert(raw any, patch bool) (any, *mistake) {
 		return readText(raw)
 	case kindInstant:
 		return readText(raw) // which time it is depends on when it is asked
+	case kindTime:
+		return readTime(raw)
 	case kindSwitch:
 		return readSwitch(raw)
 	case kindInteger, kindSequence:
@@ -110,6 +112,24 @@ func readText(raw any) (any, *mistake) {
 		return text, nil
 	}
 	return nil, &mistake{"is not a text", "give a text"}
+}
+
+// readTime takes a time as RFC 3339 writes it. The year 1, which programs write
+// for no time, is no time that anybody means.
+func readTime(raw any) (any, *mistake) {
+	const todo = "give a time such as 2027-01-31T08:00:00Z"
+	text, ok := raw.(string)
+	if !ok {
+		return nil, &mistake{"is not the text of a time", todo}
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return nil, &mistake{"is not a time as RFC 3339 writes it", todo}
+	}
+	if at = at.UTC(); at.Year() < 1970 || at.Year() > 9999 {
+		return nil, &mistake{"is no time that can come", todo}
+	}
+	return at, nil
 }
 
 func readSwitch(raw any) (any, *mistake) {
@@ -302,7 +322,7 @@ func readMap(raw any, patch bool) (any, *mistake) {
 	case string:
 		if text := strings.TrimSpace(v); strings.HasPrefix(text, "{") {
 			read, err := decodeObject(text)
-			if errors.Is(err, errDuplicate) {
+			if twice := (*duplicate)(nil); errors.As(err, &twice) {
 				return nil, &mistake{"has a name twice", "give each name once"}
 			}
 			if err != nil {
@@ -401,10 +421,12 @@ func readObjects(raw any) (any, *mistake) {
 	return nil, &mistake{"is not an array of objects", todo}
 }
 
-var (
-	errDuplicate = errors.New("a name stands twice")
-	errTrailing  = errors.New("something follows the JSON value")
-)
+// duplicate is a name that stands twice in an object.
+type duplicate struct{ name string }
+
+func (*duplicate) Error() string { return "a name stands twice" }
+
+var errTrailing = errors.New("something follows the JSON value")
 
 // decodeJSON reads a JSON value, all of the text, numbers as they are written.
 func decodeJSON(text string, into any) error {
@@ -419,8 +441,8 @@ func decodeJSON(text string, into any) error {
 	return nil
 }
 
-// decodeObject reads a JSON object. Names that stand twice, at any depth, are
-// errDuplicate: which of them counts would be a guess.
+// decodeObject reads a JSON object. A name that stands twice, at any depth, is a
+// duplicate: which of them counts would be a guess.
 func decodeObject(text string) (map[string]any, error) {
 	dec := json.NewDecoder(strings.NewReader(text))
 	dec.UseNumber()
@@ -476,7 +498,7 @@ func decodeStrictly(dec *json.Decoder, depth int) (any, error) {
 			return nil, errors.New("reading JSON: a name is not a text")
 		}
 		if _, twice := object[name]; twice {
-			return nil, errDuplicate
+			return nil, &duplicate{name}
 		}
 		if object[name], err = decodeStrictly(dec, depth-1); err != nil {
 			return nil, err

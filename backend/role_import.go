@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -23,15 +24,23 @@ type adopted struct {
 	version  int
 	expires  time.Time
 	foreign  bool
+	number   int // of the digest secret that a foreign key's id is made with
 	weak     bool
 	strength string
-	grace    *time.Duration
-	policy   map[string]any // fields named
+	grace    *policy.Seconds
+	policy   map[string]any // the fields that are named
+	rotation bool           // something was said of automatic rotation
 }
 
-func (a *adopted) foreignRecord(d *digestRecord, sum [32]byte) {
-	id, digest := foreignID(d, sum)
-	a.foreign = true
+// ownRecord makes the record of a key of this engine's form.
+func (a *adopted) ownRecord(d *digestRecord, id string) {
+	a.record = &keyRecord{Schema: recordSchema, ID: id, Digest: keyformat.Digest(d.Secrets[d.Current], d.Current, a.sum)}
+}
+
+// foreignRecord makes the record of a key of another form.
+func (a *adopted) foreignRecord(d *digestRecord) {
+	id, digest := foreignID(d, a.sum)
+	a.foreign, a.number = true, d.Current
 	a.record = &keyRecord{Schema: recordSchema, ID: id, Digest: digest}
 }
 
@@ -103,17 +112,31 @@ func (tx *roleTx) adopt(a *adopted) error {
 	if a.version != 0 && a.version <= last {
 		return refusal.New("version", a.version, fmt.Sprintf("the role gave out numbers up to %d", last), "leave it out, or give a higher one")
 	}
-	if !a.expires.IsZero() && !a.expires.After(tx.now) {
+	switch {
+	case a.expires.IsZero():
+	case !a.expires.After(tx.now):
 		return refusal.New("expires_at", stamp(a.expires), "is over", "there is nothing to adopt")
+	case a.expires.After(tx.now.AddDate(maxImportYears, 0, 0)):
+		return refusal.New("expires_at", stamp(a.expires), fmt.Sprintf("is more than %d years ahead", maxImportYears), "leave it out for a key without end")
 	}
-	grace := tx.defaultGrace()
-	if a.grace != nil {
-		grace = *a.grace
+	grace, err := tx.requestedGrace(a.grace)
+	if err != nil {
+		return err
 	}
 	tx.note(historyEntry{Kind: eventImported, Version: max(last+1, a.version), KeyID: a.record.ID, Reason: a.strength})
-	_, err := tx.succeed(succession{grace: grace, adopt: a})
-	return ringRefusal(err)
+	if _, err := tx.succeed(succession{grace: grace, adopt: a}); err != nil {
+		return ringRefusal(err)
+	}
+	if a.foreign {
+		// After the last refusal, and before the key's record is written.
+		return tx.b.markImported(tx.ctx, tx.s, a.number, a.weak)
+	}
+	return nil
 }
+
+// maxImportYears is how far ahead the end of an imported key may lie: what is
+// further ahead is meant to be no end, and nothing is cut silently.
+const maxImportYears = 100
 
 const (
 	importDone     = "imported"

@@ -67,7 +67,7 @@ func setScopes(p *Policy, v any) error {
 		return refusal.New(field, len(scopes), fmt.Sprintf("has more than %d entries", MaxScopes), "combine some with *, such as orders:*")
 	}
 	for _, s := range scopes {
-		if err := checkScope(field, s); err != nil {
+		if err := CheckScope(field, s); err != nil {
 			return err
 		}
 	}
@@ -77,7 +77,8 @@ func setScopes(p *Policy, v any) error {
 	return nil
 }
 
-func checkScope(field, scope string) error {
+// CheckScope refuses what is no scope. The refusal names field.
+func CheckScope(field, scope string) error {
 	switch {
 	case !scopeForm.MatchString(scope):
 		return refusal.New(field, scope, "must be segments of A-Z a-z 0-9 . _ - joined by colons, with * as last segment only",
