@@ -15,7 +15,7 @@ import (
 
 func (b *backend) pathsKeys() []*framework.Path {
 	return []*framework.Path{b.path(pathSpec{
-		pattern: "keys/" + nameRegex + "/?", suffix: "keys", lists: "Key",
+		pattern: "keys/" + nameRegex + "/?", suffix: "keys",
 		synopsis: "The live keys of a dynamic role: issued to whom, when, until when.",
 		fields:   fieldsOf(nameOf(), pageFieldSet(true)),
 		ops: map[logical.Operation]operation{
