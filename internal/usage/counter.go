@@ -181,7 +181,7 @@ func (c *Counter) lock(slot *Slot, id ID, role string, now time.Time) (*group, *
 				g.mu.Unlock()
 				break
 			}
-			u = g.rec.make(id)
+			u = g.rec.findOrAdd(id)
 			c.held.Add(1)
 		}
 		g.rec.Role = role

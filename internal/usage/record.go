@@ -69,8 +69,8 @@ func (r *Record) find(id ID) *Use {
 	return r.Versions[id.Version]
 }
 
-// make returns the use with that id, new if there is none.
-func (r *Record) make(id ID) *Use {
+// findOrAdd returns the use with that id, new if there is none.
+func (r *Record) findOrAdd(id ID) *Use {
 	if id.KeyID != "" {
 		return entry(&r.Keys, id.KeyID)
 	}
