@@ -39,25 +39,23 @@ type backend struct {
 	roles       *recordCache[roleRecord]
 	keys        *recordCache[keyRecord]
 	secretCache *recordCache[secretRecord]
-	digestCache *recordCache[digestRecord]
 
-	configMu    sync.Mutex
-	configCache atomic.Pointer[configRecord]
-	configGen   atomic.Uint64 // counts what may have changed it elsewhere
-	resized     []func(int)   // told of a new cache_size
+	configs       cell[configRecord]
+	digestSecrets cell[digestRecord]
+	mark          cell[markRecord]
+	imported      cell[importedRecord]
+	prefixes      cell[prefixRecord]
+	jobs          jobSet
+	resized       []func(int) // told of a new cache_size
 
-	mark     mark
 	problems problemSet
 	tidy     tidyState
 	leaks    leakBudget
-	jobs     jobSet
 	importMu sync.Mutex // one import at a time; taken before a role's lock
-	prefixes prefixState
 
 	// Verification.
 	views    *keyViews
 	rates    *rateLimits
-	imported importedState
 	node     atomic.Pointer[nodeState]
 	verdicts [codeCount]atomic.Int64 // how often each was given
 	hmacs    atomic.Int64            // computed for comparisons
@@ -89,9 +87,14 @@ func newBackend(c clock, random io.Reader) *backend {
 		roles:       newRecordCache[roleRecord](defaultCacheSize),
 		keys:        newRecordCache[keyRecord](defaultCacheSize),
 		secretCache: newRecordCache[secretRecord](defaultCacheSize),
-		digestCache: newRecordCache[digestRecord](1),
 		views:       newKeyViews(), rates: newRateLimits(c), usage: newUsage(),
 	}
+	b.configs.path, b.configs.none, b.configs.learn = configPath, &configRecord{Schema: recordSchema}, b.resize
+	b.digestSecrets.path = digestPath
+	b.mark.path, b.mark.none = markPath, &markRecord{}
+	b.imported.path, b.imported.none = importedPath, &importedRecord{Schema: recordSchema}
+	b.prefixes.path, b.prefixes.none = prefixesPath, &prefixRecord{Schema: recordSchema}
+	b.jobs.path, b.jobs.read = jobPrefix, readJobs
 	b.resized = []func(int){b.views.resize, b.rates.resize}
 	b.specs = map[*framework.Path]*pathSpec{}
 	b.Backend = &framework.Backend{

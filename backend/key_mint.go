@@ -18,7 +18,7 @@ var errNoDigest = errors.New("the mount has no digest secret yet")
 // digests returns the secrets under which keys are digested; errNoDigest before
 // there is one.
 func (b *backend) digests(ctx context.Context, s logical.Storage) (*digestRecord, error) {
-	rec, err := b.digestCache.get(ctx, s, digestPath)
+	rec, err := b.digestSecrets.get(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -40,34 +40,24 @@ func (b *backend) ensureDigest(ctx context.Context, s logical.Storage) (*digestR
 // rotateDigest adds a digest secret if wanted says so of the stored record,
 // which is nil where there is none yet.
 func (b *backend) rotateDigest(ctx context.Context, s logical.Storage, wanted func(*digestRecord) bool) (*digestRecord, error) {
-	b.configMu.Lock()
-	defer b.configMu.Unlock()
-	stored, err := getRecord[digestRecord](ctx, s, digestPath)
-	if err != nil {
-		return nil, err
-	}
-	if !wanted(stored) {
-		b.digestCache.committed(digestPath, stored)
-		return stored, nil
-	}
-	rec := &digestRecord{Schema: recordSchema, Current: 1, Secrets: map[int][]byte{}, Rotated: b.now()}
-	if stored != nil {
-		rec.Current = stored.Current + 1
-		for k, v := range stored.Secrets {
-			rec.Secrets[k] = v
+	return b.digestSecrets.change(ctx, s, func(stored *digestRecord) (*digestRecord, error) {
+		if !wanted(stored) {
+			return nil, nil
 		}
-	}
-	secret := make([]byte, keyformat.DigestSecretLen)
-	if _, err := io.ReadFull(b.rand, secret); err != nil {
-		return nil, fmt.Errorf("reading randomness: %w", err)
-	}
-	rec.Secrets[rec.Current] = secret
-	if err := putRecord(ctx, s, digestPath, rec); err != nil {
-		b.digestCache.drop(digestPath)
-		return nil, err
-	}
-	b.digestCache.committed(digestPath, rec)
-	return rec, nil
+		rec := &digestRecord{Schema: recordSchema, Current: 1, Secrets: map[int][]byte{}, Rotated: b.now()}
+		if stored != nil {
+			rec.Current = stored.Current + 1
+			for k, v := range stored.Secrets {
+				rec.Secrets[k] = v
+			}
+		}
+		secret := make([]byte, keyformat.DigestSecretLen)
+		if _, err := io.ReadFull(b.rand, secret); err != nil {
+			return nil, fmt.Errorf("reading randomness: %w", err)
+		}
+		rec.Secrets[rec.Current] = secret
+		return rec, nil
+	})
 }
 
 // mintKey makes a key and its record, stored nowhere yet.

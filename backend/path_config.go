@@ -150,40 +150,29 @@ func (c *configRecord) show() map[string]any {
 }
 
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
-	b.configMu.Lock()
-	defer b.configMu.Unlock()
-	stored, err := getRecord[configRecord](ctx, req.Storage, configPath)
-	if err != nil {
-		return nil, err
-	}
-	if stored == nil {
-		stored = &configRecord{Schema: recordSchema}
-	}
-	next, reset := *stored, false
-	for i := range configFields {
-		f := &configFields[i]
-		if in.given(f.name) {
-			if err := f.set(&next, in.values[f.name]); err != nil {
-				return nil, err
+	_, err := b.configs.change(ctx, req.Storage, func(stored *configRecord) (*configRecord, error) {
+		next, reset := *stored, false
+		for i := range configFields {
+			f := &configFields[i]
+			if in.given(f.name) {
+				if err := f.set(&next, in.values[f.name]); err != nil {
+					return nil, err
+				}
+				continue
 			}
-			continue
+			if in.resets(f.name) || in.flag("replace") {
+				was := next
+				f.reset(&next)
+				reset = reset || !reflect.DeepEqual(was, next)
+			}
 		}
-		if in.resets(f.name) || in.flag("replace") {
-			was := next
-			f.reset(&next)
-			reset = reset || !reflect.DeepEqual(was, next)
+		if !reset && reflect.DeepEqual(stored.show(), next.show()) {
+			// What was read and is written back leaves the defaults what they are.
+			return nil, nil
 		}
-	}
-	if !reset && reflect.DeepEqual(stored.show(), next.show()) {
-		// What was read and is written back leaves the defaults what they are.
-		return nil, nil
-	}
-	if err := putRecord(ctx, req.Storage, configPath, &next); err != nil {
-		b.forgetConfig()
-		return nil, err
-	}
-	b.applyConfig(&next)
-	return nil, nil
+		return &next, nil
+	})
+	return nil, err
 }
 
 func (b *backend) rotateDigestSecret(ctx context.Context, req *logical.Request, _ *input) (*logical.Response, error) {

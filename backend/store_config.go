@@ -61,36 +61,11 @@ func orNumber(n *int, def int) int {
 
 // config returns the mount's config; the default one where none was written.
 func (b *backend) config(ctx context.Context, s logical.Storage) (*configRecord, error) {
-	if cfg := b.configCache.Load(); cfg != nil {
-		return cfg, nil
-	}
-	b.configMu.Lock()
-	defer b.configMu.Unlock()
-	seen := b.configGen.Load()
-	cfg, err := getRecord[configRecord](ctx, s, configPath)
-	if err != nil {
-		return nil, err
-	}
-	if cfg == nil {
-		cfg = &configRecord{Schema: recordSchema}
-	}
-	b.applyConfig(cfg)
-	if b.configGen.Load() != seen {
-		// It changed while it was read: the next one to ask reads it again.
-		b.configCache.Store(nil)
-	}
-	return cfg, nil
+	return b.configs.get(ctx, s)
 }
 
-// forgetConfig makes the next one to ask read the config again.
-func (b *backend) forgetConfig() {
-	b.configGen.Add(1)
-	b.configCache.Store(nil)
-}
-
-// applyConfig makes cfg, which is stored, the one in force on this node.
-func (b *backend) applyConfig(cfg *configRecord) {
-	b.configCache.Store(cfg)
+// resize makes the caches as large as cfg, which is in force, says.
+func (b *backend) resize(cfg *configRecord) {
 	b.roles.resize(cfg.cacheSize())
 	b.keys.resize(cfg.cacheSize())
 	b.secretCache.resize(cfg.cacheSize())
@@ -119,6 +94,6 @@ func (b *backend) leaseTTLs() (defaultTTL, maxTTL time.Duration) {
 // mountPaused: the mount's automatic rotation is paused, as far as this node
 // has read its config.
 func (b *backend) mountPaused() bool {
-	cfg := b.configCache.Load()
+	cfg := b.configs.last()
 	return cfg != nil && cfg.RotationPaused
 }

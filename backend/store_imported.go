@@ -5,8 +5,6 @@ package backend
 import (
 	"context"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -23,29 +21,10 @@ type importedRecord struct {
 
 func (r *importedRecord) schema() int { return r.Schema }
 
-// importedState is this node's copy of it, absence included.
-type importedState struct {
-	mu    sync.Mutex // held from a Get to its fill, and by forget
-	cache atomic.Pointer[importedRecord]
-}
-
 // importedForms says under which digest secrets imported keys may be found, and
 // of what form.
 func (b *backend) importedForms(ctx context.Context, s logical.Storage) (*importedRecord, error) {
-	if rec := b.imported.cache.Load(); rec != nil {
-		return rec, nil
-	}
-	b.imported.mu.Lock()
-	defer b.imported.mu.Unlock()
-	rec, err := getRecord[importedRecord](ctx, s, importedPath)
-	if err != nil {
-		return nil, err
-	}
-	if rec == nil {
-		rec = &importedRecord{Schema: recordSchema}
-	}
-	b.imported.cache.Store(rec)
-	return rec, nil
+	return b.imported.get(ctx, s)
 }
 
 // mayBe: a string of that form may be an imported key.
@@ -63,35 +42,18 @@ func (r *importedRecord) mayBe(text string) bool {
 // markImported makes verification look for foreign keys under digest secret n.
 // It is to be called before the first record of such a key is written.
 func (b *backend) markImported(ctx context.Context, s logical.Storage, n int, weak bool) error {
-	b.imported.mu.Lock()
-	defer b.imported.mu.Unlock()
-	rec, err := getRecord[importedRecord](ctx, s, importedPath)
-	if err != nil {
-		return err
-	}
-	if rec == nil {
-		rec = &importedRecord{}
-	}
-	if !slices.Contains(rec.Numbers, n) || weak && !rec.Weak {
-		rec.Schema, rec.Weak = recordSchema, rec.Weak || weak
-		if !slices.Contains(rec.Numbers, n) {
-			rec.Numbers = append(rec.Numbers, n)
+	_, err := b.imported.change(ctx, s, func(stored *importedRecord) (*importedRecord, error) {
+		next := *stored
+		next.Schema, next.Weak = recordSchema, stored.Weak || weak
+		if !slices.Contains(stored.Numbers, n) {
+			next.Numbers = append(slices.Clone(stored.Numbers), n)
+			slices.SortFunc(next.Numbers, func(a, b int) int { return b - a })
+		} else if next.Weak == stored.Weak {
+			return nil, nil
 		}
-		slices.SortFunc(rec.Numbers, func(a, b int) int { return b - a })
-		b.imported.cache.Store(nil)
-		if err := putRecord(ctx, s, importedPath, rec); err != nil {
-			return err
-		}
-	}
-	b.imported.cache.Store(rec)
-	return nil
-}
-
-// forget makes the next look read it again.
-func (i *importedState) forget() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.cache.Store(nil)
+		return &next, nil
+	})
+	return err
 }
 
 // foreignID is the id, and the digest to store, of an imported key of foreign

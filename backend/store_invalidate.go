@@ -17,13 +17,13 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	case strings.HasPrefix(key, secretPrefix):
 		b.secretCache.drop(key)
 	case key == digestPath:
-		b.digestCache.drop(key)
+		b.digestSecrets.forget()
 	case key == configPath:
-		b.forgetConfig()
+		b.configs.forget()
 	case strings.HasPrefix(key, jobPrefix):
 		b.jobs.forget()
 	case key == markPath:
-		b.forgetMark()
+		b.mark.forget()
 	case key == importedPath:
 		b.imported.forget()
 	case key == prefixesPath:

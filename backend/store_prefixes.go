@@ -5,8 +5,6 @@ package backend
 import (
 	"context"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -28,61 +26,25 @@ func (r *prefixRecord) settled(prefix string) bool {
 	return known || r.Truncated
 }
 
-// prefixState is this node's copy of it, absence included.
-type prefixState struct {
-	mu    sync.Mutex // held from a Get to its fill, and by forget
-	cache atomic.Pointer[prefixRecord]
-}
-
-// forget makes the next look read it again.
-func (p *prefixState) forget() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.cache.Store(nil)
-}
-
 func (b *backend) knownPrefixes(ctx context.Context, s logical.Storage) (*prefixRecord, error) {
-	if rec := b.prefixes.cache.Load(); rec != nil {
-		return rec, nil
-	}
-	b.prefixes.mu.Lock()
-	defer b.prefixes.mu.Unlock()
-	return b.loadPrefixes(ctx, s)
-}
-
-// loadPrefixes fills the copy, under its mutex.
-func (b *backend) loadPrefixes(ctx context.Context, s logical.Storage) (*prefixRecord, error) {
-	rec, err := getRecord[prefixRecord](ctx, s, prefixesPath)
-	if err != nil {
-		return nil, err
-	}
-	if rec == nil {
-		rec = &prefixRecord{Schema: recordSchema}
-	}
-	b.prefixes.cache.Store(rec)
-	return rec, nil
+	return b.prefixes.get(ctx, s)
 }
 
 // notePrefix writes a prefix down before the first key that has it can count.
 func (b *backend) notePrefix(ctx context.Context, s logical.Storage, prefix string) error {
-	if rec := b.prefixes.cache.Load(); rec != nil && rec.settled(prefix) {
+	if rec := b.prefixes.known(); rec != nil && rec.settled(prefix) {
 		return nil
 	}
-	b.prefixes.mu.Lock()
-	defer b.prefixes.mu.Unlock()
-	rec, err := b.loadPrefixes(ctx, s)
-	if err != nil || rec.settled(prefix) {
-		return err
-	}
-	next := &prefixRecord{Schema: recordSchema, Prefixes: rec.Prefixes, Truncated: len(rec.Prefixes) >= maxPrefixes}
-	if !next.Truncated {
-		at, _ := slices.BinarySearch(rec.Prefixes, prefix)
-		next.Prefixes = slices.Insert(slices.Clone(rec.Prefixes), at, prefix)
-	}
-	b.prefixes.cache.Store(nil)
-	if err := putRecord(ctx, s, prefixesPath, next); err != nil {
-		return err
-	}
-	b.prefixes.cache.Store(next)
-	return nil
+	_, err := b.prefixes.change(ctx, s, func(stored *prefixRecord) (*prefixRecord, error) {
+		if stored.settled(prefix) {
+			return nil, nil
+		}
+		next := &prefixRecord{Schema: recordSchema, Prefixes: stored.Prefixes, Truncated: len(stored.Prefixes) >= maxPrefixes}
+		if !next.Truncated {
+			at, _ := slices.BinarySearch(stored.Prefixes, prefix)
+			next.Prefixes = slices.Insert(slices.Clone(stored.Prefixes), at, prefix)
+		}
+		return next, nil
+	})
+	return err
 }
