@@ -143,7 +143,7 @@ func TestCredsIssuesWhatIsAskedOrNothing(t *testing.T) {
 		{map[string]any{"scopes": "a,,b"}, []string{"scopes: ", "an empty element"}},
 		{map[string]any{"scopes": "a\x00b"}, []string{"scopes: ", "must be segments"}},
 		{map[string]any{"ttl": ""}, []string{"ttl: is empty"}},
-		{map[string]any{"ttl": 0}, []string{"ttl: 0: must be from 1 to 1800"}},
+		{map[string]any{"ttl": 0}, []string{"ttl: 0: must be from 1s to 30m (1800"}},
 		{map[string]any{"ttl": "0.5s"}, []string{"ttl: ", "whole number of seconds"}},
 		{map[string]any{"ttl": -60}, []string{"ttl: -60: must not be negative"}},
 		// Times a second in nanoseconds, this is no more than a minute again.

@@ -222,7 +222,7 @@ func TestImportItemsAreReadStrictly(t *testing.T) {
 		{item(`,"grace_period":"900ms"`), "grace_period: \"900ms\": is not a whole number of seconds"},
 		{item(`,"grace_period":""`), "grace_period: is empty"},
 		{item(`,"grace_period":"401d"`), "grace_period"},
-		{`{"role":"there","key":"` + key + `","grace_period":"10h"}`, "grace_period: 36000: is more than 32400 seconds, nine times"},
+		{`{"role":"there","key":"` + key + `","grace_period":"10h"}`, "grace_period: 36000: is more than 9h (32400 seconds), nine times"},
 		{item(`,"rotation_period":""`), "rotation_period: is empty"},
 		{item(`,"disabled":""`), "disabled: is empty"},
 		{item(`,"allowed_cidrs":""`), "allowed_cidrs: is empty"},

@@ -4,7 +4,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -91,7 +90,7 @@ func (r *issueRequest) record(role *roleRecord, t policy.Terms) (*keyRecord, err
 	if r.ttl != nil {
 		rec.TTL = *r.ttl
 		if most := policy.InSeconds(t.TTL); rec.TTL <= 0 || int64(rec.TTL) > most {
-			return nil, refusal.New("ttl", rec.TTL, fmt.Sprintf("must be from 1 to %d seconds, the role's ttl", most), "ask for less, or leave it out")
+			return nil, refusal.New("ttl", rec.TTL, "must be from 1s to "+refusal.Duration(t.TTL)+", the role's ttl", "ask for less, or leave it out")
 		}
 	}
 	return rec, nil

@@ -160,22 +160,6 @@ func digestOf(params map[string]any) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// actorOf is readActor until every path is read so.
-func actorOf(req *logical.Request, d *framework.FieldData) (actor, error) {
-	in := &input{fields: fieldSet{"reason": {}, "request_id": {}}, values: d.Raw}
-	return readActor(req, in)
-}
-
-func paramsDigest(d *framework.FieldData) string {
-	values := map[string]any{}
-	for name := range d.Raw {
-		if v, ok := d.GetOk(name); ok {
-			values[name] = v // as its kind reads: a list is one however it was written
-		}
-	}
-	return (&input{values: values}).digests()[0]
-}
-
 // checkCAS refuses the request if the current version is not the expected one.
 func (tx *roleTx) checkCAS(expected *int64) error {
 	if expected == nil {

@@ -216,18 +216,10 @@ func (s *pathSpec) handles(op logical.Operation) bool {
 
 // Until every path is declared by a pathSpec.
 
-func nameField() *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeString, Description: "Name of the role."}
-}
-
 func ok(description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
 	return map[int][]framework.Response{
 		http.StatusOK: {{Description: description, Fields: fields}}, http.StatusBadRequest: refusedAnswer,
 	}
-}
-
-func fields(sets ...map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
-	return schemas(sets...)
 }
 
 func writes(op *framework.PathOperation) *framework.PathOperation {

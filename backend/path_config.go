@@ -74,7 +74,7 @@ func configDuration(name string, least, most time.Duration, text string, at func
 		set: func(c *configRecord, v any) error {
 			n := policy.Seconds(v.(int))
 			if int64(n) < policy.InSeconds(least) || int64(n) > policy.InSeconds(most) {
-				return refusal.New(name, n, fmt.Sprintf("must be from %d to %d seconds", policy.InSeconds(least), policy.InSeconds(most)), "give another duration, or null in a patch for the default")
+				return refusal.New(name, n, "must be from "+refusal.Duration(least)+" to "+refusal.Duration(most), "give another duration, or null in a patch for the default")
 			}
 			*at(c) = &n
 			return nil

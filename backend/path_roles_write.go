@@ -4,9 +4,7 @@ package backend
 
 import (
 	"context"
-	"time"
 
-	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
@@ -114,28 +112,6 @@ func replaceUnnamed(given map[string]any) {
 			given[name] = nil
 		}
 	}
-}
-
-// wholeSeconds refuses fractions of a second, which the conversion would drop:
-// 500ms must not become 0, which means something else.
-func wholeSeconds(field string, typ framework.FieldType, raw any) error {
-	if typ != framework.TypeDurationSecond {
-		return nil
-	}
-	fraction := false
-	switch v := raw.(type) {
-	case string:
-		dur, err := time.ParseDuration(v)
-		fraction = err == nil && dur%time.Second != 0
-	case float64:
-		fraction = v != float64(int64(v))
-	case float32:
-		fraction = v != float32(int64(v))
-	}
-	if fraction {
-		return refusal.New(field, raw, "is not a whole number of seconds", "round it")
-	}
-	return nil
 }
 
 func warned(warnings []string) *logical.Response {

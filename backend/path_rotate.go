@@ -162,8 +162,8 @@ func (b *backend) rotate(ctx context.Context, req *logical.Request, in *input) (
 		}
 		activation := later(at, tx.now)
 		if cut := v.Grace; cut < grace {
-			tx.warn("grace_period is %d seconds instead of %d: the version that was pending would have ended the one before then, and nothing prolongs that",
-				policy.InSeconds(cut), policy.InSeconds(grace))
+			tx.warn("grace_period is %s instead of %s: the pending version would have ended the previous one then, and nothing prolongs that",
+				refusal.Duration(cut), refusal.Duration(grace))
 		}
 		if !stage && asked {
 			tx.warnShortGrace(grace, activation)

@@ -3,11 +3,9 @@
 package backend
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -97,19 +95,6 @@ func (s fieldSet) only(object map[string]any) map[string]any {
 		}
 	}
 	return known
-}
-
-// decodeItem reads one item of a batch.
-func decodeItem(item json.RawMessage, into any) error {
-	dec := json.NewDecoder(bytes.NewReader(item))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(into)
-	if err == nil {
-		if _, err = dec.Token(); errors.Is(err, io.EOF) {
-			return nil
-		}
-	}
-	return refusal.New("batch", nil, "an item is not a JSON object with the fields of this path", "see the path's help")
 }
 
 // plainObject reads an object that is as plain as nearly all items are: texts

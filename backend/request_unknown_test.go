@@ -24,7 +24,7 @@ func TestNoPathTakesWhatItDoesNotKnow(t *testing.T) {
 		at := strings.TrimSuffix(strings.TrimSuffix(namedGroup.ReplaceAllString(spec.pattern, "x"), "$"), "?")
 		for op := range spec.ops {
 			tried++
-			names := []string{"versoin", key, "AKIA7QX2ZK4EXAMPLE", "Name", "", "ſcopes"}
+			names := []string{"versionn", key, "AKIA7QX2ZK4EXAMPLE", "Name", "", "ſcopes"}
 			for name, f := range spec.fields {
 				// What belongs into a body is no query parameter, and the other way.
 				if f.query == hasBody(op) && !f.asRead && !strings.Contains(spec.pattern, "<"+name+">") {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // setPolicy replaces the policy and what follows from it.
@@ -71,7 +72,7 @@ const maxChangeText = 256
 func policyWarnings(p *policy.Policy, typ string, t policy.Terms) []string {
 	var warnings []string
 	if typ == policy.Static && t.TTL > 0 && (t.Cadence == nil || t.AutoPaused) {
-		warnings = append(warnings, fmt.Sprintf("ttl: each key ends %d seconds after it was made, and nothing replaces it by itself: rotate/%s does", policy.InSeconds(t.TTL), "<role>"))
+		warnings = append(warnings, "ttl: each key ends "+refusal.Duration(t.TTL)+" after it was made, and nothing replaces it by itself: rotate/<role> does")
 	}
 	if p.RotationJitter > 0 && t.Cadence == nil {
 		warnings = append(warnings, "rotation_jitter: has no effect without rotation_period or rotation_schedule")

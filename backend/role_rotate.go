@@ -4,7 +4,6 @@ package backend
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
@@ -38,8 +37,8 @@ func (tx *roleTx) leaseFloor(grace time.Duration, force bool) time.Duration {
 		return grace
 	}
 	if floor := max(tx.rec.LeaseTTL.Duration(), tx.terms.TTL); grace < floor {
-		tx.warn("grace_period is %d seconds instead of %d: keys were issued with leases that long; force=true cuts them off",
-			int64(floor/time.Second), int64(grace/time.Second))
+		tx.warn("grace_period is %s instead of %s: keys were issued with leases that long; force=true cuts them off",
+			refusal.Duration(floor), refusal.Duration(grace))
 		return floor
 	}
 	return grace
@@ -135,7 +134,7 @@ func (tx *roleTx) requestedGrace(asked *policy.Seconds) (time.Duration, error) {
 		limit = maxGraceDistances * tx.terms.Shortest
 	}
 	if *asked < 0 || *asked > policy.Seconds(limit/time.Second) {
-		return 0, refusal.New("grace_period", int64(*asked), fmt.Sprintf("is more than %d seconds, %s", int64(limit/time.Second), graceLimitWhy(tx.terms)),
+		return 0, refusal.New("grace_period", int64(*asked), "is more than "+refusal.Duration(limit)+", "+graceLimitWhy(tx.terms),
 			"choose a shorter one")
 	}
 	return asked.Duration(), nil

@@ -233,7 +233,7 @@ func (r reading) entity(p int) (byte, int) {
 		return r.number(end)
 	}
 	var name [maxName + 1]byte
-	for n := range len(name) {
+	for n := range name {
 		switch {
 		case c == ';' && entities[string(name[:n])] != 0:
 			return entities[string(name[:n])], end

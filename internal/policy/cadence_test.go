@@ -173,7 +173,7 @@ func TestJitterShiftsThePhaseOnly(t *testing.T) {
 
 // Schedules are kept, but not without bound.
 func TestParsedSchedulesAreBounded(t *testing.T) {
-	if schedule(t, "1 3 * * *") != schedule(t, "1 3 * * *") {
+	if first, again := schedule(t, "1 3 * * *"), schedule(t, "1 3 * * *"); first != again {
 		t.Error("parsed twice")
 	}
 	schedulesMu.Lock()

@@ -116,7 +116,7 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "allowed_cidrs", value: []string{"::1", ""}, refuse: bad(`allowed_cidrs: "": must be a network`)},
 		{field: "allowed_cidrs", value: []string{"::ffff:0:0/90"}, refuse: bad(`"::ffff:0:0/90": is a network of IPv4 and IPv6 addresses at once: write something like`)},
 		{field: "allowed_cidrs", value: listOf(256, func(i int) string { return fmt.Sprint("10.0.0.", i) }), want: listOf(256, func(i int) string { return fmt.Sprint("10.0.0.", i) })},
-		{field: "allowed_cidrs", value: listOf(257, func(i int) string { return "::1" }), refuse: bad("allowed_cidrs: 257: has more than 256 entries: combine some into larger networks")},
+		{field: "allowed_cidrs", value: listOf(257, func(int) string { return "::1" }), refuse: bad("allowed_cidrs: 257: has more than 256 entries: combine some into larger networks")},
 
 		{field: "rate_limit", value: 2.5, want: 2.5},
 		{field: "rate_limit", value: 0.0, want: 0.0},

@@ -26,7 +26,7 @@ import (
 
 // Refusal is one mistake. It prints as `field: value: rule: what to do`, without
 // the parts that are empty.
-type Refusal struct {
+type Refusal struct { //nolint:errname // what it is, as the package says
 	Field, Value, Rule, Todo string
 }
 

@@ -12,7 +12,8 @@ import (
 const (
 	// MaxLabels is how many labels the uses of a version are told apart by.
 	// What comes with further ones is counted under OtherLabel.
-	MaxLabels  = 64
+	MaxLabels = 64
+	// OtherLabel is the label of what came with labels beyond these.
 	OtherLabel = "other"
 )
 
