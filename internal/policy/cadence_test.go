@@ -115,10 +115,16 @@ func TestScheduleDistances(t *testing.T) {
 			t.Errorf("%s: %s to %s, want %s to %s", c.expr, s.shortest, s.longest, c.shortest, c.longest)
 		}
 	}
-	// What the samples do not reach errs upwards.
-	s := schedule(t, "* 0 1 * *")
-	if s.shortest != time.Minute || s.longest < 30*day+23*time.Hour+time.Minute || s.longest > 33*day {
-		t.Errorf("bursts: %s to %s", s.shortest, s.longest)
+	// What the samples do not reach errs upwards, by a day at most.
+	for expr, pause := range map[string]time.Duration{
+		"* 0 1 * *":     30*day + 23*time.Hour + time.Minute,
+		"* * 1-28 * *":  3*day + time.Minute,
+		"* * * * 1-5":   2*day + time.Minute,
+		"* * * 1,2,3 *": 275*day + time.Minute,
+	} {
+		if s := schedule(t, expr); s.shortest != time.Minute || s.longest < pause || s.longest > pause+day {
+			t.Errorf("%s: %s to %s, want a pause of %s", expr, s.shortest, s.longest, pause)
+		}
 	}
 }
 
