@@ -44,6 +44,9 @@ type freeText struct {
 	limit   int  // characters
 	lines   bool // newlines and tabs are text
 	cleaned bool // what is wrong with it is mended and told, never refused
+	// raw: the handler cleans it, after it has cut out the keys that the request is
+	// about. A key that was cleaned or cut would not be known for one.
+	raw bool
 }
 
 // field is one field of a request, by which a path declares it and the reader

@@ -5,6 +5,7 @@ package backend
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
@@ -69,7 +71,7 @@ func (in *input) read(name string, f *field, raw any) (any, error) {
 	if raw == nil {
 		return nil, nil
 	}
-	if text, ok := raw.(string); ok && f.secret {
+	if text, ok := raw.(string); ok && f.secret && f.kind == kindText {
 		return text, f.checkEmpty(name, text)
 	}
 	if isEmpty(raw) {
@@ -79,6 +81,10 @@ func (in *input) read(name string, f *field, raw any) (any, error) {
 		return f.none(), nil
 	}
 	value, m := f.convert(raw, in.patch)
+	if m != nil && f.free != nil && f.free.cleaned {
+		in.warn("%s: was left out, because it %s", name, m.rule)
+		return nil, nil
+	}
 	if m != nil {
 		return nil, m.of(name, f, raw)
 	}
@@ -96,14 +102,35 @@ func (in *input) read(name string, f *field, raw any) (any, error) {
 
 // freeText holds a text to its rules, or mends it where it must not be refused.
 func (in *input) freeText(name string, rule *freeText, text string) (any, error) {
-	if !rule.cleaned {
+	switch {
+	case rule.raw:
+		return text, nil
+	case !rule.cleaned:
 		return text, policy.CheckText(name, text, rule.limit, rule.lines)
 	}
+	return in.cleaned(name, rule, text), nil
+}
+
+// cleaned is the text as it is kept, with a warning where that differs.
+func (in *input) cleaned(name string, rule *freeText, text string) string {
 	clean, changed := policy.CleanText(text, rule.limit, rule.lines)
 	if changed {
-		in.warnings = append(in.warnings, name+": control characters were taken out, or the text was cut, before it was kept")
+		in.warn("%s: control characters were taken out, or the text was cut, before it was kept", name)
 	}
-	return clean, nil
+	return clean
+}
+
+// scrub makes a text that was read raw fit to be kept. The secrets are the keys
+// that the request names, as far as they have not this engine's form.
+func (in *input) scrub(name string, secrets ...string) {
+	if in.given(name) {
+		in.values[name] = in.cleaned(name, in.fields[name].free, keyformat.Scrub(in.text(name), secrets...))
+	}
+}
+
+// warn adds a warning to the answer.
+func (in *input) warn(format string, args ...any) {
+	in.warnings = append(in.warnings, fmt.Sprintf(format, args...))
 }
 
 // checkEmpty refuses an empty text that may hold a key, unless empty is an answer.
