@@ -50,7 +50,9 @@ type actionRequest struct {
 	role    string
 	op      string
 	by      actor
-	cas     *int64
+	// roleID: the role with that id is meant, also while it is deleted.
+	roleID string
+	cas    *int64
 	// params identify what is asked for, less the request id: as this build
 	// digests it, and as the build before did.
 	params []string
@@ -73,7 +75,13 @@ func readAction(req *logical.Request, in *input, op string) (*actionRequest, err
 // result is the answer, also to repetitions of the same request id.
 func (b *backend) action(ctx context.Context, a *actionRequest, fn func(*roleTx) (map[string]any, error)) (*logical.Response, error) {
 	var resp *logical.Response
-	_, err := b.mutate(ctx, a.storage, a.role, a.by, func(tx *roleTx) error {
+	mutate := b.mutate
+	if a.roleID != "" {
+		mutate = func(ctx context.Context, s logical.Storage, name string, by actor, fn func(*roleTx) error) (*roleRecord, error) {
+			return b.mutateKept(ctx, s, name, a.roleID, by, fn)
+		}
+	}
+	_, err := mutate(ctx, a.storage, a.role, a.by, func(tx *roleTx) error {
 		if a.by.requestID != "" {
 			first, err := tx.findReplay(a.op, a.by.requestID, a.params...)
 			if err != nil {

@@ -27,6 +27,9 @@ func (tx *roleTx) commit() error {
 	rec.Schema = recordSchema
 	rec.Committed = tx.now
 	rec.Seq++
+	if tx.hidden {
+		return tx.commitCopy()
+	}
 
 	if err := tx.optional(tx.erase()); err != nil {
 		return err

@@ -40,6 +40,11 @@ func (b *backend) restoreLocked(ctx context.Context, s logical.Storage, name, id
 		return nil, refusal.New("role_id", id, "another role has the name "+refusal.Shown(name)+" now, with role_id "+live.ID, "delete that one first")
 	}
 	tx.note(historyEntry{Kind: eventRoleRestored})
+	if tx.rec.Owed {
+		if err := tx.payOwed(); err != nil {
+			return nil, err
+		}
+	}
 	if err := tx.commit(); err != nil {
 		return nil, err
 	}

@@ -31,23 +31,22 @@ func (tx *roleTx) revokeVersions(numbers []int, replace bool) (map[string]any, e
 	}
 	tx.record(events, tx.by)
 	replaced := false
-	if hitsCurrent && replace {
+	switch {
+	case !hitsCurrent || !replace:
+	case tx.hidden:
+		if err := tx.owe(); err != nil {
+			return nil, err
+		}
+	default:
 		if _, err := tx.succeed(succession{grace: tx.defaultGrace(), force: true, apart: true}); err != nil {
 			if mustForward(err) {
 				return nil, err
 			}
 			tx.b.Logger().Error("a killed version could not be replaced", "role", tx.rec.Name, "error", err)
 			tx.warn("the version was killed, but its replacement could not be made: the periodic function tries again; rotate/<role> makes one at once")
-			// The pending version dies with it as it does where there is a
-			// replacement: whoever read the one may have read the other.
-			if p := ring.Pending(tx.now); p != nil {
-				events, err := ring.Revoke(tx.now, p.N)
-				if err != nil {
-					return nil, err
-				}
-				tx.record(events, tx.by)
+			if err := tx.owe(); err != nil {
+				return nil, err
 			}
-			tx.rec.Owed = true
 		} else {
 			replaced = true
 		}

@@ -36,6 +36,9 @@ type roleTx struct {
 	// kill: the transition ends something that must end; nothing that is not part
 	// of that may stop it.
 	kill bool
+	// hidden: the role is deleted, and rec is the copy that a restoration brings
+	// back. Nothing is made for it, its keys only end.
+	hidden bool
 }
 
 // mintedKey is a key whose records are to be written before the commit.
@@ -106,9 +109,14 @@ func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name stri
 	if err != nil {
 		return nil, err
 	}
+	return tx.run(fn)
+}
+
+// run lets fn change the role and commits that.
+func (tx *roleTx) run(fn func(*roleTx) error) (*roleRecord, error) {
 	if err := fn(tx); err != nil {
 		if errors.Is(err, errUnchanged) {
-			return old, nil
+			return tx.old, nil
 		}
 		return nil, err
 	}

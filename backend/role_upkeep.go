@@ -39,9 +39,10 @@ func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
 
 // payOwed makes the replacement of a killed version that could not be made with
 // the kill. A pause of the automatic rotation does not hold it up: somebody
-// asked for it.
+// asked for it. A current version that was reported while its role was deleted has
+// an end, and is replaced before it.
 func (tx *roleTx) payOwed() error {
-	if tx.rec.Ring.Current(tx.now) != nil {
+	if cur := tx.rec.Ring.Current(tx.now); cur != nil && cur.Cap.IsZero() {
 		tx.rec.Owed = false
 		return nil
 	}

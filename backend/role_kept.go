@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// What ends a key ends it whether its role lives or was deleted: a deleted role
+// can be restored, and comes back without what was killed meanwhile. Of a deleted
+// role the copy that would be restored is changed, under the lock of its name.
+
+// mutateKept runs fn on the role with that id as mutate does, while it is deleted
+// on its copy: then tx.hidden says so. Absence means that neither is there.
+func (b *backend) mutateKept(ctx context.Context, s logical.Storage, name, id string, by actor, fn func(*roleTx) error) (*roleRecord, error) {
+	lim, err := b.limits(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	unlock := b.lockRole(name)
+	defer unlock()
+	rec, hidden, err := b.keptLocked(ctx, s, name, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case rec == nil:
+		return nil, noRole(name)
+	}
+	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, old: rec})
+	if err != nil {
+		return nil, err
+	}
+	tx.hidden = hidden
+	return tx.run(fn)
+}
+
+// kept is the role with that id, or its copy while it is deleted; nil if neither is
+// there.
+func (b *backend) kept(ctx context.Context, s logical.Storage, name, id string) (*roleRecord, error) {
+	// Under the lock, since a restoration between the two looks would hide it.
+	unlock := b.lockRole(name)
+	defer unlock()
+	rec, _, err := b.keptLocked(ctx, s, name, id)
+	return rec, err
+}
+
+func (b *backend) keptLocked(ctx context.Context, s logical.Storage, name, id string) (rec *roleRecord, hidden bool, err error) {
+	live, err := getRecord[roleRecord](ctx, s, rolePath(name))
+	if err != nil {
+		return nil, false, err
+	}
+	if live != nil && live.ID == id {
+		return live, false, nil
+	}
+	copied, err := getRecord[roleRecord](ctx, s, deletedPath(id))
+	if err != nil || copied == nil || copied.stub() {
+		return nil, false, err
+	}
+	return copied, true, nil
+}
+
+// commitCopy writes a transition of a deleted role. The calendar, the index of
+// problems and the caches know nothing of the role: what they need to know, its
+// restoration tells them.
+func (tx *roleTx) commitCopy() error {
+	data, err := tx.encode()
+	if err != nil {
+		return err
+	}
+	if err := putBytes(tx.ctx, tx.s, deletedPath(tx.rec.ID), data); err != nil {
+		return err
+	}
+	tx.eraseKilled()
+	return nil
+}
+
+// owe leaves the replacement of the current version to the periodic function, of a
+// deleted role to its restoration. The pending version dies as it does where there
+// is a replacement: whoever read the one may have read the other.
+func (tx *roleTx) owe() error {
+	tx.rec.Owed = true
+	p := tx.rec.Ring.Pending(tx.now)
+	if p == nil {
+		return nil
+	}
+	events, err := tx.rec.Ring.Revoke(tx.now, p.N)
+	if err != nil {
+		return err
+	}
+	tx.record(events, tx.by)
+	return nil
+}
