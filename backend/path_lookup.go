@@ -8,65 +8,54 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func (b *backend) pathsLookup() []*framework.Path {
-	return []*framework.Path{{
-		Pattern: "lookup",
-		Fields: map[string]*framework.FieldSchema{
-			"key_id": {Type: framework.TypeString, Description: "The public id of the key."},
-			"key": {
-				Type: framework.TypeString, Description: "The key itself, where that is all there is.",
-				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
-			},
+	return []*framework.Path{b.path(pathSpec{
+		pattern: "lookup", verb: "look-up", suffix: "key",
+		synopsis: "Whose key is this? By its id, or by the key itself.",
+		fields: fieldSet{
+			"key_id": {kind: kindText, secret: true, about: "The public id of the key."},
+			"key":    {kind: kindText, secret: true, about: "The key itself, where that is all there is, as it was found: in quotes, after a scheme or NAME=."},
 		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: writes(&framework.PathOperation{
-				Callback: handle(b.lookup), Summary: "Whose key is this?",
-				Responses: ok("What is known of the key.", map[string]*framework.FieldSchema{
-					"role":         {Type: framework.TypeString, Description: "The role.", Required: true},
-					"role_id":      {Type: framework.TypeString, Description: "Its id, which is never reused.", Required: true},
-					"role_deleted": {Type: framework.TypeString, Description: "When the role was deleted (RFC 3339): until it is restored its keys are NOT_FOUND; empty if it was not.", Required: true},
-					"type":         {Type: framework.TypeString, Description: "static or dynamic.", Required: true},
-					"owner":        {Type: framework.TypeString, Description: "Whom to page.", Required: true},
-					"description":  {Type: framework.TypeString, Description: "What the role is for.", Required: true},
-					"key_id":       {Type: framework.TypeString, Description: "The key's public id.", Required: true},
-					"version":      {Type: framework.TypeInt, Description: "The version of the role that the key is, or was issued in.", Required: true},
-					"state":        {Type: framework.TypeString, Description: "pending, current, previous, withdrawn, retired, expired or revoked.", Required: true},
-					"reason":       {Type: framework.TypeString, Description: "Why it ended, as far as is known; else empty.", Required: true},
-					"disabled":     {Type: framework.TypeBool, Description: "The role is disabled: verify refuses the key.", Required: true},
-					"issued_to":    {Type: framework.TypeMap, Description: "Of a dynamic key: entity_id, display_name and label.", Required: true},
-					"issued":       {Type: framework.TypeString, Description: "When the key was made (RFC 3339); empty where that is forgotten.", Required: true},
-					"expires":      {Type: framework.TypeString, Description: "The earliest known end of a live key (RFC 3339); empty if none is known.", Required: true},
-					"ended":        {Type: framework.TypeString, Description: "When it ended (RFC 3339); empty if it has not.", Required: true},
-					"reported":     {Type: framework.TypeString, Description: "When it was reported as found in the open (RFC 3339); empty if it was not.", Required: true},
-					"last_use":     {Type: framework.TypeString, Description: "Its last use, accepted or not, seen here or reported (RFC 3339); empty if none is known.", Required: true},
-					"usage":        {Type: framework.TypeMap, Description: "How often it was used: what the server saw, and apart from it what was reported.", Required: true},
-				}),
-			}),
+		ops: map[logical.Operation]operation{
+			logical.UpdateOperation: {do: b.lookup, writes: true, summary: "Whose key is this?", told: "What is known of the key.", answer: map[string]*framework.FieldSchema{
+				"role":         {Type: framework.TypeString, Description: "The role.", Required: true},
+				"role_id":      {Type: framework.TypeString, Description: "Its id, which is never reused.", Required: true},
+				"role_deleted": {Type: framework.TypeString, Description: "When the role was deleted (RFC 3339): until it is restored its keys are NOT_FOUND; empty if it was not.", Required: true},
+				"type":         {Type: framework.TypeString, Description: "static or dynamic.", Required: true},
+				"owner":        {Type: framework.TypeString, Description: "Whom to page.", Required: true},
+				"description":  {Type: framework.TypeString, Description: "What the role is for.", Required: true},
+				"key_id":       {Type: framework.TypeString, Description: "The key's public id.", Required: true},
+				"version":      {Type: framework.TypeInt, Description: "The version of the role that the key is, or was issued in.", Required: true},
+				"state":        {Type: framework.TypeString, Description: "pending, current, previous, withdrawn, retired, expired or revoked.", Required: true},
+				"reason":       {Type: framework.TypeString, Description: "Why it ended, as far as is known; else empty.", Required: true},
+				"disabled":     {Type: framework.TypeBool, Description: "The role is disabled: verify refuses the key.", Required: true},
+				"issued_to":    {Type: framework.TypeMap, Description: "Of a dynamic key: entity_id, display_name and label.", Required: true},
+				"issued":       {Type: framework.TypeString, Description: "When the key was made (RFC 3339); empty where that is forgotten.", Required: true},
+				"expires":      {Type: framework.TypeString, Description: "The earliest known end of a live key (RFC 3339); empty if none is known.", Required: true},
+				"ended":        {Type: framework.TypeString, Description: "When it ended (RFC 3339); empty if it has not.", Required: true},
+				"reported":     {Type: framework.TypeString, Description: "When it was reported as found in the open (RFC 3339); empty if it was not.", Required: true},
+				"last_use":     {Type: framework.TypeString, Description: "Its last use, accepted or not, seen here or reported (RFC 3339); empty if none is known.", Required: true},
+				"usage":        {Type: framework.TypeMap, Description: "How often it was used: what the server saw, and apart from it what was reported.", Required: true},
+			}},
 		},
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: displayPrefix, OperationVerb: "look-up", OperationSuffix: "key"},
-		HelpSynopsis: "Whose key is this? By its id, or by the key itself.",
-		HelpDescription: `
+		help: `
 Answers the role and its owner, the key's version and state, to whom it was issued
 and when it was last used. Prefer the id, which is the twelve characters after the
 prefix: a key in a request can end up in logs. A key that is presented has to be
-right in whole; if not, like for an unknown id, the answer is 404.`,
-	}}
+right in whole, but what stands around it does not matter. Two keys in one text
+are refused with their ids. What is not known, or wrong, is a 404.`,
+	})}
 }
 
-var errNoKey = &absence{what: "no such key is known"}
-
-func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	q := question{}
-	_, byKey := d.GetOk("key")
-	_, byID := d.GetOk("key_id")
-	if byKey == byID {
+func (b *backend) lookup(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	if in.given("key") == in.given("key_id") {
 		return nil, refusal.New("key_id", nil, "exactly one of key_id and key says which key is meant", "give one")
 	}
-	q.key, q.keyID = d.Get("key").(string), d.Get("key_id").(string)
-	key, err := b.found(ctx, req.Storage, &q, byKey)
+	key, err := b.lookedUp(ctx, req.Storage, in)
 	if err != nil {
 		return nil, err
 	}
@@ -76,33 +65,38 @@ func (b *backend) lookup(ctx context.Context, req *logical.Request, d *framework
 	}
 	if role == nil || role.ID != key.RoleID {
 		// Deleted: until it is purged it can still say whose key this is.
-		if role, err = getRecord[roleRecord](ctx, req.Storage, deletedPath(key.RoleID)); err != nil {
+		if role, err = b.kept(ctx, req.Storage, key.Role, key.RoleID); err != nil {
 			return nil, err
 		}
 	}
-	if role == nil || role.ID != key.RoleID {
+	if role == nil {
 		return nil, errNoKey
 	}
 	return b.keyFacts(ctx, req.Storage, key, role)
 }
 
-// found is the key that the request names. Unknown and wrong look the same.
-func (b *backend) found(ctx context.Context, s logical.Storage, q *question, byKey bool) (*keyRecord, error) {
-	if byKey {
-		key, _, err := b.presented(ctx, s, q)
+// lookedUp is the key that the request names. Unknown and wrong look the same.
+func (b *backend) lookedUp(ctx context.Context, s logical.Storage, in *input) (*keyRecord, error) {
+	if !in.given("key") {
+		id := in.text("key_id")
+		if err := wantsID("key_id", id); err != nil {
+			return nil, err
+		}
+		key, err := b.keys.getOrAbsent(ctx, s, keyPath(id), b.clock.Now())
 		if err == nil && key == nil {
 			err = errNoKey
 		}
 		return key, err
 	}
-	if err := wantsID("key_id", q.keyID); err != nil {
-		return nil, err
+	text := in.text("key")
+	if keys, more := keyformat.Find(text, maxPasted); len(keys) > 1 {
+		return nil, severalKeys("key", keys, more)
 	}
-	key, err := b.keys.getOrAbsent(ctx, s, keyPath(q.keyID), b.clock.Now())
-	if err == nil && key == nil {
-		err = errNoKey
+	found, _ := b.pastedIn(ctx, s, text)
+	if found[0].err == nil && found[0].record == nil {
+		return nil, errNoKey
 	}
-	return key, err
+	return found[0].record, found[0].err
 }
 
 func (b *backend) keyFacts(ctx context.Context, s logical.Storage, key *keyRecord, role *roleRecord) (*logical.Response, error) {

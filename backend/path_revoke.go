@@ -9,20 +9,25 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func (b *backend) pathsRevoke() []*framework.Path {
+	reason := reasonField("Why; kept in the role's history.", true)
+	reason.free.raw = true
 	return []*framework.Path{b.path(pathSpec{
 		pattern: "revoke/" + nameRegex, verb: "revoke",
 		synopsis: "Kill a version, all versions, or one dynamic key, at once.",
 		fields: fieldsOf(actionFields(true), fieldSet{
+			"reason":  reason,
 			"version": {kind: kindInteger, about: "The version to kill. For a dynamic role: every key issued in that generation."},
-			"key_id":  {kind: kindText, secret: true, about: "The key to kill: one version of a static role, or one key of a dynamic one."},
-			"all":     {kind: kindSwitch, about: "Kill every version, the pending one included."},
+			"key_id": {
+				kind: kindText, secret: true,
+				about: "The key to kill, by its id: one version of a static role, or one key of a dynamic one. The whole key is taken, too, but requests get logged.",
+			},
+			"all": {kind: kindSwitch, about: "Kill every version, the pending one included."},
 			"rotate": {
 				kind: kindSwitch, def: true,
 				about: "Replace the current version in the same step if it is killed. false leaves the role without a current key.",
@@ -47,7 +52,8 @@ current version makes a replacement in the same step unless rotate=false; the
 replacement is always a new version, never the pending one, which whoever read
 the leaked key may have read too.
 
-Repeating a revocation is harmless.`,
+A key of a role that was deleted and can be restored is killed by its id: the role
+comes back without it. Repeating a revocation is harmless.`,
 	})}
 }
 
@@ -59,14 +65,14 @@ type revokeRequest struct {
 	keyID   string
 	all     bool
 	replace bool
+	// killed is the key of a dynamic role that the request has ended. Its own record
+	// is the commit for it.
+	killed *keyRecord
 }
 
-func readRevoke(req *logical.Request, in *input) (*revokeRequest, error) {
-	a, err := readAction(req, in, "revoke")
-	if err != nil {
-		return nil, err
-	}
-	r := &revokeRequest{actionRequest: a, keyID: in.text("key_id"), all: in.flag("all"), replace: in.flag("rotate")}
+// readRevoke reads what is to be killed. keyID is still as it was pasted.
+func readRevoke(in *input) (*revokeRequest, error) {
+	r := &revokeRequest{keyID: in.text("key_id"), all: in.flag("all"), replace: in.flag("rotate")}
 	named := 0
 	for _, given := range []bool{in.given("version"), in.given("key_id"), r.all} {
 		if given {
@@ -87,39 +93,96 @@ func readRevoke(req *logical.Request, in *input) (*revokeRequest, error) {
 }
 
 func (b *backend) revoke(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
-	r, err := readRevoke(req, in)
+	r, err := readRevoke(in)
 	if err != nil {
 		return nil, err
 	}
+	var key meantKey
 	if r.keyID != "" {
-		if key, err := keyformat.Parse(r.keyID); err == nil {
-			return nil, refusal.New("key_id", nil, "is a whole key, not its id: this request may have been logged", "give the id, "+key.ID())
+		if key, err = b.keyMeant(ctx, req.Storage, "key_id", r.keyID); err != nil {
+			return nil, err
 		}
-		resp, done, err := b.revokeDynamic(ctx, r)
-		if done || err != nil {
-			return resp, err
-		}
+		// From here on the request names the id, whatever was pasted.
+		r.keyID, in.values["key_id"] = key.id, key.id
 	}
-	return b.action(ctx, r.actionRequest, func(tx *roleTx) (map[string]any, error) {
-		tx.kill = true
-		numbers, err := tx.toRevoke(r)
-		if err != nil {
-			return nil, err
+	if key.whole {
+		in.warn("key_id: is a whole key, not its id: this request may have been logged")
+	}
+	in.scrub("reason", key.secret)
+	if r.actionRequest, err = readAction(req, in, "revoke"); err != nil {
+		return nil, err
+	}
+	resp, err := b.revokeNamed(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range in.warnings {
+		resp.AddWarning(warning)
+	}
+	return resp, nil
+}
+
+// revokeNamed kills what the request names: of the role that has the name, or,
+// where that has no such key, of the one that the key belongs to, which had the
+// name and was deleted.
+func (b *backend) revokeNamed(ctx context.Context, r *revokeRequest) (*logical.Response, error) {
+	resp, err := b.revokeIn(ctx, r)
+	if !isAbsent(err) || r.keyID == "" {
+		return resp, err
+	}
+	key, keyErr := getRecord[keyRecord](ctx, r.storage, keyPath(r.keyID))
+	switch {
+	case keyErr != nil:
+		return nil, keyErr
+	case key == nil || key.Role != r.role:
+		return nil, err
+	}
+	r.roleID = key.RoleID
+	resp, keptErr := b.revokeIn(ctx, r)
+	if isAbsent(keptErr) {
+		return nil, err
+	}
+	return resp, keptErr
+}
+
+func (b *backend) revokeIn(ctx context.Context, r *revokeRequest) (*logical.Response, error) {
+	var data map[string]any
+	resp, err := b.action(ctx, r.actionRequest, func(tx *roleTx) (map[string]any, error) {
+		var err error
+		data, err = tx.revokeAsked(r)
+		if err == nil && tx.hidden {
+			tx.warn("the role is deleted: if restore/%s brings it back, the key stays revoked", tx.rec.ID)
 		}
-		if r.all {
-			if first := tx.recentRevokeAll(); first != nil {
-				return nil, &repeated{first: first}
-			}
-		}
-		data, err := tx.revokeVersions(numbers, r.replace)
-		if err != nil {
-			return nil, err
-		}
-		if r.all {
-			return data, tx.keepReplay("revoke", revokeAllMark, "", answer(data, tx.warnings...))
-		}
-		return data, nil
+		return data, err
 	})
+	if err != nil && r.killed != nil && !mustForward(err) {
+		b.Logger().Error("a killed key is missing in the role's history", "role", r.role, "key_id", r.keyID, "error", err)
+		return answer(data, "the key is killed, but the role's history could not be written"), nil
+	}
+	return resp, err
+}
+
+// revokeAsked kills what the request names.
+func (tx *roleTx) revokeAsked(r *revokeRequest) (map[string]any, error) {
+	tx.kill = true
+	if r.keyID != "" && tx.rec.Type == policy.Dynamic {
+		return tx.revokeKey(r)
+	}
+	numbers, err := tx.toRevoke(r)
+	if err != nil {
+		return nil, err
+	}
+	if !r.all {
+		return tx.revokeVersions(numbers, r.replace)
+	}
+	if first := tx.recentRevokeAll(); first != nil {
+		return nil, &repeated{first: first}
+	}
+	data, err := tx.revokeVersions(numbers, r.replace)
+	if err != nil {
+		return nil, err
+	}
+	return data, tx.keepReplay("revoke", revokeAllMark, "", answer(data, tx.warnings...))
 }
 
 // toRevoke reads which versions the request means.
@@ -143,50 +206,28 @@ func (tx *roleTx) toRevoke(r *revokeRequest) ([]int, error) {
 	return tx.live(), nil
 }
 
-// revokeDynamic kills one key of a dynamic role; done is false if the id is not
-// one of those.
-func (b *backend) revokeDynamic(ctx context.Context, r *revokeRequest) (resp *logical.Response, done bool, err error) {
-	by, name, id := r.by, r.role, r.keyID
-	role, err := getRecord[roleRecord](ctx, r.storage, rolePath(name))
-	if err != nil {
-		return nil, false, err
-	}
-	if role == nil {
-		return nil, false, noRole(name)
-	}
-	if role.Type != policy.Dynamic {
-		return nil, false, nil
-	}
-	unknown := &absence{what: "role " + refusal.Shown(name) + " has no key " + refusal.Shown(id)}
-	if !keyformat.ValidID(id) {
-		return nil, true, unknown
-	}
-	rec, err := b.killKey(ctx, r.storage, id, func(rec *keyRecord) error {
-		if rec == nil || rec.RoleID != role.ID || !rec.Dynamic {
-			return unknown
+// revokeKey kills one key of a dynamic role.
+func (tx *roleTx) revokeKey(r *revokeRequest) (map[string]any, error) {
+	ended := false
+	rec, err := tx.b.killKey(tx.ctx, tx.s, r.keyID, func(rec *keyRecord) error {
+		if rec == nil || rec.RoleID != tx.rec.ID || !rec.Dynamic {
+			return &absence{what: "role " + refusal.Shown(tx.rec.Name) + " has no key " + refusal.Shown(r.keyID)}
 		}
+		ended = !rec.RevokedAt.IsZero() || rec.ExpiredSeen
 		return nil
-	}, causeRequest, by.reason)
+	}, causeRequest, tx.by.reason)
 	if err != nil {
-		return nil, true, err
+		return nil, err
+	}
+	if r.killed = rec; !ended {
+		tx.note(historyEntry{Kind: string(keyring.EventRevoked), Version: rec.Version, KeyID: rec.ID})
 	}
 	data := map[string]any{
 		"revoked_versions": []int{}, "revoked_key_ids": []string{rec.ID},
-		"version": 0, "key_id": "", "replaced": false, "next_rotation": "",
+		"version": 0, "key_id": "", "replaced": false, "next_rotation": stamp(tx.nextRotation()),
 	}
-	// Who killed it belongs to the role's history; the kill itself is committed.
-	_, err = b.mutate(ctx, r.storage, name, by, func(tx *roleTx) error {
-		if cur := tx.rec.Ring.Current(tx.now); cur != nil {
-			data["version"] = cur.N
-		}
-		data["next_rotation"] = stamp(tx.nextRotation())
-		tx.note(historyEntry{Kind: string(keyring.EventRevoked), Version: rec.Version, KeyID: rec.ID})
-		return nil
-	})
-	resp = answer(data)
-	if err != nil {
-		b.Logger().Error("a killed key is missing in the role's history", "role", name, "key_id", id, "error", err)
-		resp.AddWarning("the key is killed, but the role's history could not be written")
+	if cur := tx.rec.Ring.Current(tx.now); cur != nil {
+		data["version"] = cur.N
 	}
-	return resp, true, nil
+	return data, nil
 }
