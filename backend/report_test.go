@@ -124,7 +124,6 @@ func TestReportForms(t *testing.T) {
 		t.Errorf("the history does not say where the key was found: %s", text)
 	}
 	m.refused(logical.UpdateOperation, "report", nil, "exactly one of key, matches and batch")
-	m.refused(logical.UpdateOperation, "report", map[string]any{"matches": []any{map[string]any{"url": "x"}}}, "exactly one of key and token")
 }
 
 func TestReportFloodIsDeferred(t *testing.T) {

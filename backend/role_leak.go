@@ -3,9 +3,11 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,37 +27,69 @@ const (
 	leakUnknown  = "unknown"
 )
 
-// sighting is one found key.
+// sighting is what was found in one place.
 type sighting struct {
-	key    string
-	kind   string // what the finder calls it
+	text   string // with the keys, as they stood there
+	kind   string // what the finder calls them
 	url    string
 	source string
 }
 
-// where describes the sighting without anything secret in it.
-func (s sighting) where() string {
-	parts := []string{}
-	for _, p := range []string{s.source, s.kind, cleanURL(s.url)} {
-		if p = keyformat.Redact(p); p != "" {
-			parts = append(parts, shorten(p, maxReason/4))
+// How much of a sighting is kept, in characters. Together with the operator's
+// reason it fits into the reason of an entry of the history.
+const (
+	maxSeenWord = 100
+	maxSeenURL  = 256
+	// maxSeenRaw is the longest text that keys are cut out of.
+	maxSeenRaw = 64 << 10
+)
+
+// where describes the sighting with no key in it, none of this engine's form and
+// none of the secrets, and says what of it is not kept.
+func (s *sighting) where(secrets []string) (text string, warnings []string) {
+	var parts []string
+	keep := func(name, text string, limit int) {
+		clean, changed := policy.CleanText(keyformat.Scrub(text, secrets...), limit, false)
+		if changed {
+			warnings = append(warnings, name+": control characters were taken out, or the text was cut, before it was kept")
+		}
+		if clean != "" {
+			parts = append(parts, clean)
 		}
 	}
-	return strings.Join(parts, " ")
+	for _, part := range []struct {
+		name  string
+		text  string
+		limit int
+	}{{"source", s.source, maxSeenWord}, {"type", s.kind, maxSeenWord}, {"url", s.url, maxSeenURL}} {
+		switch {
+		case len(part.text) > maxSeenRaw:
+			warnings = append(warnings, part.name+": was too long to be kept")
+		case part.name == "url":
+			keep(part.name, cleanURL(part.text, secrets), part.limit)
+		default:
+			keep(part.name, part.text, part.limit)
+		}
+	}
+	return strings.Join(parts, " "), warnings
 }
 
 // cleanURL is the URL without userinfo, query and fragment, which may hold
-// secrets of others.
-func cleanURL(text string) string {
+// secrets of others. A path that holds a key is kept as it reads.
+func cleanURL(text string, secrets []string) string {
 	if text == "" {
 		return ""
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" {
-		return "(an URL that does not parse)"
+		return "(a URL that does not parse)"
 	}
-	u.User, u.RawQuery, u.Fragment, u.RawFragment, u.ForceQuery = nil, "", "", "", false
-	return u.String()
+	site := url.URL{Scheme: u.Scheme, Host: u.Host}
+	if path := keyformat.Scrub(u.Path, secrets...); path != u.Path {
+		return site.String() + path
+	}
+	site.Path, site.RawPath = u.Path, u.RawPath
+	return site.String()
 }
 
 // leakBudget bounds how many reports act within leakWindow: a flood of reports
@@ -109,42 +143,154 @@ func decideLeak(state keyring.State, onLeak string, rotated bool) leakAction {
 	}
 }
 
-// reported acts on one found key, whose record and role are given. It acts on
-// exactly that key. released says that an operator let a deferred one go.
-func (b *backend) reported(ctx context.Context, s logical.Storage, key *keyRecord, by actor, seen string, cfg *configRecord, released bool) (string, error) {
+// leakReport is what came of a report.
+type leakReport struct {
+	results  []string // by sighting
+	found    []foundKey
+	warnings []string
+}
+
+// foundKey is one key of a report. find is the number of its sighting.
+type foundKey struct {
+	find       int
+	id, result string
+}
+
+// leakOrder ranks results: of several keys in one text the highest counts.
+var leakOrder = []string{leakUnknown, leakRecorded, leakActed, leakDeferred}
+
+func highest(a, b string) string {
+	if slices.Index(leakOrder, b) > slices.Index(leakOrder, a) {
+		return b
+	}
+	return a
+}
+
+// reportAll acts on every key of the sightings; a sighting is nil where it could
+// not be read. One key that fails does not stop the others: the error comes after
+// them.
+func (b *backend) reportAll(ctx context.Context, s logical.Storage, finds []*sighting, by actor, cfg *configRecord) (*leakReport, error) {
+	r := &leakReport{results: make([]string, len(finds))}
+	warn := func(find int, text string) {
+		if len(finds) > 1 {
+			text = fmt.Sprintf("item %d: %s", find+1, text)
+		}
+		r.warnings = append(r.warnings, text)
+	}
+	// Which keys there are is found out first: none of them may be kept with where
+	// another one was seen.
+	keys, secrets := make([][]pasted, len(finds)), []string(nil)
+	for i, seen := range finds {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if seen == nil {
+			continue
+		}
+		var more bool
+		if keys[i], more = b.pastedIn(ctx, s, seen.text); more {
+			warn(i, fmt.Sprintf("key: holds more than %d keys: the first %d were dealt with, report the rest by itself", maxPasted, maxPasted))
+		}
+		for _, key := range keys[i] {
+			if key.foreign != "" && !slices.Contains(secrets, key.foreign) {
+				secrets = append(secrets, key.foreign)
+			}
+		}
+	}
+	var failed failures
+	for i := range finds {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		r.results[i] = leakUnknown
+		var where string
+		if slices.ContainsFunc(keys[i], func(key pasted) bool { return key.record != nil }) {
+			var warnings []string
+			where, warnings = finds[i].where(secrets)
+			for _, text := range warnings {
+				warn(i, text)
+			}
+		}
+		for _, key := range keys[i] {
+			result, err := leakUnknown, key.err
+			if err == nil && key.record != nil {
+				result, err = b.reported(ctx, s, key.record, by, where, func() bool {
+					return b.leaks.take(b.clock.Now(), cfg.maxLeakActions())
+				})
+			}
+			if err != nil {
+				failed.add(key.id, err)
+				continue
+			}
+			if key.id != "" {
+				r.found = append(r.found, foundKey{find: i, id: key.id, result: result})
+			}
+			r.results[i] = highest(r.results[i], result)
+		}
+	}
+	return r, failed.err()
+}
+
+// failures collects what failed for some of many keys.
+type failures struct {
+	ids []string
+	all []error
+}
+
+func (f *failures) add(id string, err error) {
+	if id == "" {
+		id = "one of another form"
+	}
+	f.ids, f.all = append(f.ids, id), append(f.all, err)
+}
+
+// err is nil if nothing failed. Where a node that may not write is the reason that
+// is what it says.
+func (f *failures) err() error {
+	if len(f.all) == 0 {
+		return nil
+	}
+	for _, err := range f.all {
+		if mustForward(err) {
+			return err
+		}
+	}
+	return fmt.Errorf("%d keys could not be dealt with, all others were: %s: %w", len(f.all), fewOf(f.ids, false), f.all[0])
+}
+
+// reported acts on one found key, on exactly that one, whether its role lives or is
+// deleted and can be restored. budget says whether one more may be ended.
+func (b *backend) reported(ctx context.Context, s logical.Storage, key *keyRecord, by actor, seen string, budget func() bool) (string, error) {
 	by.cause = causeLeak
 	why := strings.TrimSpace("reported " + seen)
 	if by.reason != "" {
-		why += "; released: " + by.reason
+		why = "released: " + by.reason + "; " + why
 	}
 	by.reason = shorten(why, maxReason)
-	budget := func() bool { return released || b.leaks.take(b.clock.Now(), cfg.maxLeakActions()) }
 	if key.Dynamic {
 		return b.reportedDynamic(ctx, s, key, by, seen, budget)
 	}
-	outcome := leakRecorded
-	_, err := b.mutate(ctx, s, key.Role, by, func(tx *roleTx) error {
+	outcome := leakUnknown
+	_, err := b.mutateKept(ctx, s, key.Role, key.RoleID, by, func(tx *roleTx) error {
 		v := tx.rec.Ring.Get(key.Version)
-		if tx.rec.ID != key.RoleID || v == nil || v.KeyID != key.ID {
-			if tx.rec.ID != key.RoleID {
-				outcome = leakUnknown
+		if v == nil || v.KeyID != key.ID {
+			if key.End != nil {
+				outcome = leakRecorded // ended so long ago that the role has forgotten it
 			}
-			return errUnchanged // ended so long ago that the role has forgotten it
+			return errUnchanged
 		}
 		var err error
-		outcome, err = tx.leaked(v.N, budget)
+		if outcome, err = tx.leaked(v.N, budget); outcome == leakDeferred {
+			if err := b.deferLeak(ctx, s, key, tx.now, seen); err != nil {
+				return err
+			}
+		}
 		return err
 	})
-	switch {
-	case isAbsent(err):
+	if isAbsent(err) {
 		return leakUnknown, nil
-	case err != nil:
-		return "", err
 	}
-	if outcome == leakDeferred {
-		return outcome, b.deferLeak(ctx, s, key, seen)
-	}
-	return outcome, nil
+	return outcome, err
 }
 
 // repeatedReport is how often a report that changes nothing is counted at most.
@@ -196,7 +342,13 @@ const noiseReports = "repeated_reports"
 // replacement if it is the current one.
 func (tx *roleTx) replaceLeaked(n int, st keyring.Status) error {
 	until := tx.now.Add(tx.terms.LeakGrace)
-	if st.State == keyring.Current {
+	switch {
+	case st.State != keyring.Current:
+	case tx.hidden:
+		if err := tx.owe(); err != nil {
+			return err
+		}
+	default:
 		if _, err := tx.succeed(succession{grace: tx.terms.LeakGrace, force: true}); err != nil {
 			return err
 		}
@@ -209,33 +361,22 @@ func (tx *roleTx) replaceLeaked(n int, st keyring.Status) error {
 // reportedDynamic is the reaction to the report of one key of a dynamic role.
 // Its siblings are left alone: each belongs to somebody else.
 func (b *backend) reportedDynamic(ctx context.Context, s logical.Storage, key *keyRecord, by actor, seen string, budget func() bool) (string, error) {
-	role, err := getRecord[roleRecord](ctx, s, rolePath(key.Role))
-	if err != nil {
-		return "", err
+	role, err := b.kept(ctx, s, key.Role, key.RoleID)
+	if err != nil || role == nil {
+		return leakUnknown, err
 	}
-	if role == nil || role.ID != key.RoleID {
-		return leakUnknown, nil
-	}
-	onLeak := role.Policy.OnLeak
-	if onLeak == "" {
-		onLeak = policy.LeakRevoke
-	}
-	grace := policy.OrDefault(role.Policy.LeakGracePeriod, policy.DefaultLeakGrace)
-	outcome, changed := leakRecorded, false
+	outcome, changed := leakUnknown, false
+	killed := false
 	_, err = b.mutateKey(ctx, s, key.ID, func(rec *keyRecord) error {
 		if rec == nil {
 			return errUnchanged
 		}
+		var action leakAction
 		now := b.now(role.Committed)
-		action := decideLeak(keyStatus(rec, role, now).State, onLeak, rec.LeakRotated)
-		if (action == leakRotate || action == leakRevoke) && !budget() {
-			outcome = leakDeferred
-			if !rec.Reported.IsZero() {
-				return errUnchanged
+		if outcome, action = leakOf(rec, role, now, budget); outcome == leakDeferred {
+			if err := b.deferLeak(ctx, s, key, now, seen); err != nil {
+				return err
 			}
-			action = leakAlert
-		} else if action == leakRotate || action == leakRevoke {
-			outcome = leakActed
 		}
 		if action == leakNothing || (action == leakAlert && !rec.Reported.IsZero()) {
 			return errUnchanged
@@ -246,59 +387,85 @@ func (b *backend) reportedDynamic(ctx context.Context, s logical.Storage, key *k
 		switch action {
 		case leakRevoke:
 			rec.RevokedAt, rec.Revoked = now, shorten(causeLeak+": "+seen, maxReason)
+			killed = true
 		case leakRotate:
+			grace := policy.OrDefault(role.Policy.LeakGracePeriod, policy.DefaultLeakGrace)
 			rec.Cap, rec.LeakRotated = now.Add(grace), true
 		case leakAlert, leakNothing:
 		}
 		changed = true
 		return nil
 	})
+	if err != nil || !changed {
+		return outcome, err
+	}
+	// The key's own record is the commit; the role's history is told of it.
+	_, err = b.mutateKept(ctx, s, key.Role, key.RoleID, by, func(tx *roleTx) error {
+		tx.kill = true
+		tx.note(historyEntry{Kind: eventReported, Version: key.Version, KeyID: key.ID})
+		if killed {
+			tx.note(historyEntry{Kind: string(keyring.EventRevoked), Version: key.Version, KeyID: key.ID})
+		}
+		return nil
+	})
 	if err != nil {
-		return "", err
-	}
-	if outcome == leakDeferred {
-		if err := b.deferLeak(ctx, s, key, seen); err != nil {
-			return "", err
-		}
-	}
-	if changed {
-		// The key's own record is the commit; the role's history is told of it.
-		_, err := b.mutate(ctx, s, key.Role, by, func(tx *roleTx) error {
-			tx.note(historyEntry{Kind: eventReported, Version: key.Version, KeyID: key.ID})
-			if outcome == leakActed && onLeak == policy.LeakRevoke {
-				tx.note(historyEntry{Kind: string(keyring.EventRevoked), Version: key.Version, KeyID: key.ID})
-			}
-			return nil
-		})
-		if err != nil {
-			b.Logger().Error("a reported key is missing in the role's history", "role", key.Role, "key_id", key.ID, "error", err)
-		}
+		b.Logger().Error("a reported key is missing in the role's history", "role", key.Role, "key_id", key.ID, "error", err)
 	}
 	return outcome, nil
 }
 
-func (b *backend) deferLeak(ctx context.Context, s logical.Storage, key *keyRecord, seen string) error {
+// leakOf says what a report of a dynamic key comes to, and what is to be done to
+// its record.
+func leakOf(rec *keyRecord, role *roleRecord, now time.Time, budget func() bool) (string, leakAction) {
+	action := decideLeak(keyStatus(rec, role, now).State, cmp.Or(role.Policy.OnLeak, policy.LeakRevoke), rec.LeakRotated)
+	switch {
+	case action != leakRotate && action != leakRevoke:
+		return leakRecorded, action
+	case !budget():
+		return leakDeferred, leakAlert
+	default:
+		return leakActed, action
+	}
+}
+
+// deferLeak lets a report wait for an operator. The first report of a key is the
+// one that waits. The caller holds the lock of the key's role, or the key's.
+func (b *backend) deferLeak(ctx context.Context, s logical.Storage, key *keyRecord, now time.Time, seen string) error {
 	path := deferredPrefix + key.ID
 	old, err := getRecord[deferredLeak](ctx, s, path)
 	if err != nil || old != nil {
 		return err
 	}
 	return putRecord(ctx, s, path, &deferredLeak{
-		Schema: recordSchema, KeyID: key.ID, Role: key.Role, RoleID: key.RoleID, At: b.now(), Seen: shorten(seen, maxReason),
+		Schema: recordSchema, KeyID: key.ID, Role: key.Role, RoleID: key.RoleID, At: now, Seen: shorten(seen, maxReason),
 	})
 }
 
-// releaseLeak acts on a deferred report and forgets that it waited.
-func (b *backend) releaseLeak(ctx context.Context, s logical.Storage, id string, by actor, cfg *configRecord) (string, error) {
-	if !keyformat.ValidID(id) {
-		return leakUnknown, nil
+// releaseAll acts on deferred reports. One that fails does not stop the others.
+func (b *backend) releaseAll(ctx context.Context, s logical.Storage, ids []string, by actor) (map[string]string, error) {
+	outcomes, failed := map[string]string{}, failures{}
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if _, done := outcomes[id]; done {
+			continue
+		}
+		outcome, err := b.releaseLeak(ctx, s, id, by)
+		if err != nil {
+			failed.add(id, err)
+			continue
+		}
+		outcomes[id] = outcome
 	}
+	return outcomes, failed.err()
+}
+
+// releaseLeak acts on a deferred report, and then forgets that it waited.
+func (b *backend) releaseLeak(ctx context.Context, s logical.Storage, id string, by actor) (string, error) {
 	waiting, err := getRecord[deferredLeak](ctx, s, deferredPrefix+id)
-	if err != nil {
-		return "", err
-	}
-	if waiting == nil {
-		return leakUnknown, nil
+	if err != nil || waiting == nil {
+		return leakUnknown, err
 	}
 	key, err := getRecord[keyRecord](ctx, s, keyPath(id))
 	if err != nil {
@@ -306,7 +473,7 @@ func (b *backend) releaseLeak(ctx context.Context, s logical.Storage, id string,
 	}
 	outcome := leakUnknown
 	if key != nil {
-		if outcome, err = b.reported(ctx, s, key, by, waiting.Seen, cfg, true); err != nil {
+		if outcome, err = b.reported(ctx, s, key, by, waiting.Seen, func() bool { return true }); err != nil {
 			return "", err
 		}
 	}
