@@ -198,6 +198,7 @@ func leakScenes() []scene {
 		}
 		all = append(all, scene{name: "report of a dynamic key, " + onLeak, prepare: dynamic, op: report("d1")})
 	}
+	all = append(all, hiddenScenes()...)
 	deferred := then(pair(nil), does("config", map[string]any{"max_leak_actions": 0}))
 	all = append(all, scene{name: "report, deferred", prepare: then(deferred, keeps("a2")), op: report("a2")})
 	return append(all, scene{
@@ -210,6 +211,74 @@ func leakScenes() []scene {
 			return err
 		},
 	})
+}
+
+// hiddenScenes end keys of roles that are deleted, and then restore those.
+func hiddenScenes() []scene {
+	back := func(close func(*testMount, *world) error) func(*testMount, *world) error {
+		return func(m *testMount, w *world) error {
+			err := close(m, w)
+			if err != nil && !mustForward(err) {
+				// What failed is known to the caller, who asks again before restoring.
+				err = close(m, w)
+			}
+			if err != nil {
+				return err
+			}
+			_, err = m.send(logical.UpdateOperation, "restore/"+w.roleID, nil)
+			return err
+		}
+	}
+	report := func(key string) func(*testMount, *world) error {
+		return func(m *testMount, w *world) error {
+			resp, err := m.send(logical.UpdateOperation, "report", map[string]any{"key": w.keys[key], "source": "test"})
+			if err == nil && resp.Data["result"] == leakUnknown {
+				err = errors.New("the key is not known")
+			}
+			return err
+		}
+	}
+	removed := func(m *testMount, w *world) {
+		m.clock.advance(time.Minute)
+		w.roleID, _ = m.remove(w.note["role"])
+	}
+	static := func(policy map[string]any) func(*testMount, *world) {
+		return then(pair(policy), func(_ *testMount, w *world) { w.note["role"] = "a" })
+	}
+	var all []scene
+	for _, onLeak := range []string{"revoke", "rotate", "alert"} {
+		kills := func(name string) func(*testMount, *world) {
+			if onLeak == "revoke" {
+				return kill(name)
+			}
+			return func(*testMount, *world) {}
+		}
+		policy := map[string]any{"on_leak": onLeak, "leak_grace_period": "10h"}
+		dynamic := func(m *testMount, w *world) {
+			m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "20h", "on_leak": onLeak, "leak_grace_period": "10h"})
+			w.issue(m, "d", "other")
+			w.issue(m, "d", "d1")
+			w.note["role"] = "d"
+		}
+		all = append(all,
+			scene{name: "report in a deleted role, " + onLeak, kills: true, prepare: then(static(policy), kills("a2"), removed), op: back(report("a2"))},
+			scene{name: "report of a dynamic key in a deleted role, " + onLeak, prepare: then(dynamic, kills("d1"), removed), op: back(report("d1"))})
+	}
+	release := then(func(m *testMount, w *world) {
+		w.note["id"] = m.idOf(w.keys["a2"])
+		m.write("config", map[string]any{"max_leak_actions": 0})
+		m.write("report", map[string]any{"key": w.keys["a2"]})
+	}, removed)
+	return append(all,
+		scene{name: "revoke in a deleted role", kills: true, prepare: then(static(nil), kill("a2"), removed, func(m *testMount, w *world) {
+			w.note["id"] = m.idOf(w.keys["a2"])
+		}), op: back(func(m *testMount, w *world) error {
+			return writing("revoke/a", map[string]any{"key_id": w.note["id"], "request_id": requestID})(m, w)
+		})},
+		scene{name: "report in a deleted role, deferred", prepare: then(static(nil), does("config", map[string]any{"max_leak_actions": 0}), removed), op: back(report("a2"))},
+		scene{name: "release in a deleted role", kills: true, prepare: then(static(nil), kill("a2"), release), op: back(func(m *testMount, w *world) error {
+			return writing("report/release", map[string]any{"key_ids": w.note["id"]})(m, w)
+		})})
 }
 
 func otherScenes() []scene {
