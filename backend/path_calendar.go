@@ -143,9 +143,6 @@ func (b *backend) calendar(ctx context.Context, req *logical.Request, in *input)
 	return resp, nil
 }
 
-// errEnough ends a walk that has found what was asked for.
-var errEnough = errors.New("enough")
-
 // dueRoles reads the roles that the calendar names up to until, at most limit
 // of them, and says up to when that is complete. A role is filed under the first
 // instant at which something is to happen to it, so these are all that have
@@ -165,13 +162,16 @@ func (b *backend) dueRoles(ctx context.Context, s logical.Storage, now, until ti
 	seen := map[string]bool{}
 	complete := until
 	entries := 0
-	err := dueBetween(ctx, s, from, until, func(e dueEntry) error {
+	for e, err := range dueEntries(ctx, s, from, until) {
+		if err != nil {
+			return nil, time.Time{}, err
+		}
 		if seen[e.name] {
-			return nil
+			continue
 		}
 		if entries++; len(roles) == limit || entries > calendarWaste {
 			complete = e.minute
-			return errEnough
+			break
 		}
 		seen[e.name] = true
 		path := rolePath(e.name)
@@ -180,15 +180,11 @@ func (b *backend) dueRoles(ctx context.Context, s logical.Storage, now, until ti
 		}
 		rec, err := getRecord[roleRecord](ctx, s, path)
 		if err != nil && !errors.Is(err, errSchema) {
-			return err
+			return nil, time.Time{}, err
 		}
 		if rec != nil {
 			roles = append(roles, rec)
 		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, errEnough) {
-		return nil, time.Time{}, err
 	}
 	return roles, complete, nil
 }

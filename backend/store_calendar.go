@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -65,37 +66,70 @@ type dueEntry struct {
 	name   string // of a role, or deletedMark and the id of a deleted one
 }
 
-// dueBetween calls fn for the entries of the calendar of those minutes, in
-// order, reading it day by day.
-func dueBetween(ctx context.Context, s logical.Storage, from, until time.Time, fn func(dueEntry) error) error {
-	from, until = from.UTC().Truncate(time.Minute), until.UTC()
-	for day := from.Truncate(24 * time.Hour); !day.After(until); day = day.Add(24 * time.Hour) {
-		minutes, err := list(ctx, s, dayPrefix(day))
-		if err != nil {
-			return err
-		}
-		slices.Sort(minutes)
-		for _, name := range minutes {
-			minute, err := time.Parse(dayFormat+"1504", day.Format(dayFormat)+strings.TrimSuffix(name, "/"))
-			if err != nil || minute.Before(from) || minute.After(until) {
-				continue
-			}
-			shards, err := list(ctx, s, minutePrefix(minute))
+// walkByDay is from how far before the end of a walk on the calendar is read day by
+// day.
+const walkByDay = time.Hour
+
+// dueEntries goes over the entries of the calendar of those minutes, in the order
+// of the minutes. It goes by name, and never lists the calendar as a whole: minute
+// by minute near the end, one List per day before. An error comes with the minute
+// that could not be read, and is the last.
+func dueEntries(ctx context.Context, s logical.Storage, from, until time.Time) iter.Seq2[dueEntry, error] {
+	return func(yield func(dueEntry, error) bool) {
+		for m := from.UTC().Truncate(time.Minute); !m.After(until); {
+			minutes, next, err := filedMinutes(ctx, s, m, until)
 			if err != nil {
-				return err
+				yield(dueEntry{minute: m}, err)
+				return
 			}
-			for _, shard := range shards {
-				names, err := list(ctx, s, minutePrefix(minute)+shard)
-				if err != nil {
-					return err
+			for _, minute := range minutes {
+				if !entriesOf(ctx, s, minute, yield) {
+					return
 				}
-				for _, name := range names {
-					if err := fn(dueEntry{minute: minute, name: name}); err != nil {
-						return err
-					}
-				}
+			}
+			m = next
+		}
+	}
+}
+
+// filedMinutes are the next minutes to look at, from m on, and where that goes on.
+func filedMinutes(ctx context.Context, s logical.Storage, m, until time.Time) (minutes []time.Time, next time.Time, err error) {
+	if until.Sub(m) < walkByDay {
+		return []time.Time{m}, m.Add(time.Minute), nil
+	}
+	day := m.Truncate(24 * time.Hour)
+	names, err := list(ctx, s, dayPrefix(day))
+	if err != nil {
+		return nil, m, err
+	}
+	for _, name := range names {
+		minute, err := time.Parse(dayFormat+"1504", day.Format(dayFormat)+strings.TrimSuffix(name, "/"))
+		if err == nil && !minute.Before(m) && !minute.After(until) {
+			minutes = append(minutes, minute)
+		}
+	}
+	slices.SortFunc(minutes, time.Time.Compare)
+	return minutes, day.Add(24 * time.Hour), nil
+}
+
+// entriesOf yields the entries of one minute; false ends the walk.
+func entriesOf(ctx context.Context, s logical.Storage, minute time.Time, yield func(dueEntry, error) bool) bool {
+	err := ctx.Err()
+	var shards []string
+	if err == nil {
+		shards, err = list(ctx, s, minutePrefix(minute))
+	}
+	for i := 0; err == nil && i < len(shards); i++ {
+		var names []string
+		names, err = list(ctx, s, minutePrefix(minute)+shards[i])
+		for _, name := range names {
+			if !yield(dueEntry{minute: minute, name: name}, nil) {
+				return false
 			}
 		}
 	}
-	return nil
+	if err != nil {
+		yield(dueEntry{minute: minute}, err)
+	}
+	return err == nil
 }

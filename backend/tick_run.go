@@ -25,8 +25,6 @@ const (
 	// tickOverlap is how many minutes before the cursor each tick looks at
 	// again, for entries that a slow or failed-over writer filed late.
 	tickOverlap = 15
-	// walkByDay is from how far behind on the calendar is read day by day.
-	walkByDay = time.Hour
 	// tickBatch bounds how many roles are judged before the first is acted on.
 	tickBatch   = 4096
 	tickWorkers = 8

@@ -5,7 +5,6 @@ package backend
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 )
 
@@ -29,12 +28,20 @@ func (t *tick) walk(ctx context.Context) error {
 		batch = batch[:0]
 		return err
 	}
-	walkErr := t.entries(begin, from, end, func(e dueEntry) error {
-		if batch = append(batch, e); len(batch) < tickBatch {
-			return nil
+	var walkErr error
+	for e, err := range dueEntries(begin, t.s, from, end) {
+		if err == nil {
+			if batch = append(batch, e); len(batch) < tickBatch {
+				continue
+			}
+			err = flush()
 		}
-		return flush()
-	})
+		if err != nil {
+			t.leave(e.minute)
+			walkErr = err
+			break
+		}
+	}
 	workErr := flush()
 	if begin.Err() != nil && ctx.Err() == nil {
 		walkErr, workErr = unlessLate(walkErr), unlessLate(workErr)
@@ -52,60 +59,6 @@ func unlessLate(err error) error {
 		return nil
 	}
 	return err
-}
-
-// entries calls fn for every entry of the minutes from to end, in order.
-func (t *tick) entries(ctx context.Context, from, end time.Time, fn func(dueEntry) error) error {
-	minute := func(m time.Time) error {
-		shards, err := list(ctx, t.s, minutePrefix(m))
-		if err != nil {
-			return err
-		}
-		for _, shard := range shards {
-			names, err := list(ctx, t.s, minutePrefix(m)+shard)
-			if err != nil {
-				return err
-			}
-			for _, name := range names {
-				if err := fn(dueEntry{minute: m, name: name}); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
-	for m := from; !m.After(end); {
-		if err := ctx.Err(); err != nil {
-			t.leave(m)
-			return err
-		}
-		if end.Sub(m) < walkByDay {
-			if err := minute(m); err != nil {
-				t.leave(m)
-				return err
-			}
-			m = m.Add(time.Minute)
-			continue
-		}
-		day := m.Truncate(24 * time.Hour)
-		names, err := list(ctx, t.s, dayPrefix(day))
-		if err != nil {
-			t.leave(m)
-			return err
-		}
-		for _, name := range names {
-			at, err := time.Parse(dayFormat+"1504", day.Format(dayFormat)+strings.TrimSuffix(name, "/"))
-			if err != nil || at.Before(m) || at.After(end) {
-				continue
-			}
-			if err := minute(at); err != nil {
-				t.leave(at)
-				return err
-			}
-		}
-		m = day.Add(24 * time.Hour)
-	}
-	return nil
 }
 
 // leave notes that the minute is not done with.

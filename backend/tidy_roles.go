@@ -162,12 +162,18 @@ func (r *tidyRun) strays(ctx context.Context) (bool, error) {
 		if last.After(end) {
 			last = end
 		}
-		return dueBetween(ctx, r.s, day, last, func(e dueEntry) error {
+		for e, err := range dueEntries(ctx, r.s, day, last) {
+			if err != nil {
+				return err
+			}
 			if r.over(ctx) {
 				return errPause // what is done of the day is gone from it
 			}
-			return r.stray(ctx, e)
-		})
+			if err := r.stray(ctx, e); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
