@@ -42,7 +42,7 @@ func furnished(t testing.TB) (*testMount, *world) {
 	m.write("usage", map[string]any{"instance": "edge-1", "sequence": 1, "batch": `{"key_id":"` + w.note["id"] + `","role_id":"` +
 		m.read("roles/d")["role_id"].(string) + `","accepted":3,"first":"2026-03-02T09:00:00Z","last":"2026-03-02T09:00:10Z"}`})
 	m.expectVerdict(w.keys["a2"], "VALID")
-	m.write("bulk", map[string]any{"action": "disable", "roles": "none", "dry_run": false})
+	m.write("bulk", map[string]any{"action": "disable", "name_prefix": "none", "dry_run": false})
 	m.run(20 * time.Minute)
 	m.storeProblem(context.Background(), m.storage, "a", m.problems.failed("a", errStorage, m.clock.Now()))
 	m.write("tidy", nil)

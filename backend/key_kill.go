@@ -12,7 +12,7 @@ import (
 // its record. check may refuse what was found, nil if nothing was. A key that
 // is dead already stays as it is.
 func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, check func(*keyRecord) error, cause, reason string) (*keyRecord, error) {
-	return b.mutateKey(ctx, s, id, func(rec *keyRecord) error {
+	rec, err := b.mutateKey(ctx, s, id, func(rec *keyRecord) error {
 		if err := check(rec); err != nil {
 			return err
 		}
@@ -30,4 +30,13 @@ func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, che
 		}
 		return nil
 	})
+	if err != nil || rec == nil || rec.RevokedAt.IsZero() && !rec.ExpiredSeen {
+		return rec, err
+	}
+	// The index lists live keys: dead ones, whose records are kept for long, would
+	// make each page of it dearer. Where this fails the entry goes with the record.
+	if err := deleteRecord(ctx, s, issuedPath(rec.RoleID, id)); err != nil {
+		b.Logger().Debug("a dead key is still in the index of its role", "key_id", id, "error", err)
+	}
+	return rec, nil
 }

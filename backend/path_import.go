@@ -195,25 +195,9 @@ func (b *backend) importOne(ctx context.Context, s logical.Storage, item *import
 	if err != nil {
 		return nil, err
 	}
-	ids := []string{a.record.ID}
-	if a.foreign {
-		if ids, err = b.foreignIDs(ctx, s, d, a.sum); err != nil {
-			return nil, err
-		}
-	}
-	for _, id := range ids {
-		known, err := getRecord[keyRecord](ctx, s, keyPath(id))
-		if err != nil {
-			return nil, err
-		}
-		if known == nil {
-			continue
-		}
-		if done, err := b.alreadyImported(ctx, s, known, a, d); done != nil || err != nil {
+	for _, id := range a.ids(d) {
+		if done, err := b.known(ctx, s, id, a, d); done != nil || err != nil {
 			return done, err
-		}
-		if err := b.dropLeftPlaintext(ctx, s, known); err != nil {
-			return nil, err
 		}
 	}
 	rec, err := b.adopt(ctx, s, a, by)
@@ -227,13 +211,13 @@ func (b *backend) importOne(ctx context.Context, s logical.Storage, item *import
 func (it *importItem) adopted(d *digestRecord, cfg *configRecord) (*adopted, error) {
 	a := &adopted{role: it.role, version: it.version, expires: it.expires, grace: it.grace, policy: it.policy, rotation: it.rotation}
 	if it.byDigest {
-		a.byDigest(it, d)
+		a.ofDigest(it, d)
 		return a, nil
 	}
-	return a, a.byValue(it.key, d, cfg)
+	return a, a.ofValue(it.key, d, cfg)
 }
 
-func (a *adopted) byValue(key string, d *digestRecord, cfg *configRecord) error {
+func (a *adopted) ofValue(key string, d *digestRecord, cfg *configRecord) error {
 	a.plain, a.sum = key, keyformat.Sum(key)
 	if own, err := keyformat.Parse(key); err == nil {
 		a.strength = "256 bits"
@@ -258,8 +242,8 @@ func (a *adopted) byValue(key string, d *digestRecord, cfg *configRecord) error 
 	return nil
 }
 
-func (a *adopted) byDigest(it *importItem, d *digestRecord) {
-	a.sum, a.strength = it.sum, "unknown: imported by digest"
+func (a *adopted) ofDigest(it *importItem, d *digestRecord) {
+	a.sum, a.byDigest, a.strength = it.sum, true, "unknown: imported by digest"
 	if it.keyID != "" {
 		a.ownRecord(d, it.keyID)
 		return

@@ -48,10 +48,5 @@ func (b *backend) revokeLease(ctx context.Context, req *logical.Request, _ *fram
 	if err != nil {
 		return respond(err)
 	}
-	// The index lists live keys: dead ones would make each page of it dearer.
-	// Where this fails the entry goes together with the key's record.
-	if err := deleteRecord(ctx, req.Storage, issuedPath(roleID, id)); err != nil {
-		b.Logger().Debug("a dead key is still in the index of its role", "key_id", id, "error", err)
-	}
 	return nil, nil
 }

@@ -150,7 +150,7 @@ func (tx *roleTx) forget() error {
 		}
 		end := *stored
 		st := endOf(&v)
-		end.End = &st
+		end.End, end.Reported = &st, v.Reported
 		if err := tx.b.commitKey(tx.ctx, tx.s, stored, &end); err != nil {
 			return err
 		}
@@ -176,7 +176,11 @@ func (tx *roleTx) writeKey(m *mintedKey) error {
 	if m.record.Created.IsZero() {
 		m.record.Created = tx.now
 	}
-	if err := tx.b.commitKey(tx.ctx, tx.s, nil, m.record); err != nil {
+	if m.adopt != nil {
+		if err := tx.writeAdopted(m.adopt); err != nil {
+			return err
+		}
+	} else if err := tx.b.commitKey(tx.ctx, tx.s, nil, m.record); err != nil {
 		return err
 	}
 	if m.plain == "" {

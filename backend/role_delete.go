@@ -55,33 +55,32 @@ func (b *backend) endRole(ctx context.Context, s logical.Storage, name string, b
 	tx.rec.PurgeAt = tx.now.Add(cfg.deleteRecovery())
 	tx.rec.Seq++
 
-	recoverable := tx.rec.restorable(tx.now)
-	if recoverable {
-		err = tx.keepCopy()
-	} else {
-		err = tx.dropCopy()
-	}
-	if err != nil {
+	// Nothing that is not part of ending the keys may stop it.
+	tx.kill = true
+	if err := tx.keepCopy(); err != nil {
 		return nil, err
 	}
 	if err := b.commitDeletion(ctx, s, old); err != nil {
 		return nil, err
 	}
 
-	// From here on the role is deleted; what fails is left to tidy.
+	// From here on the role is deleted; what fails is left to the purge or to tidy.
 	if !old.Due.IsZero() {
 		b.unfile(ctx, s, old.Due, name)
 	}
 	b.clearProblem(ctx, s, name)
-	if !recoverable {
-		if err := b.deleteSecrets(ctx, s, name, old.ID); err != nil {
-			b.Logger().Warn("plaintexts of a deleted role are left for tidy", "role", name, "error", err)
+	if !tx.rec.restorable(tx.now) {
+		if done, err := tx.purge(); err != nil {
+			b.Logger().Warn("what is left of a deleted role is removed later", "role", name, "error", err)
+		} else if done {
+			b.unfile(ctx, s, tx.rec.Due, deletedMark+tx.rec.ID)
 		}
 	}
 	return tx.rec, nil
 }
 
-// keepCopy writes what a restoration needs, and when it is to be purged.
+// keepCopy writes what a restoration needs, or where there can be none the purge,
+// and when it is to be purged.
 func (tx *roleTx) keepCopy() error {
 	tx.rec.Due = tx.b.fileAt(tx.rec.PurgeAt)
 	data, err := tx.encode()
@@ -96,16 +95,25 @@ func (tx *roleTx) keepCopy() error {
 	if err := putBytes(tx.ctx, tx.s, deletedPath(tx.rec.ID), data); err != nil {
 		return err
 	}
-	return putBytes(tx.ctx, tx.s, duePath(tx.rec.Due, deletedMark+tx.rec.ID), dueValue)
+	// Tidy finds a copy that the calendar lacks.
+	return tx.optional(putBytes(tx.ctx, tx.s, duePath(tx.rec.Due, deletedMark+tx.rec.ID), dueValue))
 }
 
-// dropCopy makes sure that nothing can be restored, and that the history
-// outlives the role.
-func (tx *roleTx) dropCopy() error {
-	if err := deleteRecord(tx.ctx, tx.s, deletedPath(tx.rec.ID)); err != nil {
-		return err
+// purge removes for good what is left of a deleted role that cannot be restored
+// any more, its copy last: what fails is done again as long as there is the copy.
+// History stays, and how those keys ended that must not come back. done is false
+// where there is more to do than one look does. The caller holds the role's lock.
+func (tx *roleTx) purge() (done bool, err error) {
+	if err := tx.b.deleteSecrets(tx.ctx, tx.s, tx.rec.Name, tx.rec.ID); err != nil {
+		return false, err
 	}
-	return tx.archive(0)
+	if done, err := tx.entomb(); err != nil || !done {
+		return false, err
+	}
+	if err := tx.archive(0); err != nil {
+		return false, err
+	}
+	return true, deleteRecord(tx.ctx, tx.s, deletedPath(tx.rec.ID))
 }
 
 // deleteSecrets erases the plaintexts of a role that is gone.
@@ -126,7 +134,7 @@ func (b *backend) deleteSecrets(ctx context.Context, s logical.Storage, role, ro
 	return nil
 }
 
-// errGone says why a deleted role can not be restored.
+// errGone says why a deleted role cannot be restored.
 func errGone(id string) error {
 	return &absence{what: fmt.Sprintf("no deleted role has the role_id %s, or it was deleted longer ago than the mount's delete_recovery", refusal.Shown(id))}
 }

@@ -84,7 +84,7 @@ func (tx *roleTx) mint(how succession) (keyring.Mint, *mintedKey, error) {
 		if !a.expires.IsZero() {
 			m.TTL = a.expires.Sub(tx.now)
 		}
-		return m, &mintedKey{version: a.record.Version, record: a.record, plain: a.plain}, nil
+		return m, &mintedKey{version: a.record.Version, record: a.record, plain: a.plain, adopt: a}, nil
 	case tx.rec.Type == policy.Dynamic:
 		m.Prefix = tx.terms.Prefix
 		return m, nil, nil

@@ -47,6 +47,7 @@ type mintedKey struct {
 	record  *keyRecord
 	plain   string // empty: not stored
 	written bool   // its records are in storage already
+	adopt   *adopted
 }
 
 // opening is what a transition begins with.

@@ -74,7 +74,8 @@ const (
 
 	// tidyAge is how old something must be to be taken for left behind.
 	tidyAge = time.Hour
-	// deadKept is how long the record of a dead key is kept, to say how it ended.
+	// deadKept is how long the record of a dead leased key is kept, to say how it
+	// ended. One that must not come back is kept as long as history is.
 	deadKept = 30 * 24 * time.Hour
 	// tidyBehind is how far behind the ticks strays are looked for.
 	tidyBehind = 30 * 24 * time.Hour

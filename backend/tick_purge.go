@@ -2,11 +2,15 @@
 
 package backend
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // purgeDeleted looks at one deleted role whose entry in the calendar has come up
 // and removes it for good when its time is over. Its keys have been refused
-// since the deletion; their records are left to tidy.
+// since the deletion; their records are left to tidy, the tombstones among them
+// for as long as history is kept.
 func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id string) error {
 	path := deletedPath(id)
 	seen, err := getRecord[roleRecord](ctx, t.s, path)
@@ -46,14 +50,12 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 	if copied.restorable(tx.now) {
 		return t.refile(ctx, e, copied.PurgeAt)
 	}
-	if err := tx.archive(0); err != nil {
+	done, err := tx.purge()
+	switch {
+	case err != nil:
 		return err
-	}
-	if err := b.deleteSecrets(ctx, t.s, copied.Name, id); err != nil {
-		return err
-	}
-	if err := deleteRecord(ctx, t.s, path); err != nil {
-		return err
+	case !done:
+		return t.refile(ctx, e, tx.now.Add(time.Minute))
 	}
 	b.unfile(ctx, t.s, e.minute, e.name)
 	return nil

@@ -27,7 +27,8 @@ var keyShards = func() []string {
 const shardDone = "~"
 
 // keys removes the records of keys that never came to be, that are long dead, or
-// whose role is gone, with the plaintexts and index entries that hang on them.
+// whose role is gone, with the plaintexts and index entries that hang on them. It
+// keeps those that say how a key ended as long as history is kept.
 func (r *tidyRun) keys(ctx context.Context) (bool, error) {
 	for _, shard := range keyShards {
 		if r.rec.After >= shard+shardDone {
@@ -48,12 +49,21 @@ func (r *tidyRun) keys(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
+// keyFate is what a pass does with the record of a key.
+type keyFate uint8
+
+const (
+	keyStays keyFate = iota
+	keyGoes
+	keyToMark // it stays, and is to say that it was revoked with its generation
+)
+
 func (r *tidyRun) key(ctx context.Context, id string) error {
 	seen, err := getRecord[keyRecord](ctx, r.s, keyPath(id))
 	if err != nil || seen == nil {
 		return err
 	}
-	if left, _, err := r.leftOver(ctx, seen); err != nil || !left {
+	if fate, _, err := r.fateOf(ctx, seen); err != nil || fate == keyStays {
 		return err
 	}
 	unlock := r.b.lockRole(seen.Role)
@@ -64,19 +74,29 @@ func (r *tidyRun) key(ctx context.Context, id string) error {
 	if err != nil || rec == nil || rec.Role != seen.Role {
 		return err
 	}
-	left, role, err := r.leftOver(ctx, rec)
-	if err != nil || !left {
+	fate, role, err := r.fateOf(ctx, rec)
+	if err != nil {
 		return err
 	}
-	return r.removeKey(ctx, rec, role)
+	switch fate {
+	case keyGoes:
+		return r.removeKey(ctx, rec, role)
+	case keyToMark:
+		if err := r.b.commitKey(ctx, r.s, rec, killedWith(rec, role, r.now)); err != nil {
+			return err
+		}
+		return deleteRecord(ctx, r.s, issuedPath(rec.RoleID, rec.ID))
+	case keyStays:
+	}
+	return nil
 }
 
-// leftOver judges a key by its role's record, which it returns if it is the one
-// that the key belongs to.
-func (r *tidyRun) leftOver(ctx context.Context, rec *keyRecord) (bool, *roleRecord, error) {
+// fateOf judges a key by its role's record, which it returns if it is the one that
+// the key belongs to.
+func (r *tidyRun) fateOf(ctx context.Context, rec *keyRecord) (keyFate, *roleRecord, error) {
 	role, err := getRecord[roleRecord](ctx, r.s, rolePath(rec.Role))
 	if err != nil {
-		return false, nil, err
+		return keyStays, nil, err
 	}
 	born := rec.Created
 	if rec.Dynamic {
@@ -84,29 +104,51 @@ func (r *tidyRun) leftOver(ctx context.Context, rec *keyRecord) (bool, *roleReco
 	}
 	if role == nil || role.ID != rec.RoleID {
 		if !r.old(born) {
-			return false, nil, nil
+			return keyStays, nil, nil
 		}
 		// A role that can be restored comes back with its keys.
 		copied, err := r.s.Get(ctx, deletedPath(rec.RoleID))
 		if err != nil {
-			return false, nil, fmt.Errorf("reading %s: %w", family(deletedPrefix), err)
+			return keyStays, nil, fmt.Errorf("reading %s: %w", family(deletedPrefix), err)
 		}
-		return copied == nil, nil, nil
+		if copied != nil || tombstone(rec) && !r.longAgo(tombstoneOf(rec), archiveKept) {
+			return keyStays, nil, nil
+		}
+		return keyGoes, nil, nil
 	}
+	goes := false
 	switch {
+	case rec.Dynamic && killedWith(rec, role, r.now) != nil:
+		// Its generation will be forgotten before the key may be.
+		return keyToMark, role, nil
+	case rec.Dynamic && tombstone(rec):
+		goes = r.longAgo(keyEndedAt(rec, role, r.now), archiveKept)
 	case rec.Dynamic:
-		return r.longDead(keyEndedAt(rec, role, r.now)), role, nil
+		goes = r.longAgo(keyEndedAt(rec, role, r.now), deadKept)
 	case role.Ring.ByKeyID(rec.ID) != nil:
-		return false, role, nil
 	case rec.End != nil:
-		return r.longDead(rec.End.At), role, nil
+		goes = r.longAgo(rec.End.At, archiveKept)
 	default:
 		// No commit points at it: one that does writes it less than an hour before.
-		return r.old(born), role, nil
+		goes = r.old(born)
 	}
+	if goes {
+		return keyGoes, role, nil
+	}
+	return keyStays, role, nil
 }
 
-func (r *tidyRun) longDead(at time.Time) bool { return !at.IsZero() && r.now.Sub(at) > deadKept }
+// tombstoneOf is when the key of a tombstone ended.
+func tombstoneOf(rec *keyRecord) time.Time {
+	if rec.End != nil {
+		return rec.End.At
+	}
+	return later(rec.RevokedAt, rec.Reported)
+}
+
+func (r *tidyRun) longAgo(at time.Time, kept time.Duration) bool {
+	return !at.IsZero() && r.now.Sub(at) > kept
+}
 
 // keyEndedAt is when a dynamic key ended; zero if it has not.
 func keyEndedAt(rec *keyRecord, role *roleRecord, now time.Time) time.Time {
@@ -236,9 +278,16 @@ func (r *tidyRun) reports(ctx context.Context) (bool, error) {
 		}
 		unlock := r.b.lockRole(waiting.Role)
 		defer unlock()
-		key, err := r.s.Get(ctx, keyPath(id))
-		if err != nil || key != nil {
+		key, err := getRecord[keyRecord](ctx, r.s, keyPath(id))
+		if err != nil {
 			return err
+		}
+		if key != nil {
+			role, _, err := r.b.keeperOf(ctx, r.s, key)
+			if err != nil || role != nil {
+				return err
+			}
+			// A tombstone, to which nothing more can happen.
 		}
 		return r.remove(ctx, deferredPrefix+id, &r.rec.Counts.Problems)
 	})

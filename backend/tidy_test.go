@@ -90,13 +90,21 @@ func (m *testMount) leftovers() (found []string) {
 			s.decode(path, &rec)
 			role := s.role(rec.RoleID)
 			switch {
+			case role == nil && tombstone(&rec):
+				if now.Sub(tombstoneOf(&rec)) > archiveKept {
+					bad(path, "a tombstone since "+stamp(tombstoneOf(&rec)))
+				}
 			case role == nil:
 				bad(path, "its role is gone")
 			case rec.Dynamic:
-				if end := keyEndedAt(&rec, role, now); !end.IsZero() && now.Sub(end) > deadKept {
+				kept := deadKept
+				if tombstone(&rec) {
+					kept = archiveKept
+				}
+				if end := keyEndedAt(&rec, role, now); !end.IsZero() && now.Sub(end) > kept {
 					bad(path, "dead since "+stamp(end))
 				}
-			case role.Ring.ByKeyID(rec.ID) == nil && (rec.End == nil || now.Sub(rec.End.At) > deadKept):
+			case role.Ring.ByKeyID(rec.ID) == nil && (rec.End == nil || now.Sub(rec.End.At) > archiveKept):
 				bad(path, "no version has it")
 			}
 		case issuedPrefix:
@@ -774,7 +782,7 @@ func randomLife(t *testing.T, r *rand.Rand) {
 	}
 	settings := []string{configPath, digestPath, markPath, tidyPath, prefixesPath}
 	// Entries of the calendar whose role is gone go when their time comes.
-	onlyKept(append(settings, archivePrefix, duePrefix)...)
+	onlyKept(append(settings, archivePrefix, duePrefix, keyPrefix, issuedPrefix)...)
 	m.clock.advance(archiveKept + time.Hour)
 	m.tick()
 	m.tidyAll()
