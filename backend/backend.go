@@ -16,8 +16,6 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/time/rate"
-
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 // Version is reported to the server. Releases set it when they are built.
@@ -163,9 +161,6 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 	}()
 	spec := b.specOf(req.Path)
 	if spec == nil || !spec.handles(req.Operation) {
-		if err := b.checkFields(req); err != nil {
-			return respond(err)
-		}
 		return b.Backend.HandleRequest(ctx, req)
 	}
 	in, err := spec.read(req)
@@ -200,38 +195,3 @@ func (b *backend) specOf(path string) *pathSpec {
 	}
 	return b.specs[b.Route(path)]
 }
-
-// checkFields refuses data that the path does not know or can not read.
-func (b *backend) checkFields(req *logical.Request) error {
-	switch req.Operation {
-	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation:
-	case logical.ReadOperation, logical.ListOperation, logical.DeleteOperation:
-	default:
-		return nil
-	}
-	path := b.Route(req.Path)
-	if path == nil || path.TakesArbitraryInput {
-		return nil
-	}
-	for _, name := range sortedKeys(req.Data) {
-		field, known := path.Fields[name]
-		if !known {
-			if req.Operation == logical.ReadOperation || req.Operation == logical.ListOperation || req.Operation == logical.DeleteOperation {
-				continue // query strings carry what proxies and clients add
-			}
-			return refusal.New(refusal.Shown(name), nil, "unknown field", "see the path's help for the fields it takes")
-		}
-		d := framework.FieldData{Raw: map[string]any{name: req.Data[name]}, Schema: path.Fields}
-		if _, _, err := d.GetOkErr(name); err != nil {
-			value := req.Data[name]
-			if secretField(name) {
-				value = nil
-			}
-			return refusal.New(name, value, "not a "+field.Type.String(), "give a value of that type")
-		}
-	}
-	return nil
-}
-
-// secretField: the field carries a key, so its value is never shown.
-func secretField(name string) bool { return name == "key" || name == "batch" || name == "matches" }

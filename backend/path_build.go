@@ -213,29 +213,3 @@ func (s *pathSpec) handles(op logical.Operation) bool {
 	_, ok := s.ops[op]
 	return ok
 }
-
-// Until every path is declared by a pathSpec.
-
-func ok(description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
-	return map[int][]framework.Response{
-		http.StatusOK: {{Description: description, Fields: fields}}, http.StatusBadRequest: refusedAnswer,
-	}
-}
-
-func writes(op *framework.PathOperation) *framework.PathOperation {
-	op.ForwardPerformanceSecondary = true
-	op.ForwardPerformanceStandby = true
-	return op
-}
-
-type oldHandler func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error)
-
-func handle(h oldHandler) framework.OperationFunc {
-	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-		resp, err := h(ctx, req, d)
-		if err != nil {
-			return respond(err)
-		}
-		return resp, nil
-	}
-}

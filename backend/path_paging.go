@@ -74,12 +74,3 @@ func pageFieldSet(keyInfo bool) fieldSet {
 func windowOf(in *input) window {
 	return window{after: in.text("after"), limit: int(max(0, in.integer("limit")))}
 }
-
-// Until every path is declared by a pathSpec.
-
-func pageFields() map[string]*framework.FieldSchema { return pageFieldSet(true).schemas() }
-
-func windowAsked(d *framework.FieldData) (window, error) {
-	limit, _ := d.Get("limit").(int)
-	return window{after: d.Get("after").(string), limit: max(0, limit)}, nil
-}

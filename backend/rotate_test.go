@@ -368,7 +368,7 @@ func TestRefusedRotations(t *testing.T) {
 		data map[string]any
 		want string
 	}{
-		{map[string]any{"grace_period": "10h"}, "grace_period: 36000: is more than 32400 seconds"},
+		{map[string]any{"grace_period": "10h"}, "grace_period: 36000: is more than 9h (32400 seconds)"},
 		{map[string]any{"grace_period": "-1s"}, "grace_period"},
 		{map[string]any{"activate_at": "yesterday"}, `activate_at: "yesterday": is neither`},
 		{map[string]any{"activate_at": "2020-01-01T00:00:00Z"}, "is in the past"},
