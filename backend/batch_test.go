@@ -5,6 +5,7 @@ package backend
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -90,4 +91,27 @@ func TestVerifyBatchItems(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What the quick reader takes, the thorough one reads the same.
+func FuzzPlainObject(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"key":"a"}`, `{"key":"a","scopes":["x","y"]}`, `{"key":"a","key":"b"}`, `{"KEY":"a"}`, `{"key":"\u0041"}`, ` { "client" : "c" } `,
+		`{"key":"a",}`, `{,}`, `{"scopes":[,]}`, `{"scopes":["a",]}`, `{"scopes":[]}`, `[]`, `{"key":"a"}x`, "{\"key\":\"\x7f\"}", `{"key":"é"}`, `{"a":{"b":1}}`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		quick, plain := plainObject(text)
+		if !plain {
+			return
+		}
+		thorough, err := decodeObject(text)
+		if err != nil {
+			t.Fatalf("took %q, which is refused: %v", text, err)
+		}
+		if !reflect.DeepEqual(quick, thorough) {
+			t.Fatalf("read %v, want %v", quick, thorough)
+		}
+	})
 }
