@@ -492,6 +492,26 @@ func TestNothingOfARevocationIsKept(t *testing.T) {
 	}
 }
 
+// TestNoReasonKeepsAKey, whatever it is the reason of.
+func TestNoReasonKeepsAKey(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", nil)
+	key := m.read("creds/r")["api_key"].(string)
+	for _, step := range []struct {
+		path string
+		data map[string]any
+	}{{"rotate/r", map[string]any{"stage": true}}, {"promote/r", map[string]any{}}, {"rollback/r", map[string]any{}}, {"revoke/r", map[string]any{"version": 1}}} {
+		step.data["reason"] = "because of " + percent(key)
+		m.write(step.path, step.data)
+	}
+	if paths := m.holds(key); len(paths) > 0 {
+		t.Errorf("the key is kept in %v", paths)
+	}
+	if history := fmt.Sprint(m.read("history/r")); !strings.Contains(history, "because of [key ") {
+		t.Error(history)
+	}
+}
+
 func TestURLsAreKeptWithoutWhatMayBeSecret(t *testing.T) {
 	key := unknownKey(t)
 	id := keyformat.Redact(key)
