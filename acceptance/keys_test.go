@@ -43,7 +43,12 @@ func staticKey(t *testing.T, e *env) {
 		t.Errorf("creds of a scheduled role %v, %v", d["rotation_schedule"], d["rotation_period"])
 	}
 	// Near misses.
-	e.judged(key{secret: k.secret[:len(k.secret)-1] + "0"}, "MALFORMED")
+	last := len(k.secret) - 1
+	other := "0"
+	if k.secret[last] == '0' {
+		other = "1"
+	}
+	e.judged(key{secret: k.secret[:last] + other}, "MALFORMED")
 	e.judged(key{secret: "something quite different"}, "MALFORMED")
 }
 
