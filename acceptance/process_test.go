@@ -100,7 +100,7 @@ func children(t *testing.T, pid int) []int {
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		// The name in parentheses may hold anything, so what counts starts behind it.
+		// The name in parentheses may hold anything, so what counts starts after it.
 		rest := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
 		if len(rest) < 2 || rest[0] == "Z" || rest[1] != strconv.Itoa(pid) {
 			continue

@@ -14,11 +14,11 @@ import (
 type feature int
 
 const (
-	// stepsDown: another node takes over on demand.
+	// stepsDown says that another node takes over on demand.
 	stepsDown feature = iota + 1
-	// crashes: the server is killed and comes back with its storage.
+	// crashes says that the server is killed and comes back with its storage.
 	crashes
-	// runsAgent: the server's program is an agent too.
+	// runsAgent says that the server's program is an agent too.
 	runsAgent
 )
 

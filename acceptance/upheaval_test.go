@@ -251,7 +251,7 @@ func stepDownInStorm(t *testing.T, e *env) {
 	s.goesOn(t)
 }
 
-// everyNodeAnswers: a write through any node is seen at once on every other, by verify and by reads.
+// everyNodeAnswers checks that a write through any node is seen at once on every other, by verify and by reads.
 func everyNodeAnswers(t *testing.T, e *env) {
 	e.write("roles/r", nil)
 	e.write("roles/d", data{"type": "dynamic", "ttl": "1h"})

@@ -46,7 +46,7 @@ type operation struct {
 	summary string // what it does, where that is not the path's synopsis
 	// verb and suffix of its id, where they are not the path's.
 	verb, suffix string
-	// writes: it has to run on a node that may write.
+	// writes says that it has to run on a node that may write.
 	writes bool
 	// told is what the answer is, and answer its fields; none is what an answer
 	// without content means.

@@ -169,7 +169,7 @@ func wantsID(field, id string) error {
 	return nil
 }
 
-// verifyBatch answers each item by itself. An item that can not be read is
+// verifyBatch answers each item by itself. An item that cannot be read is
 // MALFORMED, with the reason.
 func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, role string) (*logical.Response, error) {
 	items, err := batchItems(text)

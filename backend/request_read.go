@@ -236,7 +236,7 @@ func (in *input) resets(name string) bool {
 // text is the field's text, its default where it is not given.
 func (in *input) text(name string) string { return valueOf[string](in, name) }
 
-// flag is the field's switch, its default where it is not given.
+// flag reports whether the field's switch is on, by its default where it is not given.
 func (in *input) flag(name string) bool { return valueOf[bool](in, name) }
 
 // integer is the field's number, its default where it is not given.

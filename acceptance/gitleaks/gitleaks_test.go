@@ -228,8 +228,8 @@ func prefixOf(t *testing.T, key string) string {
 	return parsed.Prefix()
 }
 
-// TestPrefixThatEndsLikeAnother: the rule of the shorter prefix finds the end of
-// the longer one's keys too, and the checksum tells that this is none.
+// The rule of the shorter prefix finds the end of the longer one's keys too, and
+// the checksum tells that this is none.
 func TestPrefixThatEndsLikeAnother(t *testing.T) {
 	dir, key := t.TempDir(), mint(t, "acme_live")
 	plant(t, dir, map[string]string{"f": "k=" + key + "\n"})

@@ -6,6 +6,6 @@ output "policy" {
 }
 
 output "rotation" {
-  description = "What the last rotation from here answered: version, key id, end of the version before. Never a key."
+  description = "What the last rotation from here answered: version, key id, end of the previous version. Never a key."
   value       = try(vault_generic_endpoint.orders_rotation[0].write_data, null)
 }

@@ -167,7 +167,7 @@ func (d *devserver) stop(sig os.Signal) error {
 	return d.err
 }
 
-// gone says whether the process is no more; a zombie that nobody reaped counts as gone.
+// gone reports whether the process is no more; a zombie that nobody reaped counts as gone.
 func gone(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return true
@@ -260,7 +260,7 @@ func TestKilledServerTakesThePluginAlongAndLosesNothing(t *testing.T) {
 		t.Errorf("exit: %v", err)
 	}
 
-	// Another root token replaces the one before.
+	// Another root token replaces the previous one.
 	d = start(t, "-storage", file, "-root-token", "another")
 	if _, err := d.root().Auth().Token().LookupSelf(); err == nil {
 		t.Error("the former root token still works")

@@ -63,7 +63,7 @@ func documentPath(p *Path, special *logical.Paths, requestResponsePrefix string,
 	}
 }
 
-// superseded tells which of two operations with the same HTTP method is left out.
+// superseded reports whether the operation is left out for another with the same HTTP method.
 func superseded(op logical.Operation, operations map[logical.Operation]OperationHandler) bool {
 	switch op {
 	case logical.CreateOperation:

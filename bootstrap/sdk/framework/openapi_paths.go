@@ -108,7 +108,7 @@ func appended(forms []form, text string) []form {
 	return out
 }
 
-// specialPathMatch applies the rules of logical.Paths for API paths, '+' included.
+// specialPathMatch reports whether path is among special, by the rules of logical.Paths for API paths, '+' included.
 func specialPathMatch(path string, special []string) bool {
 	return slices.ContainsFunc(special, func(pattern string) bool {
 		if pattern == path {

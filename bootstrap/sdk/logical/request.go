@@ -138,7 +138,7 @@ func RollbackRequest(path string) *Request {
 	return &Request{Operation: RollbackOperation, Path: path, Data: map[string]interface{}{}}
 }
 
-// Operation is what a request wants done.
+// Operation is what a request asks for.
 type Operation string
 
 // The operations. As in the official SDK only the first constant of each group is typed, so that code

@@ -104,7 +104,7 @@ func (s *InmemStorage) List(ctx context.Context, prefix string) ([]string, error
 			continue
 		}
 		children = append(children, child[:slash+1])
-		// '0' comes right after '/': the first key behind the directory.
+		// '0' comes right after '/': the first key after the directory.
 		i, _ = slices.BinarySearch(s.keys, prefix+child[:slash]+"0")
 	}
 	return children, nil

@@ -50,7 +50,7 @@ func (d StaticSystemView) DefaultLeaseTTL() time.Duration { return d.DefaultLeas
 // MaxLeaseTTL implements SystemView.
 func (d StaticSystemView) MaxLeaseTTL() time.Duration { return d.MaxLeaseTTLVal }
 
-// SudoPrivilege answers SudoPrivilegeVal.
+// SudoPrivilege implements SystemView.
 func (d StaticSystemView) SudoPrivilege(context.Context, string, string) bool {
 	return d.SudoPrivilegeVal
 }

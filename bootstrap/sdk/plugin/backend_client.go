@@ -234,5 +234,5 @@ func (b *backendClient) Logger() hclog.Logger {
 	return b.logger
 }
 
-// IsExternal tells it from a backend in the host's own process.
+// IsExternal reports whether the backend runs in a process of its own: true.
 func (b *backendClient) IsExternal() bool { return true }

@@ -269,7 +269,7 @@ func stored(t *testing.T, s logical.Storage, key string) bool {
 	return entry != nil
 }
 
-// processGone tells the two faces of a dead plugin: the call that was cut off,
+// processGone reports whether err is one of the two faces of a dead plugin: the call that was cut off,
 // and the calls after it.
 func processGone(err error) bool {
 	return errors.Is(err, plugin.ErrPluginShutdown) || status.Code(err) == codes.Unavailable

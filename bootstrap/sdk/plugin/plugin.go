@@ -61,8 +61,7 @@ type GRPCBackendPlugin struct {
 	// Factory makes the backends; needed on the plugin's side.
 	Factory logical.Factory
 
-	// MetadataMode is set by a host that only wants to know what the plugin
-	// is.
+	// MetadataMode is set by a host that only asks what the plugin is.
 	MetadataMode bool
 
 	// Logger is given to the backends.
@@ -146,7 +145,7 @@ func (b *BackendPluginClientV5) PluginVersion() logical.PluginVersion {
 	return logical.EmptyPluginVersion
 }
 
-// IsExternal tells it from a backend in the host's own process.
+// IsExternal reports whether the backend runs in a process of its own: true.
 func (b *BackendPluginClientV5) IsExternal() bool { return true }
 
 // Requests, responses and stored values are not held to gRPC's default of

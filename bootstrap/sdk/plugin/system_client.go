@@ -61,7 +61,7 @@ func (s *systemClient) ReplicationState() consts.ReplicationState {
 	return consts.ReplicationState(uint32(reply.GetState()))
 }
 
-// HasFeature is false: no feature reaches a plugin.
+// HasFeature reports false: no feature reaches a plugin.
 func (s *systemClient) HasFeature(license.Features) bool { return false }
 
 // ResponseWrapData wraps data behind an opaque token; a plugin gets no JWT.

@@ -26,7 +26,8 @@ func NewVaultLoggerWithWriter(w io.Writer, level hclog.Level) hclog.Logger {
 	})
 }
 
-// jsonWanted gives a present BAO_LOG_FORMAT, even an empty one, precedence over VAULT_LOG_FORMAT.
+// jsonWanted reports whether the log is to be JSON. BAO_LOG_FORMAT, even an empty one, goes before
+// VAULT_LOG_FORMAT.
 func jsonWanted() bool {
 	format, ok := os.LookupEnv("BAO_LOG_FORMAT")
 	if !ok {

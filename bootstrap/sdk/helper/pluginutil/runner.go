@@ -26,7 +26,7 @@ type PluginClient interface {
 	goplugin.ClientProtocol
 }
 
-// PluginClientConfig says which plugin a host wants to launch, and how.
+// PluginClientConfig says which plugin a host launches, and how.
 type PluginClientConfig struct {
 	Name            string
 	PluginType      consts.PluginType

@@ -112,7 +112,7 @@ func mergeValues(a, b map[string][]any) map[string][]any {
 	return out
 }
 
-// moreSpecific is Vault's order among patterns that match the same path.
+// moreSpecific reports whether x goes before y, in Vault's order among patterns that match the same path.
 func moreSpecific(x, y *Rule) bool {
 	if fx, fy := firstWildcard(x), firstWildcard(y); fx != fy {
 		return fx > fy
@@ -218,7 +218,7 @@ type Request struct {
 	Wrap time.Duration
 }
 
-// Allows decides one request.
+// Allows reports whether the token may make the request.
 func (a *ACL) Allows(req Request) bool {
 	if a.root {
 		return true
@@ -240,7 +240,7 @@ func (a *ACL) Allows(req Request) bool {
 	return true
 }
 
-// Touches says whether the token may do anything at all below prefix.
+// Touches reports whether the token may do anything at all below prefix.
 func (a *ACL) Touches(prefix string) bool {
 	if a.root {
 		return true
@@ -299,8 +299,8 @@ func hasKey(data map[string]any, name string) bool {
 	return false
 }
 
-// containsValue compares as text, so that a number in HCL equals the same number in JSON; a star at
-// either end of a string in the policy matches any text there.
+// containsValue reports whether v is one of values. They are compared as text, so that a number in HCL
+// equals the same number in JSON; a star at either end of a string in the policy matches any text there.
 func containsValue(values []any, v any) bool {
 	have := fmt.Sprint(v)
 	return slices.ContainsFunc(values, func(want any) bool {

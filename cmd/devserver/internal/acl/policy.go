@@ -102,7 +102,7 @@ func parseStanza(path string, val ast.Node) (Rule, error) {
 			if key := item.Keys[0].Token.Value().(string); !slices.Contains(known, key) {
 				return fail("invalid key %q on line %d", key, item.Pos().Line)
 			}
-			// A rule that would stop to hold one day, or not at all, must not be kept as if it held for ever.
+			// A rule that would stop to hold one day, or not at all, must not be kept as if it held forever.
 			if key := item.Keys[0].Token.Value().(string); key == "expiration" {
 				return fail("expiration is not supported by this development server")
 			}

@@ -172,7 +172,7 @@ func (m *Mount) once(ctx context.Context, f func(logical.Backend) error) (int, e
 	return m.generation, err
 }
 
-// exited waits for the process to be seen dead: the connection breaks a moment earlier.
+// exited reports whether the process is dead, and waits for that: the connection breaks a moment earlier.
 func (m *Mount) exited(ctx context.Context) bool {
 	deadline := time.NewTimer(exitLimit)
 	defer deadline.Stop()

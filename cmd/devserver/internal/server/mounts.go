@@ -303,7 +303,7 @@ func (s *Server) route(ctx context.Context, m *mount, req *logical.Request) (*lo
 	return m.running.HandleRequest(ctx, req)
 }
 
-// routedError is an error that came up behind the checks of a token. A real server lists such errors,
+// routedError is an error that came up after the checks of a token. A real server lists such errors,
 // even a single one; what kind of error it is, and so the status, is that of the cause.
 type routedError struct{ cause error }
 

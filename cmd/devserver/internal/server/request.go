@@ -213,7 +213,7 @@ func capabilityOf(op logical.Operation) string {
 	return ""
 }
 
-// wrapIfAsked replaces an answer by the token that fetches it, where the client or the engine wants that.
+// wrapIfAsked replaces an answer by the token that fetches it, where the client or the engine asks for that.
 func (s *Server) wrapIfAsked(r *request, resp *logical.Response) (*logical.Response, error) {
 	var ttl time.Duration
 	if resp.WrapInfo != nil {
@@ -266,7 +266,7 @@ func passthrough(headers map[string][]string, allowed []string) map[string][]str
 	return out
 }
 
-// matchSpecial matches a path against a plugin's special paths: exact, prefix with a star, `+` segments.
+// matchSpecial reports whether path is among a plugin's special paths: exact, prefix with a star, `+` segments.
 func matchSpecial(patterns []string, path string) bool {
 	for _, p := range patterns {
 		prefix, glob := strings.CutSuffix(p, "*")

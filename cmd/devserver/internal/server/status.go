@@ -14,7 +14,8 @@ import (
 // statusPaths are what serveStatus serves.
 var statusPaths = []string{"sys/seal-status", "sys/health", "sys/leader", "sys/init", "sys/unseal"}
 
-// serveStatus serves what is asked without a token and also while sealed.
+// serveStatus serves what is asked without a token and also while sealed, and reports whether path is of
+// that kind.
 func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request, path string) bool {
 	get := r.Method == http.MethodGet || r.Method == http.MethodHead
 	put := r.Method == http.MethodPut || r.Method == http.MethodPost

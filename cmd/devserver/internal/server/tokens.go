@@ -67,7 +67,7 @@ func (t *token) remaining(now time.Time) time.Duration {
 	return max(t.Expires.Sub(now), 0)
 }
 
-// renewable is a property of what can still be gained, as well as of the token.
+// renewable reports whether a renewal could gain the token anything.
 func (t *token) renewable() bool { return t.Renewable && !t.Expires.IsZero() }
 
 // findToken returns the token that id names if it is in force, else nil.

@@ -125,7 +125,7 @@ func (f *File) List(prefix, after string, limit int) ([]string, error) {
 	return out, f.wrap(err)
 }
 
-// next is the smallest string that sorts behind name and behind all that name stands for.
+// next is the smallest string that sorts after name and after all that name stands for.
 func next(name string) string {
 	if dir, ok := strings.CutSuffix(name, "/"); ok {
 		return dir + string(rune('/'+1))
