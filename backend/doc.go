@@ -22,6 +22,7 @@
 //	store_io.go          logical.Storage.Put logical.Storage.Delete
 //	store_commit.go      put remove recordCache.committed
 //	store_invalidate.go  recordCache.drop
+//	store_look.go        policy.Policy.Effective
 //
 // Methods of the mount belong to the floor of their file (receiver: backend).
 //

@@ -255,11 +255,11 @@ func (w *world) checkCalendar(m *testMount) {
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		terms, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
+		role, err := m.lookOf(rec, lim)
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		look := m.nextLook(rec, terms, m.now(rec.Committed))
+		look := role.nextLook()
 		if look.IsZero() {
 			continue
 		}

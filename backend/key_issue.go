@@ -24,12 +24,8 @@ type issueRequest struct {
 }
 
 // issue makes a key of its own for the caller. The key's record is the commit.
-func (b *backend) issue(ctx context.Context, s logical.Storage, want *issueRequest, role *roleRecord, lim policy.Limits) (*logical.Response, error) {
-	t, err := role.Policy.Effective(role.ID, role.Type, lim)
-	if err != nil {
-		return nil, err
-	}
-	now := b.now(role.Committed)
+func (b *backend) issue(ctx context.Context, s logical.Storage, want *issueRequest, r *roleNow) (*logical.Response, error) {
+	role, t, now := r.rec, r.terms, r.now
 	gen := role.Ring.Current(now)
 	if gen == nil {
 		return nil, noCurrent(role, now)

@@ -85,10 +85,11 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 	if role == nil || role.ID != roleID {
 		return nil, dead("belongs to a role that is gone")
 	}
-	t, err := role.Policy.Effective(role.ID, role.Type, lim)
+	r, err := b.lookOf(role, lim)
 	if err != nil {
 		return nil, err
 	}
+	t := r.terms
 	var lease leaseTerms
 	_, err = b.mutateKey(ctx, req.Storage, id, func(rec *keyRecord) error {
 		if rec == nil || rec.RoleID != roleID {

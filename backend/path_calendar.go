@@ -194,11 +194,11 @@ func (b *backend) comingOf(rec *roleRecord, lim policy.Limits) ([]coming, error)
 	if !rec.Deleted.IsZero() {
 		return []coming{{at: rec.PurgeAt, what: comesPurge, rec: rec}}, nil
 	}
-	t, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
+	r, err := b.lookOf(rec, lim)
 	if err != nil {
 		return nil, err
 	}
-	now := b.now(rec.Committed)
+	now := r.now
 	var events []coming
 	for i := range rec.Ring.Versions {
 		v := &rec.Ring.Versions[i]
@@ -221,7 +221,7 @@ func (b *backend) comingOf(rec *roleRecord, lim policy.Limits) ([]coming, error)
 		}
 		events = append(events, coming{at: st.Until, what: what, rec: rec, n: v.N, keyID: v.KeyID})
 	}
-	if stage := stageAt(rec, t, now); !stage.IsZero() && !b.mountPaused() {
+	if stage := r.stageAt(); !stage.IsZero() && !b.mountPaused() {
 		next := rec.Ring.Last + 1
 		if stage.Before(rec.Next) && rec.Next.After(now) {
 			events = append(events, coming{at: stage, what: comesStaging, rec: rec, n: next})

@@ -118,44 +118,39 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, in *input) (*
 	if err != nil {
 		return nil, err
 	}
-	lim, err := b.limits(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	rec, err := b.roleNamed(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
+	r, err := b.look(ctx, req.Storage, name)
 	switch {
-	case rec == nil && req.Operation == logical.ReadOperation:
+	case err != nil:
+		return nil, err
+	case r == nil && req.Operation == logical.ReadOperation:
 		return nil, nil
-	case rec == nil:
+	case r == nil:
 		return nil, noRole(name)
-	case rec.Type == policy.Dynamic:
-		return b.issue(ctx, req.Storage, want, rec, lim)
+	case r.rec.Type == policy.Dynamic:
+		return b.issue(ctx, req.Storage, want, r)
 	}
 	for _, f := range []string{"scopes", "ttl", "label"} {
 		if in.given(f) {
 			return nil, refusal.New(f, in.values[f], "a static role hands out one key to everybody", "leave it out, or use a dynamic role")
 		}
 	}
-	return b.untilSettled(ctx, req, rec, func(rec *roleRecord) (*logical.Response, error) {
-		return b.currentKey(ctx, req, rec, lim)
-	})
+	return b.untilSettled(ctx, req, r, b.currentKey)
 }
 
 // untilSettled repeats a read that commits overtake.
-func (b *backend) untilSettled(ctx context.Context, req *logical.Request, rec *roleRecord, read func(*roleRecord) (*logical.Response, error)) (*logical.Response, error) {
+func (b *backend) untilSettled(ctx context.Context, req *logical.Request, r *roleNow,
+	read func(context.Context, *logical.Request, *roleNow) (*logical.Response, error),
+) (*logical.Response, error) {
 	for attempt := 0; ; attempt++ {
-		resp, err := read(rec)
+		resp, err := read(ctx, req, r)
 		if !errors.Is(err, errOvertaken) || attempt == 4 {
 			return resp, err
 		}
-		name := rec.Name
-		if rec, err = b.roles.get(ctx, req.Storage, rolePath(name)); err != nil {
+		name := r.rec.Name
+		if r, err = b.look(ctx, req.Storage, name); err != nil {
 			return nil, err
 		}
-		if rec == nil {
+		if r == nil {
 			return nil, noRole(name)
 		}
 	}
@@ -163,17 +158,13 @@ func (b *backend) untilSettled(ctx context.Context, req *logical.Request, rec *r
 
 // currentKey answers the current version of a static role. It writes nothing,
 // but for the one time that a reveal-once version is handed out.
-func (b *backend) currentKey(ctx context.Context, req *logical.Request, rec *roleRecord, lim policy.Limits) (*logical.Response, error) {
-	t, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
-	if err != nil {
-		return nil, err
-	}
-	now := b.now(rec.Committed)
+func (b *backend) currentKey(ctx context.Context, req *logical.Request, r *roleNow) (*logical.Response, error) {
+	rec, now := r.rec, r.now
 	cur := rec.Ring.Current(now)
 	if cur == nil {
 		return nil, noCurrent(rec, now)
 	}
-	plain, rec, err := b.plaintext(ctx, req, rec, cur.N, t)
+	plain, rec, err := b.plaintext(ctx, req, r, cur.N)
 	if err != nil {
 		return nil, err
 	}
@@ -183,37 +174,29 @@ func (b *backend) currentKey(ctx context.Context, req *logical.Request, rec *rol
 	data := map[string]any{
 		"api_key": plain, "key_id": cur.KeyID, "version": cur.N, "scopes": orEmpty(rec.Policy.Scopes), "role": rec.Name,
 	}
-	for k, v := range b.countdown(rec, cur, t, now) {
+	for k, v := range b.countdown(&roleNow{rec: rec, terms: r.terms, now: now}, cur) {
 		data[k] = v
 	}
 	return answer(data), nil
 }
 
 func (b *backend) credsOther(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
-	rec, err := b.roleNamed(ctx, req.Storage, in.text("name"))
-	if err != nil || rec == nil {
+	r, err := b.look(ctx, req.Storage, in.text("name"))
+	if err != nil || r == nil {
 		return nil, err
 	}
 	which := in.text("which")
-	if rec.Type == policy.Dynamic {
-		return nil, refusal.New("role", rec.Name, "is dynamic: each of its keys was issued to one reader", "read creds/"+rec.Name)
+	if name := r.rec.Name; r.rec.Type == policy.Dynamic {
+		return nil, refusal.New("role", name, "is dynamic: each of its keys was issued to one reader", "read creds/"+name)
 	}
-	lim, err := b.limits(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	t, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
-	if err != nil {
-		return nil, err
-	}
-	return b.untilSettled(ctx, req, rec, func(rec *roleRecord) (*logical.Response, error) {
-		return b.otherKey(ctx, req, rec, t, which)
+	return b.untilSettled(ctx, req, r, func(ctx context.Context, req *logical.Request, r *roleNow) (*logical.Response, error) {
+		return b.otherKey(ctx, req, r, which)
 	})
 }
 
 // otherKey answers a live version of a static role by its place or number.
-func (b *backend) otherKey(ctx context.Context, req *logical.Request, rec *roleRecord, t policy.Terms, which string) (*logical.Response, error) {
-	now := b.now(rec.Committed)
+func (b *backend) otherKey(ctx context.Context, req *logical.Request, r *roleNow, which string) (*logical.Response, error) {
+	rec, now := r.rec, r.now
 	var v *keyring.Version
 	switch which {
 	case "pending":
@@ -234,7 +217,7 @@ func (b *backend) otherKey(ctx context.Context, req *logical.Request, rec *roleR
 	if st.State.Ended() {
 		return nil, refusal.New("version", which, fmt.Sprintf("version %d is %s since %s", v.N, st.State, stamp(st.Until)), "read creds/"+rec.Name)
 	}
-	plain, rec, err := b.plaintext(ctx, req, rec, v.N, t)
+	plain, rec, err := b.plaintext(ctx, req, r, v.N)
 	if err != nil {
 		return nil, err
 	}

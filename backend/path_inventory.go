@@ -91,17 +91,17 @@ func (b *backend) inventory(ctx context.Context, req *logical.Request, in *input
 
 // inventoryEntry is what the inventory tells of one role.
 func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *roleRecord, p *problem, lim policy.Limits) (map[string]any, error) {
-	t, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
+	r, err := b.lookOf(rec, lim)
 	if err != nil {
 		return nil, err
 	}
-	now := b.now(rec.Committed)
+	now := r.now
 	data := map[string]any{
 		"role_id": rec.ID, "type": rec.Type, "owner": rec.Policy.Owner, "disabled": rec.Policy.Disabled,
 		"current_version": 0, "key_id": "", "current_since": "", "current_age": int64(0), "expires": "", "strength": "",
-		"next_rotation": stamp(nextActivation(rec, t, b.mountPaused(), now)), "rotation": b.rotationInWords(rec, t, now),
+		"next_rotation": stamp(r.nextActivation(b.mountPaused())), "rotation": b.rotationInWords(r),
 		"previous_version": 0, "previous_until": "", "previous_last_used": "", "previous_in_use": false,
-		"problems": b.problemsOf(rec, t, p, now),
+		"problems": b.problemsOf(r, p),
 	}
 	if cur := rec.Ring.Current(now); cur != nil {
 		since := cur.CurrentSince()

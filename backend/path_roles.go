@@ -131,19 +131,11 @@ func (b *backend) listRoles(ctx context.Context, req *logical.Request, in *input
 }
 
 func (b *backend) readRole(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
-	rec, err := b.roleNamed(ctx, req.Storage, in.text("name"))
-	if err != nil || rec == nil {
+	r, err := b.look(ctx, req.Storage, in.text("name"))
+	if err != nil || r == nil {
 		return nil, err
 	}
-	lim, err := b.limits(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	view, err := rec.view(lim)
-	if err != nil {
-		return nil, err
-	}
-	return answer(view), nil
+	return answer(r.view()), nil
 }
 
 // deleteRole ends the role's keys at once and hides the role.

@@ -36,17 +36,11 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, in *input
 		if err := policy.Check(&tx.old.Policy, p, tx.rec.ID, tx.rec.Type, tx.lim); err != nil {
 			return err
 		}
-		before, err := tx.old.view(tx.lim)
-		if err != nil {
-			return err
-		}
+		before := tx.view()
 		if err := tx.setPolicy(*p); err != nil {
 			return err
 		}
-		after, err := tx.rec.view(tx.lim)
-		if err != nil {
-			return err
-		}
+		after := tx.view()
 		warnings = policyWarnings(p, tx.rec.Type, tx.terms)
 		changes := changesOf(before, after)
 		if len(changes) == 0 && !resets {

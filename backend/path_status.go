@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
 
@@ -54,24 +53,16 @@ the number of attempts and the time of the next.`,
 
 func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
 	name := in.text("name")
-	rec, err := b.roleNamed(ctx, req.Storage, name)
-	if err != nil || rec == nil {
+	r, err := b.look(ctx, req.Storage, name)
+	if err != nil || r == nil {
 		return nil, err
 	}
-	lim, err := b.limits(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	t, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
-	if err != nil {
-		return nil, err
-	}
-	now := b.now(rec.Committed)
+	rec, now := r.rec, r.now
 	data := map[string]any{
 		"role": rec.Name, "role_id": rec.ID, "type": rec.Type, "now": stamp(now),
 		"current_version": numberOf(rec.Ring.Current(now)), "pending_version": numberOf(rec.Ring.Pending(now)),
-		"next_rotation": stamp(nextActivation(rec, t, b.mountPaused(), now)),
-		"rotation":      b.rotationInWords(rec, t, now),
+		"next_rotation": stamp(r.nextActivation(b.mountPaused())),
+		"rotation":      b.rotationInWords(r),
 		"last_error":    "", "attempts": 0, "last_attempt": "", "next_attempt": "",
 		"disabled": rec.Policy.Disabled,
 	}
@@ -102,21 +93,21 @@ func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (
 		data["last_error"], data["attempts"] = p.Error, p.Attempts
 		data["last_attempt"], data["next_attempt"] = stamp(p.Last), stamp(p.Next)
 	}
-	data["problems"] = b.problemsOf(rec, t, p, now)
+	data["problems"] = b.problemsOf(r, p)
 	return answer(data), nil
 }
 
 // problemsOf says in words what an operator should look at.
-func (b *backend) problemsOf(rec *roleRecord, t policy.Terms, p *problem, now time.Time) []string {
+func (b *backend) problemsOf(r *roleNow, p *problem) []string {
 	problems := []string{}
 	if p != nil {
 		problems = append(problems, fmt.Sprintf("failing since %s, %d attempts: %s", stamp(p.First), p.Attempts, p.Error))
 	}
-	problems = append(problems, troubles(rec, now)...)
-	if text := b.overdue(rec, t, now); text != "" {
+	problems = append(problems, troubles(r.rec, r.now)...)
+	if text := b.overdue(r); text != "" {
 		problems = append(problems, text)
 	}
-	if text := b.clockProblem(rec.Committed); text != "" {
+	if text := b.clockProblem(r.rec.Committed); text != "" {
 		problems = append(problems, "the role's record was "+text)
 	}
 	if text := b.clockProblem(b.highWater()); text != "" {
@@ -148,7 +139,8 @@ func versionStatus(rec *roleRecord, v *keyring.Version, now time.Time) map[strin
 }
 
 // rotationInWords says when the role rotates next, or why it does not.
-func (b *backend) rotationInWords(rec *roleRecord, t policy.Terms, now time.Time) string {
+func (b *backend) rotationInWords(r *roleNow) string {
+	rec, t, now := r.rec, &r.terms, r.now
 	pending := rec.Ring.Pending(now)
 	switch {
 	case pending != nil && !pending.Activate.IsZero():

@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -53,11 +52,11 @@ const overdueAfter = 5 * time.Minute
 
 // overdue says that the automatic rotation is late, which is no problem of the
 // role where the mount's is paused; empty if it is not.
-func (b *backend) overdue(rec *roleRecord, t policy.Terms, now time.Time) string {
-	if at := stageAt(rec, t, now); at.IsZero() || b.mountPaused() || now.Sub(rec.Next) < overdueAfter {
+func (b *backend) overdue(r *roleNow) string {
+	if r.stageAt().IsZero() || b.mountPaused() || r.now.Sub(r.rec.Next) < overdueAfter {
 		return ""
 	}
-	return "the rotation of " + keyring.Stamp(rec.Next) + " is overdue"
+	return "the rotation of " + keyring.Stamp(r.rec.Next) + " is overdue"
 }
 
 // attended: the index has the role, as of the record's commit.

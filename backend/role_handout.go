@@ -17,8 +17,9 @@ import (
 
 // countdown is what tells the reader of a current version when to come back:
 // fields whose names and types agents and operators of servers look at.
-func (b *backend) countdown(rec *roleRecord, cur *keyring.Version, t policy.Terms, now time.Time) map[string]any {
-	next := nextActivation(rec, t, b.mountPaused(), now)
+func (b *backend) countdown(r *roleNow, cur *keyring.Version) map[string]any {
+	rec, t, now := r.rec, &r.terms, r.now
+	next := r.nextActivation(b.mountPaused())
 	h := keyring.Handout{NextActivation: next, Refresh: t.Refresh, Grace: t.Grace, Ends: hardEnd(cur)}
 	if p := rec.Ring.Pending(now); p != nil && p.Grace > 0 && (h.Grace == 0 || p.Grace < h.Grace) {
 		h.Grace = p.Grace
@@ -53,7 +54,8 @@ func hardEnd(v *keyring.Version) time.Time {
 // plaintext returns the stored key of a live version, and the role's record as
 // it was when that was found. A record that was overtaken by a commit is read
 // again.
-func (b *backend) plaintext(ctx context.Context, req *logical.Request, rec *roleRecord, n int, t policy.Terms) (string, *roleRecord, error) {
+func (b *backend) plaintext(ctx context.Context, req *logical.Request, r *roleNow, n int) (string, *roleRecord, error) {
+	rec := r.rec
 	v := rec.Ring.Get(n)
 	switch {
 	case v == nil:
@@ -63,7 +65,7 @@ func (b *backend) plaintext(ctx context.Context, req *logical.Request, rec *role
 	case !v.Plain && v.Strength != "":
 		return "", nil, refusal.New("role", rec.Name, fmt.Sprintf("version %d was imported by digest: its value was never known here", n),
 			"ask who imported it, or make a new key with rotate/"+rec.Name)
-	case t.Reveal == policy.RevealOnce:
+	case r.terms.Reveal == policy.RevealOnce:
 		return b.revealOnce(ctx, req, rec.Name, n)
 	}
 	secret, err := b.secretCache.get(ctx, req.Storage, secretPath(rec.ID, n))

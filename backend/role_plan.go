@@ -55,7 +55,10 @@ func (tx *roleTx) plan(next time.Time) {
 	}
 }
 
-func (b *backend) nextLook(rec *roleRecord, t policy.Terms, now time.Time) time.Time {
+// nextLook is when the periodic function has to look at the role next; zero:
+// never, as far as is known now.
+func (r *roleNow) nextLook() time.Time {
+	rec, now := r.rec, r.now
 	next := rec.Ring.NextEnd(now)
 	consider := func(at time.Time) {
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
@@ -70,8 +73,8 @@ func (b *backend) nextLook(rec *roleRecord, t policy.Terms, now time.Time) time.
 		// other clock can undo it.
 		consider(p.Activate)
 	}
-	consider(stageAt(rec, t, now))
-	if at, ok := extensionLook(rec, t, now); ok {
+	consider(r.stageAt())
+	if at, ok := r.extensionLook(); ok {
 		consider(at)
 	}
 	return next
@@ -79,25 +82,31 @@ func (b *backend) nextLook(rec *roleRecord, t policy.Terms, now time.Time) time.
 
 // stageAt is when the automatic rotation makes its next version; zero without
 // automatic rotation, and while a version is held.
-func stageAt(rec *roleRecord, t policy.Terms, now time.Time) time.Time {
-	if t.Cadence == nil || t.AutoPaused || rec.Next.IsZero() {
+func (r *roleNow) stageAt() time.Time {
+	if r.terms.Cadence == nil || r.terms.AutoPaused || r.rec.Next.IsZero() {
 		return time.Time{}
 	}
-	if p := rec.Ring.Pending(now); p != nil && p.Activate.IsZero() {
+	if p := r.rec.Ring.Pending(r.now); p != nil && p.Activate.IsZero() {
 		return time.Time{}
 	}
-	return rec.Next.Add(-t.Lead)
+	return r.rec.Next.Add(-r.terms.Lead)
+}
+
+// stageDue reports whether the automatic rotation is to make a version now.
+func (r *roleNow) stageDue() bool {
+	at := r.stageAt()
+	return !at.IsZero() && !at.After(r.now)
 }
 
 // nextActivation is the next activation that is planned; zero if there is none.
-func nextActivation(rec *roleRecord, t policy.Terms, mountPaused bool, now time.Time) time.Time {
-	if p := rec.Ring.Pending(now); p != nil {
+func (r *roleNow) nextActivation(mountPaused bool) time.Time {
+	if p := r.rec.Ring.Pending(r.now); p != nil {
 		return p.Activate
 	}
-	if t.Cadence == nil || t.AutoPaused || mountPaused {
+	if r.terms.Cadence == nil || r.terms.AutoPaused || mountPaused {
 		return time.Time{}
 	}
-	return rec.Next
+	return r.rec.Next
 }
 
 // extensionMargin is how long before the end of a grace it is decided whether
@@ -109,7 +118,8 @@ func extensionMargin(grace time.Duration) time.Duration {
 // extensible returns the previous version whose grace may be prolonged because
 // it is still in use, with its successor; nil if there is none. Only the grace
 // of an automatic rotation is, and never that of a reported version.
-func extensible(rec *roleRecord, t policy.Terms, now time.Time) (prev, succ *keyring.Version) {
+func (r *roleNow) extensible() (prev, succ *keyring.Version) {
+	rec, t, now := r.rec, &r.terms, r.now
 	if t.MaxGrace <= t.Grace {
 		return nil, nil
 	}
@@ -127,16 +137,16 @@ func extensible(rec *roleRecord, t policy.Terms, now time.Time) (prev, succ *key
 	return nil, nil
 }
 
-func extensionLook(rec *roleRecord, t policy.Terms, now time.Time) (time.Time, bool) {
-	prev, succ := extensible(rec, t, now)
+func (r *roleNow) extensionLook() (time.Time, bool) {
+	prev, succ := r.extensible()
 	if prev == nil {
 		return time.Time{}, false
 	}
-	st, _ := rec.Ring.Status(prev.N, now)
+	st, _ := r.rec.Ring.Status(prev.N, r.now)
 	return st.Until.Add(-extensionMargin(succ.Grace)), true
 }
 
 // nextRotation is the next activation that answers announce.
 func (tx *roleTx) nextRotation() time.Time {
-	return nextActivation(tx.rec, tx.terms, tx.b.mountPaused(), tx.now)
+	return tx.nextActivation(tx.b.mountPaused())
 }

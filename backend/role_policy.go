@@ -13,7 +13,7 @@ import (
 
 // setPolicy replaces the policy and what follows from it.
 func (tx *roleTx) setPolicy(p policy.Policy) error {
-	t, err := p.Effective(tx.rec.ID, tx.rec.Type, tx.lim)
+	t, err := tx.rec.under(&p, tx.lim)
 	if err != nil {
 		return err
 	}
@@ -81,12 +81,9 @@ func policyWarnings(p *policy.Policy, typ string, t policy.Terms) []string {
 }
 
 // view is the role as its readers see it.
-func (r *roleRecord) view(lim policy.Limits) (map[string]any, error) {
-	t, err := r.Policy.Effective(r.ID, r.Type, lim)
-	if err != nil {
-		return nil, err
-	}
-	view := r.Policy.Show(t)
-	view["name"], view["type"], view["role_id"], view["created"] = r.Name, r.Type, r.ID, stamp(r.Created)
-	return view, nil
+func (r *roleNow) view() map[string]any {
+	rec := r.rec
+	view := rec.Policy.Show(r.terms)
+	view["name"], view["type"], view["role_id"], view["created"] = rec.Name, rec.Type, rec.ID, stamp(rec.Created)
+	return view
 }

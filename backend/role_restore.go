@@ -24,7 +24,7 @@ func (b *backend) restoreLocked(ctx context.Context, s logical.Storage, name, id
 	switch {
 	case live != nil && live.ID == id:
 		b.retireCopy(ctx, s, copied)
-		return restored(live, b.now(live.Committed), false), nil
+		return restored(&roleNow{rec: live, now: b.now(live.Committed)}, false), nil
 	case copied == nil || copied.stub():
 		return nil, errGone(id)
 	}
@@ -49,7 +49,7 @@ func (b *backend) restoreLocked(ctx context.Context, s logical.Storage, name, id
 		return nil, err
 	}
 	b.retireCopy(ctx, s, copied)
-	return restored(tx.rec, tx.now, true), nil
+	return restored(&tx.roleNow, true), nil
 }
 
 // stub: there is nothing in the copy to restore.
@@ -70,10 +70,10 @@ func (b *backend) retireCopy(ctx context.Context, s logical.Storage, copied *rol
 	}
 }
 
-func restored(rec *roleRecord, now time.Time, done bool) *logical.Response {
+func restored(r *roleNow, done bool) *logical.Response {
 	current := 0
-	if cur := rec.Ring.Current(now); cur != nil {
+	if cur := r.rec.Ring.Current(r.now); cur != nil {
 		current = cur.N
 	}
-	return answer(map[string]any{"role": rec.Name, "role_id": rec.ID, "current_version": current, "restored": done})
+	return answer(map[string]any{"role": r.rec.Name, "role_id": r.rec.ID, "current_version": current, "restored": done})
 }

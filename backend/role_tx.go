@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -20,16 +19,14 @@ import (
 // A crash at any line leaves the old state or the new one, and at worst
 // something that tidy finds.
 type roleTx struct {
+	roleNow // of the copy, which the transition changes
+
 	b   *backend
 	ctx context.Context //nolint:containedctx // a transition lives no longer than its call
 	s   logical.Storage
-	now time.Time
 	by  actor
-
-	old   *roleRecord // as stored, shared; nil for a role that is being created
-	rec   *roleRecord // the copy
-	terms policy.Terms
-	lim   policy.Limits
+	lim policy.Limits
+	old *roleRecord // as stored, shared; nil for a role that is being created
 
 	minted   []mintedKey
 	warnings []string
@@ -66,18 +63,14 @@ type opening struct {
 // begin starts a transition, whatever it is for: what the clock alone did is
 // settled in it. The caller holds the role's lock.
 func (b *backend) begin(ctx context.Context, s logical.Storage, o opening) (*roleTx, error) {
-	tx := &roleTx{b: b, ctx: ctx, s: s, by: o.by, lim: o.lim, old: o.old, rec: o.rec, now: b.now()}
-	if o.old != nil {
-		tx.now = b.now(o.old.Committed)
+	if o.rec == nil {
+		o.rec = o.old.clone()
 	}
-	if tx.rec == nil {
-		tx.rec = o.old.clone()
-	}
-	terms, err := tx.rec.Policy.Effective(tx.rec.ID, tx.rec.Type, o.lim)
+	r, err := b.lookOf(o.rec, o.lim)
 	if err != nil && !o.last {
-		return nil, fmt.Errorf("role %s: %w", tx.rec.Name, err)
+		return nil, err
 	}
-	tx.terms = terms
+	tx := &roleTx{roleNow: *r, b: b, ctx: ctx, s: s, by: o.by, lim: o.lim, old: o.old}
 	tx.record(tx.rec.Ring.Settle(tx.now), actor{cause: causePeriodic})
 	return tx, nil
 }
@@ -131,7 +124,3 @@ func (tx *roleTx) run(fn func(*roleTx) error) (*roleRecord, error) {
 func (tx *roleTx) warn(format string, args ...any) {
 	tx.warnings = append(tx.warnings, fmt.Sprintf(format, args...))
 }
-
-// nextLook is when the periodic function has to look at the role next; zero:
-// never, as far as is known now.
-func (tx *roleTx) nextLook() time.Time { return tx.b.nextLook(tx.rec, tx.terms, tx.now) }

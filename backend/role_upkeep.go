@@ -31,7 +31,7 @@ func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
 	if cfg.RotationPaused {
 		return acted, nil
 	}
-	if at := stageAt(tx.rec, tx.terms, tx.now); at.IsZero() || at.After(tx.now) {
+	if !tx.stageDue() {
 		return acted, nil
 	}
 	return acted + 1, tx.rotateByPlan()
@@ -53,11 +53,11 @@ func (tx *roleTx) payOwed() error {
 // extendGrace prolongs the grace of an automatic rotation by a step while the
 // version that it ended is still in use.
 func (tx *roleTx) extendGrace() (int, error) {
-	at, ok := extensionLook(tx.rec, tx.terms, tx.now)
+	at, ok := tx.extensionLook()
 	if !ok || at.After(tx.now) {
 		return 0, nil
 	}
-	prev, succ := extensible(tx.rec, tx.terms, tx.now)
+	prev, succ := tx.extensible()
 	step := min(max(succ.Grace, time.Minute), tx.terms.MaxGrace-succ.Grace-succ.Extended)
 	st, _ := tx.rec.Ring.Status(prev.N, tx.now)
 	used, err := tx.b.lastAccepted(tx.ctx, tx.s, tx.rec, prev.N)

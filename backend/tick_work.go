@@ -80,22 +80,18 @@ func (t *tick) judge(ctx context.Context, e dueEntry) dueJob {
 	if strings.HasPrefix(e.name, deletedMark) {
 		return job
 	}
-	rec, err := t.b.roles.get(ctx, t.s, rolePath(e.name))
-	if err != nil || rec == nil {
+	r, err := t.b.look(ctx, t.s, e.name)
+	if err != nil || r == nil {
 		return job
 	}
-	terms, err := rec.Policy.Effective(rec.ID, rec.Type, t.lim)
-	if err != nil {
-		return job
-	}
-	now := t.b.now(rec.Committed)
+	rec, now := r.rec, r.now
 	if end := rec.Ring.NextEnd(now); !end.IsZero() && !end.After(now) {
 		job.urgency, job.at = urgentEnd, end
 	}
-	if stage := stageAt(rec, terms, now); !t.config.RotationPaused && !stage.IsZero() && !stage.After(now) {
+	if !t.config.RotationPaused && r.stageDue() {
 		job.mints = true
 		if job.urgency != urgentEnd {
-			job.urgency, job.at = urgentStaging, stage
+			job.urgency, job.at = urgentStaging, r.stageAt()
 			if !rec.Next.After(now) {
 				job.urgency = urgentRotation
 				// Whose key ends first is served first.
@@ -175,7 +171,7 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 		if err != nil || acted > 0 {
 			return err
 		}
-		if stage := stageAt(tx.rec, tx.terms, tx.now); !stage.IsZero() && !stage.After(tx.now) {
+		if tx.stageDue() {
 			paused = true // by the mount: upkeep would have acted
 			return errUnchanged
 		}

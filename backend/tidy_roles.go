@@ -6,8 +6,6 @@ import (
 	"context"
 	"strings"
 	"time"
-
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // problems removes from the index the roles that are gone, and those that have
@@ -47,9 +45,9 @@ func (r *tidyRun) attention(ctx context.Context) (bool, error) {
 			return err
 		}
 		if role != nil {
-			t, err := role.Policy.Effective(role.ID, role.Type, r.tick.lim)
+			look, err := r.b.lookOf(role, r.tick.lim)
 			// attended: commits rely on the entry as long as the record says so.
-			if err != nil || attended(role) || r.b.notable(role, t, r.b.now(role.Committed)) {
+			if err != nil || attended(role) || r.b.notable(look) {
 				return err
 			}
 		}
@@ -59,8 +57,8 @@ func (r *tidyRun) attention(ctx context.Context) (bool, error) {
 
 // notable: the role belongs into the index of problems, for a reason that may
 // have come without a commit.
-func (b *backend) notable(rec *roleRecord, t policy.Terms, now time.Time) bool {
-	return len(troubles(rec, now)) > 0 || b.overdue(rec, t, now) != "" || b.clockProblem(rec.Committed) != ""
+func (b *backend) notable(r *roleNow) bool {
+	return len(troubles(r.rec, r.now)) > 0 || b.overdue(r) != "" || b.clockProblem(r.rec.Committed) != ""
 }
 
 // deletedRoles purges what the calendar has missed, removes copies of roles that
@@ -226,15 +224,14 @@ func (r *tidyRun) roles(ctx context.Context) (bool, error) {
 
 // misfiled: the calendar or the index of problems may lack the role.
 func (r *tidyRun) misfiled(ctx context.Context, rec *roleRecord) (bool, error) {
-	t, err := rec.Policy.Effective(rec.ID, rec.Type, r.tick.lim)
+	role, err := r.b.lookOf(rec, r.tick.lim)
 	if err != nil {
 		return false, err
 	}
-	now := r.b.now(rec.Committed)
-	if r.b.notable(rec, t, now) {
+	if r.b.notable(role) {
 		return true, nil
 	}
-	look := r.b.nextLook(rec, t, now)
+	look := role.nextLook()
 	if look.IsZero() {
 		return false, nil
 	}
@@ -247,23 +244,22 @@ func (r *tidyRun) misfiled(ctx context.Context, rec *roleRecord) (bool, error) {
 
 // fileRole puts the role where it is missing. The caller holds its lock.
 func (r *tidyRun) fileRole(ctx context.Context, rec *roleRecord) error {
-	t, err := rec.Policy.Effective(rec.ID, rec.Type, r.tick.lim)
+	role, err := r.b.lookOf(rec, r.tick.lim)
 	if err != nil {
 		return err
 	}
-	now := r.b.now(rec.Committed)
-	if r.b.notable(rec, t, now) {
+	if r.b.notable(role) {
 		if err := r.fileOnce(ctx, attentionPath(rec.Name)); err != nil {
 			return err
 		}
 	}
-	look := r.b.nextLook(rec, t, now)
+	look := role.nextLook()
 	if look.IsZero() {
 		return nil
 	}
 	// A role that waits because the mount is paused or because it fails has its
 	// entry elsewhere than its record says.
-	if stage := stageAt(rec, t, now); r.tick.config.RotationPaused && !stage.IsZero() && !stage.After(now) {
+	if r.tick.config.RotationPaused && role.stageDue() {
 		return nil
 	}
 	p, err := r.b.problemOf(ctx, r.s, rec.Name)

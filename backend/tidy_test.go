@@ -131,11 +131,11 @@ func (m *testMount) leftovers() (found []string) {
 		case rolePrefix:
 			var rec roleRecord
 			s.decode(path, &rec)
-			terms, err := rec.Policy.Effective(rec.ID, rec.Type, lim)
+			role, err := m.lookOf(&rec, lim)
 			if err != nil {
 				m.t.Fatal(err)
 			}
-			if m.nextLook(&rec, terms, now).IsZero() {
+			if role.nextLook().IsZero() {
 				continue
 			}
 			filed := false
