@@ -69,7 +69,7 @@ func batchOf(what string) field {
 func (s fieldSet) readItem(item json.RawMessage) (*input, error) {
 	object, plain := plainObject(string(item))
 	if plain {
-		return s.readValues(object, false)
+		return s.readInPlace(object, false)
 	}
 	object, err := decodeObject(string(item))
 	twice := (*duplicate)(nil)
@@ -82,7 +82,7 @@ func (s fieldSet) readItem(item json.RawMessage) (*input, error) {
 	case err != nil:
 		return nil, refusal.New("batch", nil, "an item is not a JSON object with the fields of this path", "see the path's help")
 	}
-	return s.readValues(object, false)
+	return s.readInPlace(object, false)
 }
 
 // only leaves out the members of an item that these fields do not know, for items

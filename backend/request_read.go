@@ -37,7 +37,16 @@ type input struct {
 // readValues reads data by the rules of the fields. Which of several mistakes is
 // told is fixed: the first by the name of its field.
 func (s fieldSet) readValues(data map[string]any, patch bool) (*input, error) {
-	in := &input{fields: s, values: make(map[string]any, len(data)), patch: patch}
+	values := maps.Clone(data)
+	if values == nil {
+		values = map[string]any{}
+	}
+	return s.readInPlace(values, patch)
+}
+
+// readInPlace is readValues for data that nobody else holds.
+func (s fieldSet) readInPlace(data map[string]any, patch bool) (*input, error) {
+	in := &input{fields: s, values: data, patch: patch}
 	for name, raw := range data {
 		f, known := s[name]
 		if !known {
@@ -47,7 +56,7 @@ func (s fieldSet) readValues(data map[string]any, patch bool) (*input, error) {
 		if err != nil {
 			return nil, s.firstMistake(data, patch)
 		}
-		in.values[name] = value
+		data[name] = value
 	}
 	return in, nil
 }

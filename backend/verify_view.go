@@ -4,6 +4,7 @@ package backend
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -23,6 +24,7 @@ type keyView struct {
 	version any
 	answer  any       // scopes as answered
 	stamps  lastStamp // of its end
+	last    atomic.Pointer[answered]
 
 	// Where uses of its version, and of itself if it is dynamic, are counted.
 	use, keyUse usage.Slot
