@@ -42,6 +42,7 @@ type backend struct {
 	digestSecrets cell[digestRecord]
 	mark          cell[markRecord]
 	imported      cell[importedRecord]
+	aside         cell[importedRecord]
 	prefixes      cell[prefixRecord]
 	jobs          jobSet
 	resized       []func(int) // told of a new cache_size
@@ -91,6 +92,7 @@ func newBackend(c clock, random io.Reader) *backend {
 	b.digestSecrets.path = digestPath
 	b.mark.path, b.mark.none = markPath, &markRecord{}
 	b.imported.path, b.imported.none = importedPath, &importedRecord{Schema: recordSchema}
+	b.aside.path, b.aside.none = asidePath, &importedRecord{Schema: recordSchema}
 	b.prefixes.path, b.prefixes.none = prefixesPath, &prefixRecord{Schema: recordSchema}
 	b.jobs.path, b.jobs.read = jobPrefix, readJobs
 	b.resized = []func(int){b.views.resize, b.rates.resize}

@@ -156,7 +156,9 @@ func TestEndedKeyDoesNotComeBack(t *testing.T) {
 					for _, role := range []string{"a", "b"} {
 						refused(role, way.want)
 					}
-					m.expectVerdict(key, "NOT_FOUND")
+					if code := m.verdict(key); code != "NOT_FOUND" && (code != "MALFORMED" || !strings.HasPrefix(way.name, "foreign")) {
+						t.Errorf("a key whose role is gone is %s", code)
+					}
 					if own, err := keyformat.Parse(key); err == nil {
 						if got := m.status(logical.UpdateOperation, "lookup", map[string]any{"key_id": own.ID()}); got != 404 {
 							t.Errorf("lookup of a key whose role is gone: %d", got)

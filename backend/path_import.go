@@ -220,7 +220,7 @@ func (it *importItem) adopted(d *digestRecord, cfg *configRecord) (*adopted, err
 func (a *adopted) ofValue(key string, d *digestRecord, cfg *configRecord) error {
 	a.plain, a.sum = key, keyformat.Sum(key)
 	if own, err := keyformat.Parse(key); err == nil {
-		a.strength = "256 bits"
+		a.strength, a.prefix = strengthOwn, own.Prefix()
 		a.ownRecord(d, own.ID())
 		return nil
 	}
@@ -233,7 +233,7 @@ func (a *adopted) ofValue(key string, d *digestRecord, cfg *configRecord) error 
 				"rotate it where it is used; or set allow_weak_imports in the mount's config, knowingly")
 		}
 		a.weak = true
-		a.strength = fmt.Sprintf("weak: %d characters, at most %d bits", len(key), bitsOf(key))
+		a.strength = fmt.Sprintf(strengthWeak+"%d characters, at most %d bits", len(key), bitsOf(key))
 	default:
 		return refusal.New("key", nil, fmt.Sprintf("must be at most %d printable ASCII characters without space at its ends", keyformat.MaxForeignLen),
 			"a gateway could not present it; keys of other forms cannot be adopted")
@@ -243,7 +243,7 @@ func (a *adopted) ofValue(key string, d *digestRecord, cfg *configRecord) error 
 }
 
 func (a *adopted) ofDigest(it *importItem, d *digestRecord) {
-	a.sum, a.byDigest, a.strength = it.sum, true, "unknown: imported by digest"
+	a.sum, a.byDigest, a.strength = it.sum, true, strengthUnknown
 	if it.keyID != "" {
 		a.ownRecord(d, it.keyID)
 		return

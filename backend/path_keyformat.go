@@ -20,8 +20,8 @@ func (b *backend) pathsKeyFormat() []*framework.Path {
 			logical.ReadOperation: {
 				do: b.keyFormat, told: "The form of keys.",
 				answer: map[string]*framework.FieldSchema{
-					"prefixes": {Type: framework.TypeStringSlice, Description: "Every prefix that a role had, sorted; those of ended keys stay.", Required: true},
-					"complete": {Type: framework.TypeBool, Description: "False if there were more than 1000 prefixes, of which the first 1000 are listed.", Required: true},
+					"prefixes": {Type: framework.TypeStringSlice, Description: "Every prefix that a role or an imported key has or had, sorted. Those of ended keys stay as long as there is room.", Required: true},
+					"complete": {Type: framework.TypeBool, Description: "False if roles, or imported keys, have more than 1000 prefixes; of each 1000 are listed. tidy makes room.", Required: true},
 					"patterns": {Type: framework.TypeMap, Description: "By prefix: the regular expression (RE2) whose first group is the key.", Required: true},
 					"checksum": {Type: framework.TypeString, Description: "How what was found is told apart from a key, offline.", Required: true},
 					"gitleaks": {Type: framework.TypeString, Description: "Rules for gitleaks (TOML), one for each prefix: a configuration of their own, or to be added to one.", Required: true},
@@ -34,7 +34,8 @@ rule for gitleaks. What they find is a key if its checksum is right, which can b
 computed without asking anybody.
 
 Keys that were made elsewhere and imported have a form of their own and are found
-by none of these.`,
+by none of these; nor are keys of this engine's form that were imported by digest,
+unless a role has their prefix.`,
 	})}
 }
 
@@ -43,15 +44,16 @@ func (b *backend) keyFormat(ctx context.Context, req *logical.Request, _ *input)
 	if err != nil {
 		return nil, err
 	}
-	patterns := make(map[string]any, len(rec.Prefixes))
-	rules := make([]string, len(rec.Prefixes))
-	for i, prefix := range rec.Prefixes {
+	prefixes := rec.all()
+	patterns := make(map[string]any, len(prefixes))
+	rules := make([]string, len(prefixes))
+	for i, prefix := range prefixes {
 		patterns[prefix] = keyformat.Pattern(prefix)
 		rules[i] = keyformat.GitleaksRule(prefix)
 	}
 	return answer(map[string]any{
-		"prefixes": append([]string{}, rec.Prefixes...),
-		"complete": !rec.Truncated,
+		"prefixes": orEmpty(prefixes),
+		"complete": rec.complete(),
 		"patterns": patterns,
 		"checksum": keyformat.ChecksumRule,
 		"gitleaks": strings.Join(rules, "\n"),

@@ -172,7 +172,7 @@ func TestPrefixesAreBounded(t *testing.T) {
 	s := &prefixStorage{Storage: &logical.InmemStorage{}}
 	m := mountOn(t, s, newFakeClock())
 	for i := range maxPrefixes {
-		if err := m.notePrefix(context.Background(), s, fmt.Sprint("p", i)); err != nil {
+		if err := m.notePrefix(context.Background(), s, fmt.Sprint("p", i), false); err != nil {
 			t.Fatal(err)
 		}
 	}

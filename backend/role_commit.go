@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
@@ -243,15 +242,15 @@ func (tx *roleTx) file() error {
 // notePrefixes writes down what the role's next keys, and those that this
 // transition makes or adopts, begin with.
 func (tx *roleTx) notePrefixes() error {
-	if err := tx.b.notePrefix(tx.ctx, tx.s, tx.terms.Prefix); err != nil {
+	if err := tx.b.notePrefix(tx.ctx, tx.s, tx.terms.Prefix, false); err != nil {
 		return err
 	}
 	for i := range tx.minted {
-		key, err := keyformat.Parse(tx.minted[i].plain)
-		if err != nil {
-			continue // of another form, or known by its digest only
+		a := tx.minted[i].adopt
+		if a == nil || a.prefix == "" {
+			continue // the role's, or of another form, or known by its digest only
 		}
-		if err := tx.b.notePrefix(tx.ctx, tx.s, key.Prefix()); err != nil {
+		if err := tx.b.notePrefix(tx.ctx, tx.s, a.prefix, true); err != nil {
 			return err
 		}
 	}

@@ -31,6 +31,7 @@ type adopted struct {
 	number   int // of the digest secret that a foreign key's id is made with
 	weak     bool
 	byDigest bool
+	prefix   string // of a key of this engine's form, where it is known
 	strength string
 	grace    *policy.Seconds
 	policy   map[string]any // the fields that are named
@@ -46,8 +47,16 @@ func (a *adopted) ownRecord(d *digestRecord, id string) {
 func (a *adopted) foreignRecord(d *digestRecord) {
 	id, digest := foreignID(d, a.sum)
 	a.foreign, a.number = true, d.Current
-	a.record = &keyRecord{Schema: recordSchema, ID: id, Digest: digest}
+	a.record = &keyRecord{Schema: recordSchema, ID: id, Digest: digest, Weak: a.weak}
 }
+
+// What is known of an imported key's strength; of another form it is told how many
+// characters it has.
+const (
+	strengthOwn     = "256 bits" // it has this engine's form
+	strengthWeak    = "weak: "   // it is too short for what is otherwise looked up
+	strengthUnknown = "unknown: imported by digest"
+)
 
 // ids are the ids that the key may be stored under: its own, or for a foreign key
 // one for each digest secret of the mount, the current one's first. Verification

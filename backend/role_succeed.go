@@ -80,7 +80,7 @@ func (tx *roleTx) mint(how succession) (keyring.Mint, *mintedKey, error) {
 	case how.adopt != nil:
 		a := how.adopt
 		a.record.Role, a.record.RoleID, a.record.Version = tx.rec.Name, tx.rec.ID, max(tx.rec.Ring.Last+1, a.version)
-		m.KeyID, m.Plain, m.Number, m.Strength, m.Foreign = a.record.ID, a.plain != "", a.version, a.strength, a.foreign
+		m.KeyID, m.Prefix, m.Plain, m.Number, m.Strength, m.Foreign = a.record.ID, a.prefix, a.plain != "", a.version, a.strength, a.foreign
 		if !a.expires.IsZero() {
 			m.TTL = a.expires.Sub(tx.now)
 		}

@@ -26,6 +26,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.mark.forget()
 	case key == importedPath:
 		b.imported.forget()
+	case key == asidePath:
+		b.aside.forget()
 	case key == prefixesPath:
 		b.prefixes.forget()
 	}

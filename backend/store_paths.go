@@ -59,6 +59,10 @@ const deferredPrefix = "deferred/"
 // this engine's form. Without it such strings are malformed and cost nothing.
 const importedPath = "imported"
 
+// asidePath is what tidy has taken out of there, until its next pass saw no key of
+// it either.
+const asidePath = "imported-aside"
+
 const (
 	prefixesPath = "prefixes"
 	// maxPrefixes bounds the record, and so the answer.

@@ -31,7 +31,23 @@ var meantDifferences = []struct{ request, place, why string }{}
 
 // newFields are fields that this build writes into records that keep schema 1:
 // an older build drops them, and that must do no harm.
-var newFields = map[string]string{}
+var newFields = map[string]string{
+	"prefixes.imported":           "tidy finds them again",
+	"prefixes.imported_truncated": "there are more than are listed; tidy finds that out again",
+	"prefixes.aside":              "no key has them any more",
+	"tidy.foreign":                "the pass lets nothing shrink",
+	"tidy.foreign.from":           "the same",
+	"tidy.foreign.aside":          "the same",
+	"tidy.foreign.weak_aside":     "the same",
+	"tidy.foreign.numbers":        "the same",
+	"tidy.foreign.weak":           "the same",
+	"tidy.foreign.maybe_weak":     "the same",
+	"tidy.prefixes":               "the pass lets nothing shrink",
+	"tidy.prefixes.own":           "the same",
+	"tidy.prefixes.imported":      "the same",
+	"tidy.prefixes.unknown":       "the same",
+	"key.weak":                    "asked of keys only whose version is forgotten: they ended",
+}
 
 // pastCaller is who sent a request.
 type pastCaller struct {

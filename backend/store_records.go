@@ -124,8 +124,11 @@ type keyRecord struct {
 	// Created is when the record of a static role's key was first written: what
 	// no commit points at is removed only when it is older than any call.
 	Created time.Time `json:"created,omitzero"`
-	// End is how a version ended that the role record no longer holds.
+	// End is how a version ended that the role record no longer holds, or whose role
+	// is gone.
 	End *keyEnd `json:"end,omitempty"`
+	// Weak: an imported key that is too short for what is otherwise looked up.
+	Weak bool `json:"weak,omitempty"`
 
 	// Dynamic keys only.
 	Dynamic bool      `json:"dynamic,omitempty"`

@@ -37,6 +37,9 @@ type tidyRecord struct {
 	Stage    string    `json:"stage,omitempty"`
 	After    string    `json:"after,omitempty"` // the last name of the stage that is done with
 	Counts   tidyCount `json:"counts"`
+	// What the pass has seen; nil where it has not looked from the beginning on.
+	Foreign  *foreignSeen  `json:"foreign,omitempty"`
+	Prefixes *prefixesSeen `json:"prefixes,omitempty"`
 }
 
 func (r *tidyRecord) schema() int { return r.Schema }
@@ -138,7 +141,7 @@ func (b *backend) tidySlowly(ctx context.Context, t *tick) error {
 
 // beginTidy starts a pass anew.
 func (b *backend) beginTidy(rec *tidyRecord, now time.Time, byHand bool) {
-	*rec = tidyRecord{Schema: recordSchema, Started: now, ByHand: byHand, Stage: tidyStages[0].name}
+	*rec = tidyRecord{Schema: recordSchema, Started: now, ByHand: byHand, Stage: tidyStages[0].name, Prefixes: &prefixesSeen{}}
 	b.tidy.prefix, b.tidy.names, b.tidy.last = "", nil, false
 }
 
@@ -199,6 +202,7 @@ func (r *tidyRun) walk(ctx context.Context, names []string, visit func(context.C
 			return false, err
 		case err != nil:
 			r.rec.Counts.Failed++
+			r.unseen()
 			r.b.Logger().Warn("tidy passes over a record", "stage", r.rec.Stage, "error", err)
 		}
 		r.rec.After = name

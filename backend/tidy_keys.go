@@ -30,6 +30,11 @@ const shardDone = "~"
 // whose role is gone, with the plaintexts and index entries that hang on them. It
 // keeps those that say how a key ended as long as history is kept.
 func (r *tidyRun) keys(ctx context.Context) (bool, error) {
+	if r.rec.After == "" {
+		if err := r.beginForeign(ctx); err != nil {
+			return false, err
+		}
+	}
 	for _, shard := range keyShards {
 		if r.rec.After >= shard+shardDone {
 			continue
@@ -46,7 +51,7 @@ func (r *tidyRun) keys(ctx context.Context) (bool, error) {
 		}
 		r.rec.After = shard + shardDone
 	}
-	return true, nil
+	return true, r.endForeign(ctx)
 }
 
 // keyFate is what a pass does with the record of a key.
@@ -54,6 +59,7 @@ type keyFate uint8
 
 const (
 	keyStays keyFate = iota
+	keyRests         // a tombstone whose role is gone: it stays, and nobody is told of it
 	keyGoes
 	keyToMark // it stays, and is to say that it was revoked with its generation
 )
@@ -63,8 +69,12 @@ func (r *tidyRun) key(ctx context.Context, id string) error {
 	if err != nil || seen == nil {
 		return err
 	}
-	if fate, _, err := r.fateOf(ctx, seen); err != nil || fate == keyStays {
+	switch fate, role, err := r.fateOf(ctx, seen); {
+	case err != nil || fate == keyRests:
 		return err
+	case fate == keyStays:
+		r.sawKey(seen, role)
+		return nil
 	}
 	unlock := r.b.lockRole(seen.Role)
 	defer unlock()
@@ -87,6 +97,8 @@ func (r *tidyRun) key(ctx context.Context, id string) error {
 		}
 		return deleteRecord(ctx, r.s, issuedPath(rec.RoleID, rec.ID))
 	case keyStays:
+		r.sawKey(rec, role)
+	case keyRests:
 	}
 	return nil
 }
@@ -111,8 +123,11 @@ func (r *tidyRun) fateOf(ctx context.Context, rec *keyRecord) (keyFate, *roleRec
 		if err != nil {
 			return keyStays, nil, fmt.Errorf("reading %s: %w", family(deletedPrefix), err)
 		}
-		if copied != nil || tombstone(rec) && !r.longAgo(tombstoneOf(rec), archiveKept) {
+		switch {
+		case copied != nil:
 			return keyStays, nil, nil
+		case tombstone(rec) && !r.longAgo(tombstoneOf(rec), archiveKept):
+			return keyRests, nil, nil
 		}
 		return keyGoes, nil, nil
 	}

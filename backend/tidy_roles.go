@@ -66,8 +66,12 @@ func (b *backend) notable(r *roleNow) bool {
 func (r *tidyRun) deletedRoles(ctx context.Context) (bool, error) {
 	return r.stream(ctx, deletedPrefix, func(ctx context.Context, id string) error {
 		seen, err := getRecord[roleRecord](ctx, r.s, deletedPath(id))
-		if err != nil || seen == nil || !r.old(seen.Deleted) {
+		if err != nil || seen == nil {
 			return err
+		}
+		r.sawRole(seen)
+		if !r.old(seen.Deleted) {
+			return nil
 		}
 		name := deletedMark + id
 		live, err := getRecord[roleRecord](ctx, r.s, rolePath(seen.Name))
@@ -205,11 +209,12 @@ func (r *tidyRun) stray(ctx context.Context, e dueEntry) error {
 // roles checks that the calendar and the index of problems have every role that
 // they have to.
 func (r *tidyRun) roles(ctx context.Context) (bool, error) {
-	return r.stream(ctx, rolePrefix, func(ctx context.Context, name string) error {
+	done, err := r.stream(ctx, rolePrefix, func(ctx context.Context, name string) error {
 		rec, err := getRecord[roleRecord](ctx, r.s, rolePath(name))
 		if err != nil || rec == nil {
 			return err
 		}
+		r.sawRole(rec)
 		if wrong, err := r.misfiled(ctx, rec); err != nil || !wrong {
 			return err
 		}
@@ -220,6 +225,10 @@ func (r *tidyRun) roles(ctx context.Context) (bool, error) {
 		}
 		return r.fileRole(ctx, rec)
 	})
+	if err != nil || !done {
+		return false, err
+	}
+	return true, r.endPrefixes(ctx)
 }
 
 // misfiled: the calendar or the index of problems may lack the role.
