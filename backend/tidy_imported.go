@@ -163,7 +163,7 @@ func (r *tidyRun) sawRole(rec *roleRecord) {
 	if seen == nil {
 		return
 	}
-	t, err := rec.Policy.Effective(rec.ID, rec.Type, r.tick.lim)
+	t, err := rec.under(&rec.Policy, r.tick.lim)
 	if err != nil {
 		r.rec.Prefixes = nil
 		return
