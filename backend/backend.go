@@ -102,7 +102,7 @@ func newBackend(c clock, random io.Reader) *backend {
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
 		PathsSpecial: &logical.Paths{
-			SealWrapStorage: []string{digestPath, secretPrefix},
+			SealWrapStorage: sealedPlaces(),
 		},
 		Paths:          b.paths(),
 		Secrets:        b.secrets(),

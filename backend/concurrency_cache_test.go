@@ -38,16 +38,12 @@ func TestCacheDiscardsFillsThatWereOvertaken(t *testing.T) {
 		for _, existed := range []bool{true, false} {
 			s := &pausing{Storage: &logical.InmemStorage{}}
 			if existed {
-				if err := putRecord(ctx, s, "p", old); err != nil {
-					t.Fatal(err)
-				}
+				plant(t, s, "p", old)
 			}
 			c := newRecordCache[secretRecord](10)
 			s.between = func() {
 				s.between = nil
-				if err := putRecord(ctx, s, "p", fresh); err != nil {
-					t.Fatal(err)
-				}
+				plant(t, s, "p", fresh)
 				overtake(c)
 			}
 			if _, err := c.getOrAbsent(ctx, s, "p", now); err != nil {

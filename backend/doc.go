@@ -21,7 +21,7 @@
 //	role_succeed.go      keyring.Ring.Rotate keyring.Ring.Stage
 //	store_io.go          logical.Storage.Put logical.Storage.Delete
 //	store_commit.go      put remove recordCache.committed
-//	store_invalidate.go  recordCache.drop
+//	store_paths.go       recordCache.drop
 //	store_look.go        policy.Policy.Effective
 //
 // Methods of the mount belong to the floor of their file (receiver: backend).

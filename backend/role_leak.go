@@ -431,7 +431,7 @@ func leakOf(rec *keyRecord, role *roleRecord, now time.Time, budget func() bool)
 // deferLeak lets a report wait for an operator. The first report of a key is the
 // one that waits. The caller holds the lock of the key's role, or the key's.
 func (b *backend) deferLeak(ctx context.Context, s logical.Storage, key *keyRecord, now time.Time, seen string) error {
-	path := deferredPrefix + key.ID
+	path := deferredPath(key.ID)
 	old, err := getRecord[deferredLeak](ctx, s, path)
 	if err != nil || old != nil {
 		return err
@@ -463,7 +463,7 @@ func (b *backend) releaseAll(ctx context.Context, s logical.Storage, ids []strin
 
 // releaseLeak acts on a deferred report, and then forgets that it waited.
 func (b *backend) releaseLeak(ctx context.Context, s logical.Storage, id string, by actor) (string, error) {
-	waiting, err := getRecord[deferredLeak](ctx, s, deferredPrefix+id)
+	waiting, err := getRecord[deferredLeak](ctx, s, deferredPath(id))
 	if err != nil || waiting == nil {
 		return leakUnknown, err
 	}
@@ -477,7 +477,7 @@ func (b *backend) releaseLeak(ctx context.Context, s logical.Storage, id string,
 			return "", err
 		}
 	}
-	if err := deleteRecord(ctx, s, deferredPrefix+id); err != nil {
+	if err := deleteRecord(ctx, s, deferredPath(id)); err != nil {
 		return "", fmt.Errorf("the report was acted on (%s), but still waits: %w", outcome, err)
 	}
 	return outcome, nil

@@ -11,7 +11,7 @@ import (
 )
 
 func newTestCell() *cell[secretRecord] {
-	return &cell[secretRecord]{path: "p", none: &secretRecord{Key: "none"}}
+	return &cell[secretRecord]{path: configPath, none: &secretRecord{Key: "none"}}
 }
 
 // A read that began before a commit or an invalidation does not outlive it.
@@ -22,7 +22,7 @@ func TestCellDiscardsReadsThatWereOvertaken(t *testing.T) {
 			return c.write(ctx, s, &secretRecord{Key: "new"})
 		},
 		"invalidation": func(c *cell[secretRecord], s logical.Storage) error {
-			plant(t, s, "p", &secretRecord{Key: "new"})
+			plant(t, s, configPath, &secretRecord{Key: "new"})
 			c.forget()
 			return nil
 		},
@@ -82,7 +82,7 @@ func TestCellForgetsAndRemembers(t *testing.T) {
 	}
 
 	// A change starts from what is stored, not from what is known.
-	plant(t, p.Storage, "p", &secretRecord{Key: "three"})
+	plant(t, p.Storage, configPath, &secretRecord{Key: "three"})
 	p.reset()
 	got, err := c.change(ctx, p, func(stored *secretRecord) (*secretRecord, error) {
 		if stored.Key != "three" {

@@ -58,38 +58,43 @@ func putRecord(ctx context.Context, s logical.Storage, path string, rec any) err
 }
 
 func putBytes(ctx context.Context, s logical.Storage, path string, data []byte) error {
-	if told(path) {
-		return errUntold(path)
+	if err := ordinary(path); err != nil {
+		return err
 	}
 	return put(ctx, s, path, data)
 }
 
 func deleteRecord(ctx context.Context, s logical.Storage, path string) error {
-	if told(path) {
-		return errUntold(path)
+	if err := ordinary(path); err != nil {
+		return err
 	}
 	return remove(ctx, s, path)
 }
 
-// told reports whether a write at the path is told to committed.
-func told(path string) bool {
-	return strings.HasPrefix(path, rolePrefix) || strings.HasPrefix(path, keyPrefix) || strings.HasPrefix(path, secretPrefix)
+// ordinary refuses a path that the list of places lacks, and one whose writes
+// committed is to be told of.
+func ordinary(path string) error {
+	switch p := placeOf(path); {
+	case p == nil:
+		return fmt.Errorf("%s has no place in storage: store_paths.go lists them", family(path))
+	case p.told:
+		return fmt.Errorf("%s was to be written without its being told: store_commit.go writes it", family(path))
+	default:
+		return nil
+	}
 }
 
-func errUntold(path string) error {
-	return fmt.Errorf("%s was to be written without its being told: store_commit.go writes it", family(path))
-}
-
-// put writes, whatever is at the path.
+// put writes, whatever the path.
 func put(ctx context.Context, s logical.Storage, path string, data []byte) error {
-	entry := &logical.StorageEntry{Key: path, Value: data, SealWrap: isSecretPath(path)}
+	p := placeOf(path)
+	entry := &logical.StorageEntry{Key: path, Value: data, SealWrap: p != nil && p.sealed}
 	if err := s.Put(ctx, entry); err != nil {
 		return fmt.Errorf("writing %s: %w", family(path), err)
 	}
 	return nil
 }
 
-// remove deletes, whatever is at the path.
+// remove deletes, whatever the path.
 func remove(ctx context.Context, s logical.Storage, path string) error {
 	if err := s.Delete(ctx, path); err != nil {
 		return fmt.Errorf("deleting %s: %w", family(path), err)

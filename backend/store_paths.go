@@ -3,32 +3,205 @@
 package backend
 
 import (
-	"math"
+	"context"
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 )
 
-// Where records live. Names of roles and key ids are visible to who reads the
-// server's raw storage; values are not.
 const (
-	configPath    = "config"
-	digestPath    = "digest"
-	markPath      = "mark"
-	rolePrefix    = "role/"
-	secretPrefix  = "secret/"
-	keyPrefix     = "key/"
-	issuedPrefix  = "issued/"
-	duePrefix     = "due/"
-	usagePrefix   = "usage/"
-	archivePrefix = "archive/"
-	deletedPrefix = "deleted/"
-	problemPrefix = "problem/"
-	jobPrefix     = "job/"
+	configPath      = "config"
+	digestPath      = "digest"
+	markPath        = "mark"
+	importedPath    = "imported"
+	asidePath       = "imported-aside"
+	prefixesPath    = "prefixes"
+	tidyPath        = "tidy"
+	reportersPath   = "reporters"
+	rolePrefix      = "role/"
+	deletedPrefix   = "deleted/"
+	secretPrefix    = "secret/"
+	keyPrefix       = "key/"
+	issuedPrefix    = "issued/"
+	duePrefix       = "due/"
+	attentionPrefix = "attention/"
+	problemPrefix   = "problem/"
+	usagePrefix     = "usage/"
+	archivePrefix   = "archive/"
+	deferredPrefix  = "deferred/"
+	jobPrefix       = "job/"
 )
+
+// place is where records of one kind live.
+type place struct {
+	path   string // of the one record, or, with a slash at its end, what those of all begin with
+	rest   string // what follows: it is visible to who reads the server's raw storage
+	holds  string
+	record string // the type
+	sealed bool   // seal-wrapped
+	// told: store_commit.go alone writes it, and tells committed.
+	told    bool
+	written string // when, and in which order
+	// forget makes this node read again what another one wrote at the path. Nil:
+	// nothing of it is kept in memory.
+	forget func(b *backend, path string)
+}
+
+// places is all that the mount keeps in storage. What is not listed cannot be
+// written, and docs/storage.md has the same list.
+var places = []place{
+	{
+		path: rolePrefix, rest: "<role>", record: "roleRecord", told: true,
+		holds:   "a role: policy, versions, plan, recent history",
+		written: "one write is the commit of each transition; a deletion deletes it",
+		forget:  func(b *backend, path string) { b.roles.drop(path) },
+	},
+	{
+		path: keyPrefix, rest: "<2 characters>/<key id>", record: "keyRecord", told: true,
+		holds:   "where a key points: role, version, digest; of a leased key also its own end",
+		written: "before the commit of its role; of a leased key it is the commit itself. It outlives the key: what ended stays ended",
+		forget:  func(b *backend, path string) { b.keys.drop(path) },
+	},
+	{
+		path: secretPrefix, rest: "<role_id>/<version>", record: "secretRecord", sealed: true, told: true,
+		holds:   "the value of a key of a static role",
+		written: "after the key's record, before the commit of its role; deleted once the end of the version is committed",
+		forget:  func(b *backend, path string) { b.secretCache.drop(path) },
+	},
+	{
+		path: issuedPrefix, rest: "<role_id>/<key id>", record: "indexEntry",
+		holds:   "index of the leased keys of a role",
+		written: "after the key's record; deleted when its lease ends",
+	},
+	{
+		path: deletedPrefix, rest: "<role_id>", record: "roleRecord",
+		holds:   "a deleted role, for its restoration",
+		written: "before the record of the role is deleted; after a restoration a stub takes its place",
+	},
+	{
+		path: archivePrefix, rest: "<role_id>/<page>", record: "archivePage",
+		holds:   "older history of a role",
+		written: "before the commit that drops it from the role's record; kept for 400 days",
+	},
+	{
+		path: duePrefix, rest: "<day>/<minute>/<shard>/<role>", record: "indexEntry",
+		holds:   "the calendar: when to look at which role, or, as ~<role_id>, at which deleted one",
+		written: "before the commit that needs it; deleted after the one that does not",
+	},
+	{
+		path: attentionPrefix, rest: "<role>", record: "indexEntry",
+		holds:   "index of the roles whose record shows a problem",
+		written: "before the commit that makes the problem; deleted after the one that solves it",
+	},
+	{
+		path: problemPrefix, rest: "<role>", record: "problem",
+		holds:   "why the last attempt at a role failed, and when the next comes",
+		written: "after a failed attempt; deleted after one that succeeds",
+	},
+	{
+		path: deferredPrefix, rest: "<key id>", record: "deferredLeak",
+		holds:   "a report of a found key that waits for an operator",
+		written: "after the report is in the history of the role; deleted after its release",
+	},
+	{
+		path: usagePrefix, rest: "<role_id>/<versions, or keys by their first character>", record: "usageRecord",
+		holds:   "counts of use",
+		written: "by the periodic call, with what was counted in memory",
+	},
+	{
+		path: jobPrefix, rest: "<job>", record: "jobRecord",
+		holds:   "a bulk job, and how far it has come",
+		written: "when it is asked for, and after each part of it",
+		forget:  func(b *backend, _ string) { b.jobs.forget() },
+	},
+	{
+		path: configPath, record: "configRecord",
+		holds:   "the config of the mount",
+		written: "by writes of config",
+		forget:  func(b *backend, _ string) { b.configs.forget() },
+	},
+	{
+		path: digestPath, record: "digestRecord", sealed: true,
+		holds:   "the secrets under which keys are digested",
+		written: "before the first key of the mount, and by config/rotate-digest",
+		forget:  func(b *backend, _ string) { b.digestSecrets.forget() },
+	},
+	{
+		path: importedPath, record: "importedRecord",
+		holds:   "under which of the digest secrets keys of other forms were imported",
+		written: "before the first such key is",
+		forget:  func(b *backend, _ string) { b.imported.forget() },
+	},
+	{
+		path: asidePath, record: "importedRecord",
+		holds:   "what tidy has taken out of imported, until its next pass saw no key of it either",
+		written: "at the end of a pass, before imported",
+		forget:  func(b *backend, _ string) { b.aside.forget() },
+	},
+	{
+		path: prefixesPath, record: "prefixRecord",
+		holds:   "the prefixes that keys of the mount have, or had",
+		written: "before the first key with a prefix counts",
+		forget:  func(b *backend, _ string) { b.prefixes.forget() },
+	},
+	{
+		path: markPath, record: "markRecord",
+		holds:   "the latest time seen, and how far the calendar is done with",
+		written: "at the end of each periodic call",
+		forget:  func(b *backend, _ string) { b.mark.forget() },
+	},
+	{
+		path: tidyPath, record: "tidyRecord",
+		holds:   "how far the pass over the storage has come",
+		written: "after each part of a pass",
+	},
+	{
+		path: reportersPath, record: "reportersRecord",
+		holds:   "who reported use, of the previous build",
+		written: "no more; tidy deletes it",
+	},
+}
+
+// indexEntry is a record that says all by its path.
+type indexEntry struct {
+	Schema int `json:"schema"`
+}
+
+// placeOf is the place that the path belongs to; nil if it belongs to none.
+func placeOf(path string) *place {
+	for i := range places {
+		p := &places[i]
+		if prefix := strings.HasSuffix(p.path, "/"); path == p.path && !prefix || prefix && strings.HasPrefix(path, p.path) {
+			return p
+		}
+	}
+	return nil
+}
+
+// sealedPlaces are the places whose records servers wrap with their seal.
+func sealedPlaces() []string {
+	var paths []string
+	for i := range places {
+		if places[i].sealed {
+			paths = append(paths, places[i].path)
+		}
+	}
+	return paths
+}
+
+// invalidate forgets what another node wrote. The key is the path in storage.
+func (b *backend) invalidate(_ context.Context, key string) {
+	if p := placeOf(key); p != nil && p.forget != nil {
+		p.forget(b, key)
+	}
+}
+
+// overtaken forgets a role's record that storage turned out to be ahead of.
+func (b *backend) overtaken(name string) { b.roles.drop(rolePath(name)) }
 
 func rolePath(name string) string { return rolePrefix + name }
+
+func deletedPath(roleID string) string { return deletedPrefix + roleID }
 
 func secretPath(roleID string, n int) string { return secretPrefix + roleID + "/" + strconv.Itoa(n) }
 
@@ -40,63 +213,11 @@ func archivePath(roleID string, page int) string {
 	return archivePrefix + roleID + "/" + strconv.Itoa(page)
 }
 
-func deletedPath(roleID string) string { return deletedPrefix + roleID }
-
 func problemPath(name string) string { return problemPrefix + name }
-
-const attentionPrefix = "attention/"
 
 func attentionPath(name string) string { return attentionPrefix + name }
 
-// isSecretPath: the plaintexts and the digest secrets are seal-wrapped.
-func isSecretPath(path string) bool {
-	return path == digestPath || strings.HasPrefix(path, secretPrefix)
-}
-
-const deferredPrefix = "deferred/"
-
-// importedPath says under which digest secrets keys were imported that have not
-// this engine's form. Without it such strings are malformed and cost nothing.
-const importedPath = "imported"
-
-// asidePath is what tidy has taken out of there, until its next pass saw no key of
-// it either.
-const asidePath = "imported-aside"
-
-const (
-	prefixesPath = "prefixes"
-	// maxPrefixes bounds the record, and so the answer.
-	maxPrefixes = 1000
-)
-
-// reportersPath is what the previous build remembered of those who report usage.
-// Nothing is written there any more.
-const reportersPath = "reporters"
-
-const (
-	tidyPath = "tidy"
-
-	// tidyAge is how old something must be to be taken for left behind.
-	tidyAge = time.Hour
-	// deadKept is how long the record of a dead leased key is kept, to say how it
-	// ended. One that must not come back is kept as long as history is.
-	deadKept = 30 * 24 * time.Hour
-	// tidyBehind is how far behind the ticks strays are looked for.
-	tidyBehind = 30 * 24 * time.Hour
-
-	// tidyPause and tidyEvery: the periodic function begins a pass this long
-	// after the one before, and does a slice of it this often.
-	tidyPause = 24 * time.Hour
-	tidyEvery = 5 * time.Minute
-	// A slice of the periodic function, and one of a pass that somebody waits for.
-	slowCalls, slowTime = 400, 500 * time.Millisecond
-	fastCalls, fastTime = 20000, 2 * time.Second
-	// A request works for so long, whatever that takes.
-	tidyWork, maxTidyCalls = 4 * time.Second, math.MaxInt
-
-	// tidyChunk is how many names of a long list are held in memory.
-	tidyChunk = 10000
-)
+func deferredPath(keyID string) string { return deferredPrefix + keyID }
 
 func jobPath(id string) string { return jobPrefix + id }
 

@@ -9,6 +9,9 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
+// maxPrefixes bounds the record, and so the answer.
+const maxPrefixes = 1000
+
 // prefixRecord holds every prefix that a key of this mount may have, of ended
 // keys too: a scanner that goes through old commits wants to know them.
 type prefixRecord struct {

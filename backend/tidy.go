@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,29 @@ import (
 // Every key record, plaintext and index entry is reached from key/, because the
 // key's record is written first and removed last. So no stage has to list the
 // plaintexts or the index.
+
+const (
+	// tidyAge is how old something must be to be taken for left behind.
+	tidyAge = time.Hour
+	// deadKept is how long the record of a dead leased key is kept, to say how it
+	// ended. One that must not come back is kept as long as history is.
+	deadKept = 30 * 24 * time.Hour
+	// tidyBehind is how far behind the ticks strays are looked for.
+	tidyBehind = 30 * 24 * time.Hour
+
+	// tidyPause and tidyEvery: the periodic function begins a pass this long
+	// after the one before, and does a slice of it this often.
+	tidyPause = 24 * time.Hour
+	tidyEvery = 5 * time.Minute
+	// A slice of the periodic function, and one of a pass that somebody waits for.
+	slowCalls, slowTime = 400, 500 * time.Millisecond
+	fastCalls, fastTime = 20000, 2 * time.Second
+	// A request works for so long, whatever that takes.
+	tidyWork, maxTidyCalls = 4 * time.Second, math.MaxInt
+
+	// tidyChunk is how many names of a long list are held in memory.
+	tidyChunk = 10000
+)
 
 // tidyRecord is how far the pass has come.
 type tidyRecord struct {

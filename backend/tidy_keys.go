@@ -287,7 +287,7 @@ func (r *tidyRun) reports(ctx context.Context) (bool, error) {
 		if !keyformat.ValidID(id) {
 			return nil
 		}
-		waiting, err := getRecord[deferredLeak](ctx, r.s, deferredPrefix+id)
+		waiting, err := getRecord[deferredLeak](ctx, r.s, deferredPath(id))
 		if err != nil || waiting == nil {
 			return err
 		}
@@ -304,6 +304,6 @@ func (r *tidyRun) reports(ctx context.Context) (bool, error) {
 			}
 			// A tombstone, to which nothing more can happen.
 		}
-		return r.remove(ctx, deferredPrefix+id, &r.rec.Counts.Problems)
+		return r.remove(ctx, deferredPath(id), &r.rec.Counts.Problems)
 	})
 }
