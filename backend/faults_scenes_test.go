@@ -308,6 +308,25 @@ func otherScenes() []scene {
 		{name: "import into a new role", prepare: pair(nil), op: importing(`{"role":"i","key":"` + value + `"}`)},
 		{name: "import into a role", prepare: then(pair(nil), keeps("a2")), op: importing(`{"role":"a","key":"` + value + `","grace_period":"10h"}`)},
 		{name: "import by digest", prepare: pair(nil), op: importing(`{"role":"i","sha256":"` + sha(value) + `"}`)},
+		{name: "import of a key whose role is gone", prepare: then(pair(nil), does("config", map[string]any{"delete_recovery": 0}), does("roles/g", nil), func(m *testMount, w *world) {
+			w.note["gone"] = m.read("creds/g")["api_key"].(string)
+			m.remove("g")
+		}), op: func(m *testMount, w *world) error {
+			if err := importing(`{"role":"i","key":"` + w.note["gone"] + `"}`)(m, w); err != nil {
+				return err
+			}
+			w.keys["imported"] = w.note["gone"]
+			return nil
+		}},
+		{name: "tidy after imports", prepare: then(pair(nil), does("config", map[string]any{"delete_recovery": 0}), func(m *testMount, w *world) {
+			m.importForeign("gone")
+			m.write("config/rotate-digest", nil)
+			w.keys["kept"], w.live["kept"] = m.importForeign("kept"), true
+			m.write("config/rotate-digest", nil)
+			m.importForeign("late")
+			m.remove("gone")
+			m.remove("late")
+		}, waits(2*time.Hour)), op: writing("tidy", nil)},
 		{name: "digest secret", prepare: then(pair(nil), keeps("a2")), op: writing("config/rotate-digest", nil)},
 		{name: "reveal once", prepare: func(m *testMount, w *world) {
 			m.write("roles/b", nil)
