@@ -158,7 +158,8 @@ var Fields = []Field{
 		Clears: true,
 		Kind:   Text,
 		About: "When to rotate, as a cron expression of five fields (minute, hour, day of month, month, day of week), in UTC unless CRON_TZ=<zone> " +
-			"stands before them; exclusive with rotation_period; empty: none. An hour that the clocks skip is made up for at once, one that they repeat counts once.",
+			"stands before them; exclusive with rotation_period; empty: none. Times that the clocks skip come up together at the end of the gap, those that they repeat in the first pass only; " +
+			"a schedule of every hour just goes on.",
 		set:   setSchedule,
 		reset: func(p *Policy) { p.RotationSchedule = "" },
 		show:  func(p *Policy, _ Terms) any { return p.RotationSchedule },
