@@ -119,7 +119,7 @@ Issues, rotates, verifies and kills API keys.
 
 A role is the policy of one logical key. A static role has one current key that
 everybody who may read the role shares; rotating it makes a new version, and the
-version before stays valid for a grace period. A dynamic role gives each reader a
+previous version stays valid for a grace period. A dynamic role gives each reader a
 key of its own, with a lease.
 
 Declare roles at roles/<role>, read the current key at creds/<role>, rotate with

@@ -54,7 +54,7 @@ func TestAllowedCIDRs(t *testing.T) {
 	}
 }
 
-// What got into a record and can not be read lets nobody in.
+// What got into a record and cannot be read lets nobody in.
 func TestUnreadableCIDRs(t *testing.T) {
 	role := &roleRecord{Policy: policy.Policy{AllowedCIDRs: []string{"10.0.0.0/99"}}}
 	if admits(role, policy.ParseNetworks(role.Policy.AllowedCIDRs), "10.0.0.1") {

@@ -13,7 +13,7 @@ import (
 type clock interface {
 	Now() time.Time
 	// Wait blocks for d, or until ctx is done: then it returns false. A clock
-	// that can not wait returns false at once.
+	// that cannot wait returns false at once.
 	Wait(ctx context.Context, d time.Duration) bool
 }
 

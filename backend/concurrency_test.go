@@ -115,7 +115,7 @@ func (c *crowd) read(role string) {
 	c.isVersion(verdict["role_id"], got["version"], id)
 }
 
-// isVersion: a version is one key, for ever.
+// isVersion: a version is one key, forever.
 func (c *crowd) isVersion(roleID, version any, keyID string) {
 	name := fmt.Sprint(roleID, "/", version)
 	c.mu.Lock()

@@ -115,7 +115,7 @@ func TestDynamicNarrowing(t *testing.T) {
 }
 
 // What a reader asks of its key may be missing, but is never guessed: nothing is
-// issued where it can not be read.
+// issued where it cannot be read.
 func TestCredsIssuesWhatIsAskedOrNothing(t *testing.T) {
 	m := newMount(t)
 	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "30m", "scopes": "*"})

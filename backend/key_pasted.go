@@ -78,7 +78,7 @@ func (b *backend) keyMeant(ctx context.Context, s logical.Storage, field, text s
 	byID := meantKey{id: text}
 	isID := keyformat.ValidID(text)
 	if isID {
-		// Imported keys may look like ids. Where the record can not be read, the
+		// Imported keys may look like ids. Where the record cannot be read, the
 		// role's own may still know the id.
 		if rec, err := b.keys.getOrAbsent(ctx, s, keyPath(text), b.clock.Now()); err != nil || rec != nil {
 			return byID, nil

@@ -90,7 +90,7 @@ func roleIdentity() fieldSet {
 			kind: kindText, def: policy.Static, choices: []string{policy.Static, policy.Dynamic},
 			about: "static: one key, shared by everybody who may read the role. dynamic: each read makes a key of its own, with a lease. Fixed at creation.",
 		},
-		"role_id": {kind: kindText, about: "Identifies the role for ever; given by the engine, never reused."},
+		"role_id": {kind: kindText, about: "Identifies the role forever; given by the engine, never reused."},
 		"created": {kind: kindText, about: "When the role was created (RFC 3339); given by the engine."},
 	})
 }

@@ -58,7 +58,7 @@ func graceLimitWhy(t policy.Terms) string {
 	return "400 days"
 }
 
-// warnShortGrace says that readers may hold the version before longer than it lives.
+// warnShortGrace says that readers may hold the previous version longer than it lives.
 func (tx *roleTx) warnShortGrace(grace time.Duration, activation time.Time) {
 	if tx.rec.Type != policy.Static || tx.rec.Ring.Top(tx.now) == nil {
 		return
@@ -68,7 +68,7 @@ func (tx *roleTx) warnShortGrace(grace time.Duration, activation time.Time) {
 		return
 	}
 	if latest := tx.now.Add(told); grace < told {
-		tx.warn("readers of the version before may come back as late as %s, but it ends at %s", stamp(latest), stamp(activation.Add(grace)))
+		tx.warn("readers of the previous version may come back as late as %s, but it ends at %s", stamp(latest), stamp(activation.Add(grace)))
 	}
 }
 

@@ -178,7 +178,7 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "ttl", value: "1500ms", refuse: bad(`ttl: "1500ms": is not a whole number of seconds: round it`), with: manual},
 		{field: "ttl", value: 1.5, refuse: bad("ttl: 1.5: is not a whole number of seconds")},
 		{field: "ttl", value: long, refuse: bad("ttl: ", "must be at most 87840h (316224000 seconds)"), with: manual},
-		{field: "ttl", value: 3600, refuse: bad("ttl: 3600: must be 0 (for ever) or at least 2184h10m (7863000 seconds): ", "raise ttl, or rotate by hand only (rotation_period=0)")},
+		{field: "ttl", value: 3600, refuse: bad("ttl: 3600: must be 0 (forever) or at least 2184h10m (7863000 seconds): ", "raise ttl, or rotate by hand only (rotation_period=0)")},
 		{field: "ttl", value: 7863000, want: 7863000.0},
 		{field: "ttl", value: 7862999, refuse: bad("at least 2184h10m (7863000 seconds)")},
 		// An hour of distance, 600 s of staging, 1800 s of grace.

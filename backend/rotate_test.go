@@ -262,7 +262,7 @@ func TestKillDoesNotFailWithItsReplacement(t *testing.T) {
 	s := newProbe(m.storage)
 	s.onlyWrites = true
 	m.storage = s
-	s.arm(1, faultFail) // the replacement's plaintext can not be written
+	s.arm(1, faultFail) // the replacement's plaintext cannot be written
 	resp, err := m.do(logical.UpdateOperation, "revoke/r", map[string]any{"version": 1})
 	if err != nil || len(resp.Warnings) == 0 || resp.Data["replaced"] != false {
 		t.Fatalf("%v %v", resp, err)
@@ -433,7 +433,7 @@ func TestRevealOnce(t *testing.T) {
 	}
 }
 
-// noArchive is a storage that can not write pages of the archive.
+// noArchive is a storage that cannot write pages of the archive.
 type noArchive struct{ logical.Storage }
 
 func (s noArchive) Put(ctx context.Context, e *logical.StorageEntry) error {

@@ -211,7 +211,7 @@ func (c *simConsumer) answer(data map[string]any) (simAnswer, bool) {
 	stamp, ok3 := data["last_vault_rotation"].(string)
 	rotated, err := time.Parse(time.RFC3339Nano, stamp)
 	if !ok1 || !ok2 || !ok3 || err != nil || ttl < 1 || period < 1 || rotated.Unix() <= 0 {
-		c.w.fail("%s can not use the answer: ttl %v, rotation_period %v, last_vault_rotation %v", c.kind, data["ttl"], data["rotation_period"], data["last_vault_rotation"])
+		c.w.fail("%s cannot use the answer: ttl %v, rotation_period %v, last_vault_rotation %v", c.kind, data["ttl"], data["rotation_period"], data["last_vault_rotation"])
 		return simAnswer{}, false
 	}
 	if limit := c.w.terms(c.w.record()).Bound(); sec(ttl) > max(limit, time.Second) {
@@ -223,7 +223,7 @@ func (c *simConsumer) answer(data map[string]any) (simAnswer, bool) {
 }
 
 // hold keeps a dynamic key until 85 to 95 % of its lease, as agents do where
-// they can not renew, or renews it at two thirds, as the operator does.
+// they cannot renew, or renews it at two thirds, as the operator does.
 func (c *simConsumer) hold(resp *logical.Response) {
 	w := c.w
 	resp.Secret.IssueTime = w.serverNow()

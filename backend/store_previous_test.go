@@ -107,7 +107,7 @@ var readPast = sync.OnceValues(func() (*past, error) {
 		return nil, err
 	}
 	p := &past{records: map[string][]byte{}, fields: map[string]map[string]bool{
-		// What the store can not hold beside what it holds.
+		// What the store cannot hold beside what it holds.
 		"prefixes": {".truncated": true}, "tidy": {".finished": true},
 	}}
 	for name, value := range stored {

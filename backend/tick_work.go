@@ -105,7 +105,7 @@ func (t *tick) judge(ctx context.Context, e dueEntry) dueJob {
 }
 
 // failed moves the entry of a role whose look failed out of the way, later and
-// later, and keeps the error readable. Where even that can not be written, the
+// later, and keeps the error readable. Where even that cannot be written, the
 // minute stays unfinished.
 func (t *tick) failed(ctx context.Context, job dueJob, err error) {
 	if mustForward(err) || ctx.Err() != nil {

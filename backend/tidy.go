@@ -275,6 +275,6 @@ func (r *tidyRun) remove(ctx context.Context, path string, n *int64) error {
 	return nil
 }
 
-// old: something of that time can not belong to a call that is under way. A
+// old: something of that time cannot belong to a call that is under way. A
 // time that is not known, or lies ahead, is not old.
 func (r *tidyRun) old(born time.Time) bool { return !born.IsZero() && r.now.Sub(born) > tidyAge }

@@ -122,7 +122,7 @@ func (m *testMount) leftovers() (found []string) {
 		case deletedPrefix:
 			var rec roleRecord
 			if s.decode(path, &rec); now.Sub(rec.PurgeAt) > tidyAge {
-				bad(path, "can not be restored any more")
+				bad(path, "cannot be restored any more")
 			}
 			var live roleRecord
 			if s.decode(rolePath(rec.Name), &live) && live.ID == rec.ID {

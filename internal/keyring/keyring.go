@@ -81,7 +81,7 @@ type Version struct {
 	Auto bool `json:"auto,omitempty"`
 
 	// TTL and Expires: how long the version may live and until when; zero is
-	// for ever. Frozen at creation; a promotion may only shorten Expires.
+	// forever. Frozen at creation; a promotion may only shorten Expires.
 	TTL     time.Duration `json:"ttl,omitempty"`
 	Expires time.Time     `json:"expires,omitzero"`
 

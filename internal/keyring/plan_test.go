@@ -37,7 +37,7 @@ func TestJitter(t *testing.T) {
 			t.Errorf("spread %s: got %s", spread, got)
 		}
 	}
-	// Fixed for ever: a new release must not move the plans of roles.
+	// Fixed forever: a new release must not move the plans of roles.
 	for id, want := range map[string]time.Duration{
 		"":                                     7781 * time.Second,
 		"a":                                    79012 * time.Second,

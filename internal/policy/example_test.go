@@ -37,7 +37,7 @@ func Example() {
 	fmt.Println(terms.Cadence.First(noon, terms.Jitter).Format(time.TimeOnly), terms.Grace, p.Show(terms)["owner"])
 
 	// Output:
-	// ttl: 3600: must be 0 (for ever) or at least 1h40m (6000 seconds): the longest distance between activations, the jitter, the staging lead and the grace together: raise ttl, or rotate by hand only (rotation_period=0)
+	// ttl: 3600: must be 0 (forever) or at least 1h40m (6000 seconds): the longest distance between activations, the jitter, the staging lead and the grace together: raise ttl, or rotate by hand only (rotation_period=0)
 	// <nil>
 	// 13:00:00 30m0s team-payments
 }

@@ -129,7 +129,7 @@ var Fields = []Field{
 	{
 		Name: "ttl",
 		Kind: Duration,
-		About: "How long one key may live. Static role: 0, the default, is for ever; with rotation on at least the longest distance between " +
+		About: "How long one key may live. Static role: 0, the default, is forever; with rotation on at least the longest distance between " +
 			"activations, the jitter, the staging lead and the grace together. Dynamic role: the TTL of a lease; default 1h, or the mount's default where that is shorter.",
 		set:   setSeconds("ttl", 0, maxSeconds, func(p *Policy, n Seconds) { p.TTL = &n }),
 		reset: func(p *Policy) { p.TTL = nil },

@@ -224,6 +224,6 @@ func checkStaticTTL(c *transition, field string) error {
 	case "rotation_schedule":
 		todo = "raise ttl with it, or rotate more often"
 	}
-	return refusal.New("ttl", InSeconds(t.TTL), "must be 0 (for ever) or at least "+refusal.Duration(least)+": "+
+	return refusal.New("ttl", InSeconds(t.TTL), "must be 0 (forever) or at least "+refusal.Duration(least)+": "+
 		"the longest distance between activations, the jitter, the staging lead and the grace together", todo)
 }

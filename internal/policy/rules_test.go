@@ -69,7 +69,7 @@ func TestRulesBetweenFields(t *testing.T) {
 		{given: g{"rotation_period": 3600, "max_grace_period": 1799}, refuse: "max_grace_period: 1799: must be at least grace_period, which is 30m (1800 seconds)"},
 
 		// Distance, staging lead of 600 s (half the distance where that is shorter), grace.
-		{given: g{"ttl": 7862999}, refuse: "ttl: 7862999: must be 0 (for ever) or at least 2184h10m (7863000 seconds): the longest distance between activations, the jitter, the staging lead and the grace together: raise ttl, or rotate by hand only (rotation_period=0)"},
+		{given: g{"ttl": 7862999}, refuse: "ttl: 7862999: must be 0 (forever) or at least 2184h10m (7863000 seconds): the longest distance between activations, the jitter, the staging lead and the grace together: raise ttl, or rotate by hand only (rotation_period=0)"},
 		{given: g{"ttl": 7863000}},
 		{given: g{"ttl": 1, "rotation_period": 0}},
 		{given: g{"ttl": 0, "rotation_period": 60}},
@@ -125,7 +125,7 @@ func TestRefusalsOfChanges(t *testing.T) {
 		{Static, g{"max_grace_period": 86400, "grace_period": 60}, g{"rotation_period": 9599}, "max_grace_period: 86400: must be at most nine distances"},
 		{Static, g{"rotation_jitter": 900}, g{"rotation_period": 3600}, "rotation_jitter: 900: must be less than a quarter"},
 		{Static, g{"rotation_jitter": 900}, g{"rotation_schedule": "0 * * * *"}, "rotation_jitter: 900: must be less than a quarter"},
-		{Static, g{"ttl": 3600, "rotation_period": 0}, g{"rotation_period": 3600}, "ttl: 3600: must be 0 (for ever) or at least 1h40m (6000 seconds): the longest distance between activations, the jitter, the staging lead and the grace together: raise ttl with it, or give a shorter grace_period"},
+		{Static, g{"ttl": 3600, "rotation_period": 0}, g{"rotation_period": 3600}, "ttl: 3600: must be 0 (forever) or at least 1h40m (6000 seconds): the longest distance between activations, the jitter, the staging lead and the grace together: raise ttl with it, or give a shorter grace_period"},
 		{Static, g{"ttl": 3600, "rotation_period": 0, "grace_period": 60}, g{"rotation_period": 3600}, "raise ttl with it, or give a shorter rotation_period"},
 		{Static, g{"ttl": 3600, "rotation_period": 0, "grace_period": 60}, g{"rotation_schedule": "0 3 * * *"}, "raise ttl with it, or rotate more often"},
 		{Static, g{"ttl": 6000, "rotation_period": 3600}, g{"grace_period": 1801}, "raise ttl with it, or give a shorter grace_period"},

@@ -46,7 +46,7 @@ type Limits struct {
 // Terms are a role's policy with every default filled in, as the engine follows
 // it.
 type Terms struct {
-	TTL        time.Duration // of a key, 0 is for ever (static); of a lease (dynamic)
+	TTL        time.Duration // of a key, 0 is forever (static); of a lease (dynamic)
 	MaxTTL     time.Duration // how far renewals reach, 0 is without end (dynamic)
 	Cadence    Cadence       // nil without automatic rotation
 	AutoPaused bool          // automatic rotation is off for now
