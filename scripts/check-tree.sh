@@ -33,6 +33,12 @@ complain "work left to do; do it, or say in the documentation that it is not don
 complain "unresolved merge" \
 	"$(search '^(<{7}|>{7})( |$)' -- .)"
 
+complain "a page that the index in README.md does not list" "$(
+	git ls-files -co --exclude-standard 'docs/*.md' | while read -r f; do
+		[ ! -f "$f" ] || grep -qF "]($f)" README.md || echo "$f"
+	done
+)"
+
 header='// SPDX-License-Identifier: MPL-2.0'
 complain "no licence header ($header)" "$(
 	git ls-files -co --exclude-standard '*.go' | while read -r f; do
