@@ -618,3 +618,61 @@ func TestCreationIsOneCommit(t *testing.T) {
 		}
 	}
 }
+
+// A write with replace=true states all of what is written: what it does not name
+// goes back to its default, in one commit, and replace itself is never read back.
+func TestReplaceResetsWhatIsNotNamed(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/fresh", nil)
+	defaults := plain(t, m.read("roles/fresh"))
+	full := map[string]any{
+		"description": "orders", "owner": "team", "metadata": map[string]any{"env": "prod"}, "scopes": "orders:read", "prefix": "acme",
+		"rotation_period": "720h", "grace_period": "2h", "refresh_interval": "1m", "allowed_cidrs": []any{"10.0.0.0/8"}, "rate_limit": 5,
+		"on_leak": "alert", "disabled": true, "deletion_protection": true, "rotation_paused": true,
+	}
+	m.write("roles/r", full)
+	key := m.read("creds/r")["key_id"]
+	m.write("roles/r", map[string]any{"owner": "team", "replace": true})
+	got := plain(t, m.read("roles/r"))
+	for _, name := range policyFieldNames() {
+		want := defaults[name]
+		if name == "owner" {
+			want = "team"
+		}
+		if !reflect.DeepEqual(got[name], want) {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+	}
+	if _, shown := got["replace"]; shown {
+		t.Error("replace is read back")
+	}
+	if m.read("creds/r")["key_id"] != key {
+		t.Error("replacing the policy replaced the key")
+	}
+	// Once more changes nothing, and false is no replacement.
+	m.unchanged(func() { m.write("roles/r", map[string]any{"owner": "team", "replace": true}) })
+	m.write("roles/r", map[string]any{"description": "orders", "replace": "false"})
+	if got := m.read("roles/r"); got["owner"] != "team" || got["description"] != "orders" {
+		t.Errorf("without replacement: %v", got)
+	}
+	// What breaks a rule changes nothing, whatever else would have been reset.
+	m.unchanged(func() {
+		m.refused(logical.UpdateOperation, "roles/r", map[string]any{"ttl": "1m", "replace": true}, "ttl: ")
+	})
+
+	m.write("config", map[string]any{"stage_ahead": "20m", "cache_size": 500, "rotation_paused": true})
+	m.write("config", map[string]any{"cache_size": 700, "replace": true})
+	want := plain(t, configDefaults)
+	want["cache_size"] = 700.0
+	if got := plain(t, m.read("config")); !reflect.DeepEqual(got, want) {
+		t.Errorf("config %v, want %v", got, want)
+	}
+}
+
+func policyFieldNames() []string {
+	var names []string
+	for i := range policy.Fields {
+		names = append(names, policy.Fields[i].Name)
+	}
+	return names
+}
