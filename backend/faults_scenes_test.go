@@ -312,7 +312,7 @@ func otherScenes() []scene {
 			w.note["gone"] = m.read("creds/g")["api_key"].(string)
 			m.remove("g")
 		}), op: func(m *testMount, w *world) error {
-			if err := importing(`{"role":"i","key":"` + w.note["gone"] + `"}`)(m, w); err != nil {
+			if err := importing(`{"role":"i","key":"`+w.note["gone"]+`"}`)(m, w); err != nil {
 				return err
 			}
 			w.keys["imported"] = w.note["gone"]

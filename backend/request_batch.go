@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/hashicorp/vault/sdk/framework"
-
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -19,14 +17,6 @@ const (
 	maxBatchItems = 1000
 	maxBatchBytes = 1 << 20
 )
-
-func batchField(what string) *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type: framework.TypeString,
-		Description: what + " One string: JSON objects on lines of their own, or a JSON array as text; at most 1000 items and 1 MiB. " +
-			"The answer's results has one entry per item, in order.",
-	}
-}
 
 // batchItems splits a batch. A line that is no JSON is an item like any other:
 // only that one fails. Texts never repeat what was given: it may hold keys.

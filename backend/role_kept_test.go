@@ -328,7 +328,7 @@ func TestReplayInADeletedRole(t *testing.T) {
 	m.refused(logical.UpdateOperation, "revoke/r", map[string]any{"version": 1, "request_id": "pipeline-1"}, "with other parameters")
 }
 
-// TestReportOfWhatIsGoneForGood is unknown, and writes nothing.
+// TestReportOfWhatIsGoneForGood: a key that is known yet cannot be imported again.
 func TestReportOfWhatIsGoneForGood(t *testing.T) {
 	t.Parallel()
 	for kind, newKey := range keyKinds {
@@ -338,12 +338,72 @@ func TestReportOfWhatIsGoneForGood(t *testing.T) {
 			key := newKey(m, map[string]any{})
 			m.remove("r")
 			m.unchanged(func() {
-				m.expectReport(key, leakUnknown)
 				if got := m.status(logical.UpdateOperation, "revoke/r", map[string]any{"key_id": key}); got != 404 {
 					t.Errorf("status %d", got)
 				}
 			})
+			m.expectReport(key, leakRecorded)
+			m.unchanged(func() { m.expectReport(key, leakRecorded) })
+			m.expectRefusedImport(key)
+			m.clock.advance(48 * time.Hour)
+			m.tidyAll()
+			m = m.restart()
+			m.expectReport(key, leakRecorded)
+			m.expectRefusedImport(key)
 		})
+	}
+}
+
+// expectRefusedImport: the key, which was reported, cannot come back.
+func (m *testMount) expectRefusedImport(key string) {
+	m.t.Helper()
+	for _, role := range []string{"r", "new"} {
+		if got := m.importItems(map[string]any{"role": role, "key": key})[0]; got["result"] != importRefused || !strings.Contains(fmt.Sprint(got["error"]), "found in the open") {
+			m.t.Errorf("%v", got)
+		}
+	}
+	if got := m.verdict(key); got == "VALID" {
+		m.t.Error("the key is good again")
+	}
+}
+
+// TestWhatClosedADeletedRoleOutlivesIt: once the role is gone for good its key cannot
+// be imported.
+func TestWhatClosedADeletedRoleOutlivesIt(t *testing.T) {
+	t.Parallel()
+	for kind, newKey := range keyKinds {
+		for _, onLeak := range []string{policy.LeakRevoke, policy.LeakRotate, policy.LeakAlert} {
+			t.Run(kind+"/"+onLeak, func(t *testing.T) {
+				m := newMount(t)
+				key := newKey(m, map[string]any{"on_leak": onLeak, "leak_grace_period": "100h"})
+				m.remove("r")
+				m.clock.advance(time.Minute)
+				m.write("report", map[string]any{"key": key})
+				m.run(24*time.Hour + 2*time.Minute)
+				m.expectRefusedImport(key)
+				m.clock.advance(48 * time.Hour)
+				m.tidyAll()
+				m.expectRefusedImport(key)
+			})
+		}
+	}
+}
+
+// TestReportOfWhatAnImportTookOver: this node has not been told yet whose the key is
+// now.
+func TestReportOfWhatAnImportTookOver(t *testing.T) {
+	for _, name := range []string{"r", "new"} {
+		m := newMount(t)
+		m.write("config", map[string]any{"delete_recovery": 0})
+		key := keyKinds["foreign"](m, map[string]any{})
+		m.remove("r")
+		m.expectVerdict(key, "NOT_FOUND") // and remembers whose it was
+		other := m.restart()
+		if got := other.importItems(map[string]any{"role": name, "key": key})[0]; got["result"] != importDone {
+			t.Fatal(got)
+		}
+		m.expectReport(key, leakActed)
+		m.restart().expectVerdict(key, "REVOKED")
 	}
 }
 

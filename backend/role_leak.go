@@ -267,9 +267,26 @@ func (b *backend) reported(ctx context.Context, s logical.Storage, key *keyRecor
 		why = "released: " + by.reason + "; " + why
 	}
 	by.reason = shorten(why, maxReason)
-	if key.Dynamic {
-		return b.reportedDynamic(ctx, s, key, by, seen, budget)
+	for {
+		act := b.reportedStatic
+		if key.Dynamic {
+			act = b.reportedDynamic
+		}
+		outcome, err := act(ctx, s, key, by, seen, budget)
+		if !isAbsent(err) {
+			return outcome, err
+		}
+		var now *keyRecord
+		if outcome, now, err = b.reportedGone(ctx, s, key); now == nil {
+			return outcome, err
+		}
+		key = now
 	}
+}
+
+// reportedStatic is the reaction to the report of a version of a static role;
+// absence, if the role is gone for good.
+func (b *backend) reportedStatic(ctx context.Context, s logical.Storage, key *keyRecord, by actor, seen string, budget func() bool) (string, error) {
 	outcome := leakUnknown
 	_, err := b.mutateKept(ctx, s, key.Role, key.RoleID, by, func(tx *roleTx) error {
 		v := tx.rec.Ring.Get(key.Version)
@@ -287,10 +304,33 @@ func (b *backend) reported(ctx context.Context, s logical.Storage, key *keyRecor
 		}
 		return err
 	})
-	if isAbsent(err) {
-		return leakUnknown, nil
-	}
 	return outcome, err
+}
+
+// reportedGone marks a key whose role is gone for good, as long as its record is
+// there: it verifies no more, and must not come back by an import. Where an import
+// took it over a moment ago its record as it is now is returned.
+func (b *backend) reportedGone(ctx context.Context, s logical.Storage, key *keyRecord) (outcome string, now *keyRecord, err error) {
+	outcome = leakUnknown
+	_, err = b.mutateKey(ctx, s, key.ID, func(rec *keyRecord) error {
+		switch {
+		case rec == nil:
+			return errUnchanged
+		case rec.RoleID != key.RoleID:
+			now = rec
+			return errUnchanged
+		}
+		outcome = leakRecorded
+		if tombstone(rec) {
+			return errUnchanged
+		}
+		rec.Reported = b.now()
+		if !rec.Dynamic {
+			rec.End = &keyEnd{State: keyring.Retired, Reason: keyring.Superseded, At: rec.Reported}
+		}
+		return nil
+	})
+	return outcome, now, err
 }
 
 // repeatedReport is how often a report that changes nothing is counted at most.
@@ -359,11 +399,15 @@ func (tx *roleTx) replaceLeaked(n int, st keyring.Status) error {
 }
 
 // reportedDynamic is the reaction to the report of one key of a dynamic role.
-// Its siblings are left alone: each belongs to somebody else.
+// Its siblings are left alone: each belongs to somebody else. Absence means that
+// the role is gone for good.
 func (b *backend) reportedDynamic(ctx context.Context, s logical.Storage, key *keyRecord, by actor, seen string, budget func() bool) (string, error) {
 	role, err := b.kept(ctx, s, key.Role, key.RoleID)
-	if err != nil || role == nil {
-		return leakUnknown, err
+	switch {
+	case err != nil:
+		return "", err
+	case role == nil:
+		return leakUnknown, noRole(key.Role)
 	}
 	outcome, changed := leakUnknown, false
 	killed := false
