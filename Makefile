@@ -18,6 +18,14 @@ BENCH    ?= .
 FUZZTIME ?= 30s
 SDK      ?= bootstrap
 
+# What the tests are held against: the files of backend that keep its promises, or all
+# of another package.
+MUTATE_PKG   ?= ./backend
+MUTATE_FILES ?= $(if $(filter ./backend,$(MUTATE_PKG)),^(role|tick|tidy|job|verify|key)[_.])
+MUTATE_N     ?= 200
+MUTATE_SEED  ?= 1
+MUTATE_MIN   ?= 90
+
 # Commands take over the variables that they read; so does a recipe's shell.
 export GO BUILDFLAGS FUZZTIME
 
@@ -84,6 +92,12 @@ bench: need-go ## Run the benchmarks (BENCH=regexp, BENCH_SIZES=1000,10000: numb
 .PHONY: fuzz
 fuzz: need-go ## Run each fuzz target for FUZZTIME (30s)
 	@scripts/fuzz.sh
+
+.PHONY: mutate
+mutate: need-go ## Change the code in small ways and see whether tests notice (MUTATE_FILES=regexp, MUTATE_N=200, MUTATE_SEED=1)
+	@$(GO) build $(BUILDFLAGS) -o $(BIN)/ ./scripts/mutate
+	@$(BIN)/mutate -pkg '$(MUTATE_PKG)' -files '$(MUTATE_FILES)' -n '$(MUTATE_N)' -seed '$(MUTATE_SEED)' -min '$(MUTATE_MIN)' \
+		-cache $(BIN)/mutate.cache $(MUTATE_FLAGS)
 
 .PHONY: cover
 cover: need-go ## Measure test coverage into cover.out and cover.html

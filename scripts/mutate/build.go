@@ -37,12 +37,12 @@ const batchSize = 400
 
 var errNotCompiled = errors.New("it does not compile")
 
-func build(ctx context.Context, r *runner, p *pool) (*built, error) {
+func build(ctx context.Context, r *runner, p *pool, alone bool) (*built, error) {
 	out := &built{binaries: map[*mutant]string{}, live: map[*mutant]int{}, skipped: p.skipped}
 	var shared []*mutant
 	sort := func(ms []*mutant) {
 		for _, m := range ms {
-			if m.shares() {
+			if m.shares() && !alone {
 				shared = append(shared, m)
 			} else {
 				out.mutants = append(out.mutants, m)
@@ -253,6 +253,9 @@ func (r *runner) compile(ctx context.Context, files map[string][]byte, binary st
 		return nil, err
 	}
 	args := append([]string{"test", "-c", "-buildvcs=false", "-gcflags=-e", "-overlay", list, "-o", binary}, flags...)
+	if r.race {
+		args = append(args, "-race")
+	}
 	if r.parallel < 2 {
 		args = append(args, "-p", "1")
 	}

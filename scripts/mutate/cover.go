@@ -45,7 +45,7 @@ type block struct {
 // binary, which depends on all code, stays the same.
 func coverage(ctx context.Context, r *runner, c *cache) (*coverProfile, error) {
 	binary := filepath.Join(r.tmp, "cover.test")
-	if _, err := r.compile(ctx, nil, binary, "-cover", "-covermode=set"); err != nil {
+	if _, err := r.compile(ctx, nil, binary, "-cover", "-covermode=atomic"); err != nil {
 		return nil, fmt.Errorf("the package or its tests do not compile: %w", err)
 	}
 	defer os.Remove(binary)

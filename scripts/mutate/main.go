@@ -32,12 +32,15 @@ type options struct {
 	files      *regexp.Regexp
 	only       *regexp.Regexp
 	again      bool
+	alone      bool
+	race       bool
 	n          int
 	seed       uint64
 	minimum    float64
 	parallel   int
 	memory     int // MiB of address space for each test process
 	factor     float64
+	slack      time.Duration
 	cache      string
 	equivalent string
 	verbose    bool
@@ -72,12 +75,15 @@ func parseFlags(args []string) (*options, error) {
 	fs.StringVar(&files, "files", "", "`regexp` that the names of the files to change match")
 	fs.StringVar(&only, "only", "", "instead of a sample, all mutants whose file:line or identity this `regexp` matches")
 	fs.BoolVar(&o.again, "again", false, "instead of a sample, those that survived the run before")
+	fs.BoolVar(&o.alone, "alone", false, "compile each mutant into a binary of its own; slow, for doubts about the shared ones")
+	fs.BoolVar(&o.race, "race", false, "with the race detector, which notices mutexes that are gone; -memory does not hold then")
 	fs.IntVar(&o.n, "n", 200, "size of the sample; 0 is all")
 	fs.Uint64Var(&o.seed, "seed", 1, "another seed, another sample")
 	fs.Float64Var(&o.minimum, "min", 90, "least share killed, in percent, with which the exit status is 0")
 	fs.IntVar(&o.parallel, "p", runtime.NumCPU(), "test processes at the same time")
 	fs.IntVar(&o.memory, "memory", 4096, "address space that a test process may use, in MiB; 0 is any")
 	fs.Float64Var(&o.factor, "patience", 5, "how many times their usual time tests may take before they count as hanging")
+	fs.DurationVar(&o.slack, "slack", 15*time.Second, "what they may take beyond that: a busy machine starts processes slowly")
 	fs.StringVar(&o.cache, "cache", "", "`directory` that keeps what each test covers, and the survivors (default: one in the user's cache)")
 	fs.StringVar(&o.equivalent, "equivalent", "scripts/mutate/equivalent.txt", "`file` of mutants that change nothing")
 	fs.BoolVar(&o.verbose, "v", false, "also say which test killed each mutant")
@@ -135,13 +141,19 @@ func mutate(ctx context.Context, o *options, out, progress io.Writer) (*summary,
 		return nil, errors.New("there is nothing to change")
 	}
 
-	run := &runner{pkg: pkg, tmp: tmp, parallel: o.parallel, memory: o.memory, factor: o.factor, seed: o.seed, progress: progress}
+	run := &runner{
+		pkg: pkg, tmp: tmp, parallel: o.parallel, memory: o.memory, factor: o.factor, slack: o.slack,
+		race: o.race, seed: o.seed, progress: progress,
+	}
+	if o.race {
+		run.memory = 0 // the detector reserves more than any machine has
+	}
 	cover, err := coverage(ctx, run, cache)
 	if err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(progress, "%d mutants in %d files, %d tests\n", len(pool.all()), pool.files(), len(cover.Tests))
-	live, err := build(ctx, run, pool)
+	live, err := build(ctx, run, pool, o.alone)
 	if err != nil {
 		return nil, err
 	}

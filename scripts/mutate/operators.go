@@ -46,6 +46,9 @@ func (s *scan) walk(root ast.Node) {
 			s.stack = s.stack[:len(s.stack)-1]
 			return false
 		}
+		if stmt, ok := n.(ast.Stmt); ok && isLog(s.file, stmt) {
+			return false
+		}
 		s.look(n)
 		s.stack = append(s.stack, n)
 		return true
@@ -515,12 +518,12 @@ func (s *scan) results() *ast.FieldList {
 // early makes a function return at once, with nothing and no error.
 func (s *scan) early() {
 	list := s.fn.Body.List
-	if len(list) == 0 {
-		return
+	if len(list) < 2 {
+		return // what there is is left out by itself
 	}
 	text := "return"
 	if results := s.results(); results != nil {
-		if len(list) == 1 || !s.isError(results.List[len(results.List)-1].Type) {
+		if !s.isError(results.List[len(results.List)-1].Type) {
 			return
 		}
 		var values []string

@@ -27,14 +27,12 @@ type runner struct {
 	parallel int
 	memory   int
 	factor   float64
+	slack    time.Duration
+	race     bool
 	seed     uint64
 	progress io.Writer
 	flags    []string // of the test binary, beside its own
 }
-
-// slack is what a group of tests may take beyond a multiple of its usual time: a busy machine starts
-// processes slowly.
-const slack = 15 * time.Second
 
 // verdict is what became of a mutant.
 type verdict int
@@ -140,7 +138,7 @@ func (r *runner) test(ctx context.Context, binary string, live int, limit time.D
 	defer os.RemoveAll(dir)
 	// The binary's own limit comes first: it holds when this program is killed, too.
 	args = append(append([]string{binary, "-test.timeout=" + limit.String()}, r.flags...), args...)
-	ctx, cancel := context.WithTimeoutCause(ctx, limit+slack, errHung)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit+r.slack, errHung)
 	defer cancel()
 	script := `exec "$@"`
 	if r.memory > 0 {
@@ -194,7 +192,7 @@ func (r *runner) unchanged(ctx context.Context, b *built, cover *coverProfile) e
 }
 
 func (r *runner) limit(tests []testTime) time.Duration {
-	limit := slack
+	limit := r.slack
 	for _, t := range tests {
 		limit += time.Duration(r.factor * float64(t.Took))
 	}
