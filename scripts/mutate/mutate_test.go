@@ -201,7 +201,7 @@ func TestOperators(t *testing.T) {
 			}
 		}
 	}
-	for _, body := range []string{"x.Logger().Warn(1)", "n := make(map[int]int, 3)", `s := "a" + b`, "if bad { x.Logger().Warn(1) }"} {
+	for _, body := range []string{"x.Logger().Warn(1)", "n := make(map[int]int, 3)", `s := "a" + b`, "if err != nil { x.Logger().Warn(1) }", "if bad { x.Logger().Warn(1) }"} {
 		for _, m := range parsed(t, "p.go", "package p\n\nfunc f() {\n"+body+"\n}\n").mutants() {
 			if m.op != "negate" {
 				t.Errorf("%s: %s", body, m.id)

@@ -146,7 +146,7 @@ func (s *scan) binary(n *ast.BinaryExpr) {
 	if now, ok := boundaries[n.Op]; ok {
 		s.add("boundary", n, s.token(n.OpPos, n.Op, now))
 	}
-	if now, ok := opposites[n.Op]; ok {
+	if now, ok := opposites[n.Op]; ok && !s.isFailure(n) {
 		s.add("compare", n, s.token(n.OpPos, n.Op, now))
 	}
 	if now, ok := arithmetic[n.Op]; ok && !isText(n.X) && !isText(n.Y) {
@@ -168,6 +168,13 @@ func (s *scan) binary(n *ast.BinaryExpr) {
 			s.condition(operand)
 		}
 	}
+}
+
+// isFailure: the condition of an if is that there is an error. To take its body away is the smaller
+// change; to turn it is noticed by every test and would only raise the share.
+func (s *scan) isFailure(n *ast.BinaryExpr) bool {
+	_, ok := s.parent().(*ast.IfStmt)
+	return ok && n.Op == token.NEQ && s.file.text(n.X) == "err" && s.file.text(n.Y) == "nil"
 }
 
 func isText(e ast.Expr) bool {
