@@ -39,13 +39,13 @@ var errNotCompiled = errors.New("it does not compile")
 
 func build(ctx context.Context, r *runner, p *pool, alone bool) (*built, error) {
 	out := &built{binaries: map[*mutant]string{}, live: map[*mutant]int{}, skipped: p.skipped}
-	var shared []*mutant
+	var shared, own []*mutant
 	sort := func(ms []*mutant) {
 		for _, m := range ms {
 			if m.shares() && !alone {
 				shared = append(shared, m)
 			} else {
-				out.mutants = append(out.mutants, m)
+				own = append(own, m)
 			}
 		}
 	}
@@ -76,6 +76,7 @@ func build(ctx context.Context, r *runner, p *pool, alone bool) (*built, error) 
 		}
 		out.mutants = append(out.mutants, batch...)
 	}
+	out.mutants = append(out.mutants, own...)
 	return out, nil
 }
 
