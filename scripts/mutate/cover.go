@@ -73,7 +73,7 @@ func coverage(ctx context.Context, r *runner, c *cache) (*coverProfile, error) {
 		return nil, errors.New("there are no tests")
 	}
 	fmt.Fprintf(r.progress, "running each of %d tests alone, to see what it reaches\n", len(tests))
-	profiles, err := runAlone(ctx, r, binary, tests)
+	profiles, failures, err := runAlone(ctx, r, binary, tests)
 	if err != nil {
 		return nil, err
 	}
@@ -81,11 +81,20 @@ func coverage(ctx context.Context, r *runner, c *cache) (*coverProfile, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := errors.Join(failures...); err != nil {
+		// Nothing is kept: they may fail because of a busy machine.
+		fmt.Fprintf(r.progress, "WARNING: left out, because they fail without a mutant:\n%v\n", err)
+		if len(p.Tests) == 0 {
+			return nil, errors.New("all tests fail")
+		}
+		return p, nil
+	}
 	return p, c.keepProfile(key, p)
 }
 
-// runAlone runs each test in a process of its own and answers the profile that each wrote.
-func runAlone(ctx context.Context, r *runner, binary string, tests []testTime) ([][]byte, error) {
+// runAlone runs each test in a process of its own and answers the profile that each wrote; none for
+// those that fail.
+func runAlone(ctx context.Context, r *runner, binary string, tests []testTime) ([][]byte, []error, error) {
 	profiles := make([][]byte, len(tests))
 	failures := make([]error, len(tests))
 	var wg sync.WaitGroup
@@ -101,7 +110,7 @@ func runAlone(ctx context.Context, r *runner, binary string, tests []testTime) (
 					profiles[i], err = os.ReadFile(name)
 				}
 				if err != nil {
-					failures[i] = fmt.Errorf("%s, alone and unchanged: %w", tests[i].Name, err)
+					profiles[i], failures[i] = nil, fmt.Errorf("%s: %w", tests[i].Name, err)
 				}
 			}
 		})
@@ -115,16 +124,18 @@ func runAlone(ctx context.Context, r *runner, binary string, tests []testTime) (
 	close(next)
 	wg.Wait()
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
-	return profiles, errors.Join(failures...)
+	return profiles, failures, nil
 }
 
-// merge puts the profiles of all tests into one.
+// merge puts the profiles of the tests that have one together.
 func merge(tests []testTime, profiles [][]byte) (*coverProfile, error) {
-	order := make([]int, len(tests))
-	for i := range order {
-		order[i] = i
+	var order []int
+	for i := range tests {
+		if profiles[i] != nil {
+			order = append(order, i)
+		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(tests[a].Took, tests[b].Took) })
 	p := &coverProfile{Blocks: map[string][]*block{}}
