@@ -440,6 +440,9 @@ func TestImportedPrefixesTakeNoRoomFromRoles(t *testing.T) {
 	m.expectPrefixes(false, maxPrefixes+2, "ak", "mine")
 	m.write("roles/taken", map[string]any{"prefix": "imp7"})
 	m.expectPrefixes(false, maxPrefixes+2, "imp7")
+	if rec, err := m.knownPrefixes(context.Background(), m.storage); err != nil || slices.Contains(rec.Imported, "imp7") {
+		t.Errorf("a role's prefix takes room from the imported ones: %v", err)
+	}
 	m.clock.advance(2 * time.Hour)
 	m.tidyAll()
 	m.expectPrefixes(false, maxPrefixes+7, "ak", "mine", "imp7") // what made room is listed once more
@@ -472,6 +475,7 @@ func TestOwnPrefixesBecomeCompleteAgain(t *testing.T) {
 	m := newMount(t)
 	ctx := context.Background()
 	m.write("roles/a", map[string]any{"prefix": "before"})
+	m.write("roles/a", map[string]any{"prefix": "between"}) // no key has it
 	m.write("roles/a", map[string]any{"prefix": "after"})
 	m.write("roles/d", map[string]any{"type": "dynamic", "prefix": "job"})
 	m.write("roles/gone", map[string]any{"prefix": "copy"})
@@ -485,11 +489,11 @@ func TestOwnPrefixesBecomeCompleteAgain(t *testing.T) {
 	m.write("roles/late", map[string]any{"prefix": "zlate"})
 	m.clock.advance(2 * time.Hour)
 	m.tidyAll()
-	m.expectPrefixes(true, maxPrefixes+1, "before", "after", "job", "copy", "zlate", "p0")
+	m.expectPrefixes(true, maxPrefixes+1, "before", "between", "after", "job", "copy", "zlate", "p0")
 	// One that was put aside is taken up again.
 	m.write("roles/again", map[string]any{"prefix": "p5"})
 	m.tidyAll()
-	m.expectPrefixes(true, 6, "before", "after", "job", "copy", "zlate", "p5")
+	m.expectPrefixes(true, 7, "before", "between", "after", "job", "copy", "zlate", "p5")
 }
 
 // TestPrefixOfARoleBehindThePassStays: a role that is made after the pass has come
