@@ -15,6 +15,8 @@ type clock interface {
 	// Wait blocks for d, or until ctx is done: then it returns false. A clock
 	// that cannot wait returns false at once.
 	Wait(ctx context.Context, d time.Duration) bool
+	// WithTimeout is a context that is done when d has passed by this clock.
+	WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
 }
 
 type systemClock struct{}
@@ -30,6 +32,10 @@ func (systemClock) Wait(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+func (systemClock) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, d)
 }
 
 // maxClockLead is how far ahead of the clock a persisted instant may be and

@@ -103,7 +103,7 @@ func (b *backend) flushRest(ctx context.Context) {
 	if s == nil || !b.writeSafe() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, lastFlush)
+	ctx, cancel := b.clock.WithTimeout(ctx, lastFlush)
 	defer cancel()
 	for _, name := range b.usage.counter.Due(b.now(), 0) {
 		if err := b.storeUsage(ctx, *s, name); err != nil {

@@ -55,7 +55,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return nil // the run before is still at work
 	}
 	defer b.tickMu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, tickBudget)
+	ctx, cancel := b.clock.WithTimeout(ctx, tickBudget)
 	defer cancel()
 	err := b.runTick(ctx, req.Storage)
 	if err != nil && ctx.Err() != nil {

@@ -172,7 +172,7 @@ func (b *backend) beginTidy(rec *tidyRecord, now time.Time, byHand bool) {
 // tidySlice does a part of the pass and stores how far it came. The caller
 // holds the mutex.
 func (b *backend) tidySlice(ctx context.Context, t *tick, rec *tidyRecord, calls int, limit time.Duration) error {
-	work, cancel := context.WithTimeout(ctx, limit)
+	work, cancel := b.clock.WithTimeout(ctx, limit)
 	defer cancel()
 	s := &countedStorage{Storage: t.s}
 	own := &tick{b: b, s: s, now: t.now, config: t.config, lim: t.lim}
