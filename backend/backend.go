@@ -45,6 +45,7 @@ type backend struct {
 	aside         cell[importedRecord]
 	prefixes      cell[prefixRecord]
 	jobs          jobSet
+	jobWork       jobWork
 	resized       []func(int) // told of a new cache_size
 
 	problems problemSet

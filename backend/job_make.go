@@ -163,14 +163,17 @@ func (b *backend) unknownRoles(ctx context.Context, s logical.Storage, names []s
 func (b *backend) endJob(ctx context.Context, s logical.Storage, id string) error {
 	b.jobs.edit.Lock()
 	defer b.jobs.edit.Unlock()
+	// At once, whatever storage does: only the role in hand is still ended with.
+	b.jobWork.halt(id)
 	job, err := getRecord[jobRecord](ctx, s, jobPath(id))
 	if err != nil || job == nil {
 		return err
 	}
 	if job.State != jobRunning {
-		b.jobs.forget()
+		defer b.jobs.forget()
 		return deleteRecord(ctx, s, jobPath(id))
 	}
 	job.State, job.Finished = jobStopped, b.now()
+	job.fit()
 	return putRecord(ctx, s, jobPath(id), job)
 }

@@ -59,6 +59,11 @@ func (s *selector) matches(rec *roleRecord) bool {
 	return s.IssuedTo == "" || rec.Type == policy.Dynamic
 }
 
+// jobInsideSchema is the layout of a job's record while that has a place inside a
+// role, and the newest that this build reads. Older builds refuse such a record:
+// they would lose the place.
+const jobInsideSchema = 2
+
 // jobRecord is a bulk job: what it does, to what, and how far it has come.
 type jobRecord struct {
 	Schema   int             `json:"schema"`
@@ -78,8 +83,11 @@ type jobRecord struct {
 	Caller    string `json:"caller,omitempty"`
 	Params    string `json:"params,omitempty"` // digest
 
-	State    string    `json:"state"`
-	After    string    `json:"after,omitempty"` // the last role that is done with
+	State string `json:"state"`
+	After string `json:"after,omitempty"` // the last role that is done with
+	// Inside is how far the job has come in the role that follows After, where
+	// that is more than it does at a time.
+	Inside   *jobPlace `json:"inside,omitempty"`
 	Seen     int       `json:"seen"`
 	Acted    int       `json:"acted"`
 	Keys     int       `json:"keys,omitempty"` // dynamic keys acted on
@@ -93,7 +101,41 @@ type jobFail struct {
 	Error string `json:"error"`
 }
 
+// jobPlace is a place among the keys of a role.
+type jobPlace struct {
+	RoleID string `json:"role_id"`         // another role of the name begins anew
+	After  string `json:"after,omitempty"` // the last key that is done with
+	Failed int    `json:"failed,omitempty"`
+	Error  string `json:"error,omitempty"` // of the last that failed
+}
+
 func (j *jobRecord) schema() int { return j.Schema }
+
+func (j *jobRecord) newest() int { return jobInsideSchema }
+
+// at reports whether both have come to the same place.
+func (j *jobRecord) at(other *jobRecord) bool {
+	inside, there := jobPlace{}, jobPlace{}
+	if j.Inside != nil {
+		inside = *j.Inside
+	}
+	if other.Inside != nil {
+		there = *other.Inside
+	}
+	return j.After == other.After && inside.RoleID == there.RoleID && inside.After == there.After
+}
+
+// fit makes the record fit to be written: its layout is the oldest that holds
+// it, and one that has ended has no place to go on from.
+func (j *jobRecord) fit() {
+	if j.State != jobRunning {
+		j.Inside = nil
+	}
+	j.Schema = recordSchema
+	if j.Inside != nil {
+		j.Schema = jobInsideSchema
+	}
+}
 
 // kills: the job ends keys, and so goes before those that do not.
 func (j *jobRecord) kills() bool { return j.Action == bulkRevoke || j.Action == bulkDisable }

@@ -7,277 +7,209 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
-
-	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
+
+// Bulk jobs share the time that the rest of a tick leaves them, step by step. A
+// step does one role, or some keys of one, and stores how far the job has come.
+// So each step finds out whether the job was stopped, the end of a tick loses
+// nothing, and after a crash one step at most is repeated, which is recognised.
 
 const (
 	// jobKept is how long a finished job can be read.
-	jobKept     = 30 * 24 * time.Hour
-	maxJobFails = 100
-	// jobBatch is how many names a job takes up between two writes of its
-	// record. After a crash so many actions are repeated at most; they answer as
-	// the first time.
-	jobBatch = 100
+	jobKept = 30 * 24 * time.Hour
+	// jobTime is how long a tick begins steps, and jobLast how long after its own
+	// beginning: what a step has in hand is ended and stored within the tick's time.
+	jobTime = 3 * time.Second
+	jobLast = 4 * time.Second
+	// jobTurns: of so many steps one is for the jobs that end no keys, however
+	// many that do are ready.
+	jobTurns = 8
 )
 
-// runJobs works on the bulk jobs within the tick's time, those that end keys
-// first.
-func (b *backend) runJobs(ctx context.Context, t *tick) error {
-	ids, err := b.openJobs(ctx, t.s)
-	if err != nil || len(ids) == 0 {
-		return err
-	}
-	var jobs []*jobRecord
-	var errs []error
-	for _, id := range ids {
-		job, err := getRecord[jobRecord](ctx, t.s, jobPath(id))
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case job == nil:
-		case job.State == jobRunning:
-			jobs = append(jobs, job)
-		case t.now.Sub(job.Finished) > jobKept:
-			errs = append(errs, deleteRecord(ctx, t.s, jobPath(id)))
-			b.jobs.forget()
-		}
-	}
-	slices.SortStableFunc(jobs, func(x, y *jobRecord) int {
-		if x.kills() != y.kills() {
-			if x.kills() {
-				return -1
-			}
-			return 1
-		}
-		return x.Created.Compare(y.Created)
+// jobWork is what this node knows of jobs from one tick to the next. Only ticks
+// change it.
+type jobWork struct {
+	mu    sync.Mutex // for runs, which those who stop a job read
+	runs  map[string]*jobRun
+	ended map[string]time.Time // jobs that never run again, and since when
+	steps int64
+	kills int // steps in a row of jobs that end keys, while others were ready
+}
+
+// jobsWaiting reports whether a job may have to be worked on.
+func (b *backend) jobsWaiting() bool {
+	ids := b.jobs.known()
+	return ids == nil || slices.ContainsFunc(*ids, func(id string) bool {
+		_, ended := b.jobWork.ended[id]
+		return !ended
 	})
-	for _, job := range jobs {
-		if ctx.Err() != nil {
+}
+
+// runJobs works on the bulk jobs until the tick's time for them is over.
+func (b *backend) runJobs(ctx context.Context, t *tick) error {
+	spent := b.clock.Now().Sub(t.began)
+	work, cancel := b.clock.WithTimeout(ctx, tickBudget-jobSaveTime-spent)
+	defer cancel()
+	begin, cancelBegin := b.clock.WithTimeout(work, min(jobTime, jobLast-spent))
+	defer cancelBegin()
+	runs, err := b.openRuns(begin, t)
+	defer cut(runs)
+	errs := []error{err}
+	for begin.Err() == nil {
+		r, wait := b.jobWork.turn(runs, b.clock.Now())
+		if r == nil {
+			if wait > 0 && b.clock.Wait(begin, wait) {
+				continue
+			}
 			break
 		}
-		if err := b.runJob(ctx, t, job.ID); err != nil {
-			errs = append(errs, fmt.Errorf("bulk job %s: %w", job.ID, err))
+		if err := r.step(work, begin); err != nil {
+			if mustForward(err) {
+				return err
+			}
+			r.out = true
+			errs = append(errs, fmt.Errorf("bulk job %s: %w", r.id, err))
+		}
+	}
+	for _, r := range runs {
+		if !r.dirty {
+			continue
+		}
+		if err := r.save(work); err != nil {
+			errs = append(errs, fmt.Errorf("bulk job %s: %w", r.id, err))
+		}
+	}
+	if begin.Err() != nil && ctx.Err() == nil {
+		for i := range errs {
+			errs[i] = unlessLate(errs[i])
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// runJob takes up the next roles of a job, until its time is over or it is.
-func (b *backend) runJob(ctx context.Context, t *tick, id string) error {
-	first, err := getRecord[jobRecord](ctx, t.s, jobPath(id))
-	if err != nil || first == nil || first.State != jobRunning {
-		return err
-	}
-	names := slices.Clone(first.Select.Roles)
-	if len(names) == 0 {
-		if names, err = list(ctx, t.s, rolePrefix); err != nil {
-			return err
-		}
-	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	from, found := slices.BinarySearch(names, first.After)
-	if found {
-		from++
-	}
-	names = names[from:]
-	limit := newPacer(b, first.Pace)
-	for ctx.Err() == nil {
-		chunk := names[:min(jobBatch, len(names))]
-		done := jobProgress{}
-		for _, name := range chunk {
-			if ctx.Err() != nil {
-				break
-			}
-			if !b.jobOne(ctx, t, first, name, limit, &done) {
-				break
-			}
-			done.after, done.seen = name, done.seen+1
-		}
-		names = names[done.seen:]
-		over := len(names) == 0
-		more, err := b.saveJob(ctx, t, id, done, over)
-		if err != nil || !more || done.seen < len(chunk) {
-			return err
-		}
-	}
-	return nil
-}
-
-// jobProgress is what a job did since its record was written.
-type jobProgress struct {
-	after                     string
-	seen, acted, keys, failed int
-	failures                  []jobFail
-}
-
-// saveJob writes how far the job has come, unless it was stopped meanwhile; more
-// is whether it goes on.
-func (b *backend) saveJob(ctx context.Context, t *tick, id string, done jobProgress, over bool) (more bool, err error) {
-	b.jobs.edit.Lock()
-	defer b.jobs.edit.Unlock()
-	job, err := getRecord[jobRecord](ctx, t.s, jobPath(id))
-	if err != nil || job == nil {
-		return false, err
-	}
-	if done.after != "" {
-		job.After = done.after
-	}
-	job.Seen += done.seen
-	job.Acted += done.acted
-	job.Keys += done.keys
-	job.Failed += done.failed
-	job.Failures = append(job.Failures, done.failures...)
-	if n := len(job.Failures) - maxJobFails; n > 0 {
-		job.Failures = job.Failures[n:]
-	}
-	if over && job.State == jobRunning {
-		job.State, job.Finished = jobDone, t.now
-	}
-	if err := putRecord(ctx, t.s, jobPath(id), job); err != nil {
-		return false, err
-	}
-	return job.State == jobRunning, nil
-}
-
-// jobOne does the job's action to one role if the job means it; false means that
-// it is to be tried again with the next tick.
-func (b *backend) jobOne(ctx context.Context, t *tick, job *jobRecord, name string, limit *pacer, done *jobProgress) bool {
-	rec, err := b.jobTarget(ctx, t, job, name)
-	if err == nil && rec == nil {
-		return true
-	}
-	if err == nil {
-		if !limit.wait(ctx) {
-			return false
-		}
-		err = b.jobRole(ctx, t, job, rec, done)
-		if failedOfItself(err) && ctx.Err() == nil {
-			// Whether it happened is not known, and it may have been a hiccup: what
-			// was done is recognised.
-			err = b.jobRole(ctx, t, job, rec, done)
-		}
-	}
-	switch {
-	case err == nil:
-		done.acted++
-	case ctx.Err() != nil || mustForward(err):
-		return false
-	default:
-		done.failed++
-		done.failures = append(done.failures, jobFail{Role: name, Error: shorten(err.Error(), maxReason)})
-	}
-	return true
-}
-
-// jobTarget is the role if the job means it, nil if it does not.
-func (b *backend) jobTarget(ctx context.Context, t *tick, job *jobRecord, name string) (*roleRecord, error) {
-	rec, err := b.roles.get(ctx, t.s, rolePath(name))
-	if failedOfItself(err) && ctx.Err() == nil {
-		rec, err = b.roles.get(ctx, t.s, rolePath(name))
-	}
-	switch {
-	case err != nil:
-		return nil, err
-	case rec == nil && len(job.Select.Roles) > 0:
-		return nil, noRole(name)
-	case rec == nil || !job.Select.matches(rec):
-		return nil, nil
-	}
-	return rec, nil
-}
-
-func (b *backend) jobRole(ctx context.Context, t *tick, job *jobRecord, rec *roleRecord, done *jobProgress) error {
-	if job.Select.IssuedTo == "" {
-		return b.jobAction(ctx, t, job, rec.Name)
-	}
-	n, err := b.revokeIssuedTo(ctx, t.s, rec, job.Select.IssuedTo, job.Reason)
-	done.keys += n
-	return err
-}
-
-// failedOfItself: the error is neither the caller's mistake nor an absence, nor
-// for another node to deal with.
-func failedOfItself(err error) bool {
-	return err != nil && refusal.In(err) == nil && !isAbsent(err) && !mustForward(err)
-}
-
-// jobAction carries the action out as the job's owner. A repetition after a
-// crash is recognised by the job's id.
-func (b *backend) jobAction(ctx context.Context, t *tick, job *jobRecord, name string) error {
-	by := actor{
-		cause: causeRequest, entityID: job.EntityID, display: job.Display, caller: "bulk:" + job.ID,
-		requestID: "bulk:" + job.ID, reason: job.Reason,
-	}
-	_, err := b.mutate(ctx, t.s, name, by, func(tx *roleTx) error {
-		if first, err := tx.findReplay(job.Action, by.requestID, ""); err != nil || first != nil {
-			return errors.Join(err, errUnchanged)
-		}
-		if !job.Select.matches(tx.rec) {
-			return errUnchanged
-		}
-		if err := tx.bulkAction(job); err != nil {
-			return err
-		}
-		return tx.keepReplay(job.Action, by.requestID, "", answer(map[string]any{}))
-	})
-	return err
-}
-
-func (tx *roleTx) bulkAction(job *jobRecord) error {
-	switch job.Action {
-	case bulkRotate:
-		grace, err := tx.requestedGrace(job.Grace)
-		if err != nil {
-			return err
-		}
-		_, err = tx.succeed(succession{grace: tx.leaseFloor(grace, false)})
-		return ringRefusal(err)
-	case bulkRevoke:
-		_, err := tx.revokeVersions(tx.live(), job.Replace)
-		return err
-	default:
-		p := tx.rec.Policy
-		disable := job.Action == bulkDisable
-		if p.Disabled == disable {
-			return errUnchanged
-		}
-		p.Disabled = disable
-		tx.note(historyEntry{Kind: eventRoleUpdated, Fields: map[string]fieldChange{"disabled": {Old: !disable, New: disable}}})
-		return tx.setPolicy(p)
+// cut frees what the jobs read of long lists, but for what the next tick needs.
+func cut(runs []*jobRun) {
+	for _, r := range runs {
+		r.roles.cut()
+		r.keys.cut()
+		r.allRoles = nil
 	}
 }
 
-// revokeIssuedTo kills the live keys of a dynamic role that were issued to an
-// entity or display name.
-func (b *backend) revokeIssuedTo(ctx context.Context, s logical.Storage, role *roleRecord, to, reason string) (int, error) {
-	ids, err := list(ctx, s, issuedPrefix+role.ID+"/")
+// openRuns are the jobs that run, as far as this node can read them. Those that
+// ended long ago are removed.
+func (b *backend) openRuns(ctx context.Context, t *tick) ([]*jobRun, error) {
+	ids, err := b.openJobs(ctx, t.s)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	n := 0
+	w := &b.jobWork
+	w.keep(ids)
+	roles := sync.OnceValues(func() ([]string, error) { return listSorted(ctx, t.s, rolePrefix) })
+	var runs []*jobRun
+	var errs []error
 	for _, id := range ids {
-		if err := ctx.Err(); err != nil {
-			return n, err
+		if ctx.Err() != nil {
+			break // the next tick reads on
 		}
-		killed := false
-		_, err := b.killKey(ctx, s, id, func(rec *keyRecord) error {
-			if rec == nil || rec.RoleID != role.ID || (rec.EntityID != to && rec.Display != to) {
-				return errUnchanged
+		if ended, over := w.ended[id]; over {
+			if t.now.Sub(ended) > jobKept {
+				errs = append(errs, deleteRecord(ctx, t.s, jobPath(id)))
+				b.jobs.forget()
 			}
-			killed = rec.RevokedAt.IsZero() && b.now().Before(rec.Expires)
-			return nil
-		}, causeRequest, reason)
-		if err != nil {
-			return n, err
+			continue
 		}
-		if killed {
-			n++
+		r := w.run(b, id)
+		r.s, r.allRoles, r.fresh, r.out, r.ready = t.s, roles, false, false, time.Time{}
+		if r.job == nil || r.halted.Load() { // whether it was stopped stands in the record
+			if err := r.refresh(ctx); err != nil {
+				errs = append(errs, fmt.Errorf("bulk job %s: %w", id, err))
+				continue
+			}
+		}
+		if !r.out {
+			runs = append(runs, r)
 		}
 	}
-	return n, nil
+	return runs, errors.Join(errs...)
+}
+
+// keep forgets what is known of jobs that are not among these.
+func (w *jobWork) keep(ids []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	there := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		there[id] = true
+	}
+	for id := range w.ended {
+		if !there[id] {
+			delete(w.ended, id)
+		}
+	}
+	for id := range w.runs {
+		if _, ended := w.ended[id]; ended || !there[id] {
+			delete(w.runs, id)
+		}
+	}
+}
+
+// run is this node's work on the job.
+func (w *jobWork) run(b *backend, id string) *jobRun {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.runs == nil {
+		w.runs, w.ended = map[string]*jobRun{}, map[string]time.Time{}
+	}
+	r := w.runs[id]
+	if r == nil {
+		r = &jobRun{b: b, id: id}
+		w.runs[id] = r
+	}
+	return r
+}
+
+// halt lets the job end with what it has in hand. The caller holds jobs.edit.
+func (w *jobWork) halt(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.runs[id]; r != nil {
+		r.halted.Store(true)
+	}
+}
+
+// turn is the job whose step is next: the one that waited longest, of those that
+// end keys as long as there are any and not for ever. Where all wait for their
+// pace it says how long; zero if none does.
+func (w *jobWork) turn(runs []*jobRun, now time.Time) (*jobRun, time.Duration) {
+	var killer, other *jobRun
+	var wait time.Duration
+	for _, r := range runs {
+		switch {
+		case r.out || r.halted.Load():
+		case r.ready.After(now):
+			if d := r.ready.Sub(now); wait == 0 || d < wait {
+				wait = d
+			}
+		case r.job.kills():
+			killer = r.sooner(killer)
+		default:
+			other = r.sooner(other)
+		}
+	}
+	next := killer
+	switch {
+	case other == nil:
+	case killer == nil || w.kills == jobTurns-1:
+		next, w.kills = other, 0
+	default:
+		w.kills++
+	}
+	if next != nil {
+		w.steps++
+		next.served = w.steps
+	}
+	return next, wait
 }

@@ -34,17 +34,21 @@ func getRecord[T any](ctx context.Context, s logical.Storage, path string) (*T, 
 
 // decodeRecord refuses what a newer build wrote before it looks at the rest.
 func decodeRecord(data []byte, into any) error {
+	newest := recordSchema
+	if v, ok := into.(interface{ newest() int }); ok {
+		newest = v.newest()
+	}
 	if err := json.Unmarshal(data, into); err != nil {
 		var head struct {
 			Schema int `json:"schema"`
 		}
-		if json.Unmarshal(data, &head) == nil && head.Schema > recordSchema {
-			return fmt.Errorf("schema %d, this build knows up to %d: %w", head.Schema, recordSchema, errSchema)
+		if json.Unmarshal(data, &head) == nil && head.Schema > newest {
+			return fmt.Errorf("schema %d, this build knows up to %d: %w", head.Schema, newest, errSchema)
 		}
 		return fmt.Errorf("decoding: %w", err)
 	}
-	if v, ok := into.(interface{ schema() int }); ok && v.schema() > recordSchema {
-		return fmt.Errorf("schema %d, this build knows up to %d: %w", v.schema(), recordSchema, errSchema)
+	if v, ok := into.(interface{ schema() int }); ok && v.schema() > newest {
+		return fmt.Errorf("schema %d, this build knows up to %d: %w", v.schema(), newest, errSchema)
 	}
 	return nil
 }

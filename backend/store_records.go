@@ -17,8 +17,9 @@ import (
 // What is stored. A record is never a response: replies are built from
 // allow-lists (responses.go and the path files).
 
-// recordSchema is the newest layout this build writes and the newest it reads.
-// A record of a newer one is refused, never overwritten.
+// recordSchema is the newest layout this build writes and the newest it reads,
+// but for records that say otherwise (newest). A record of a newer one is refused,
+// never overwritten.
 const recordSchema = 1
 
 // roleRecord is everything that decides about a role. One record is one atomic

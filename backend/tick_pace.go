@@ -44,19 +44,3 @@ func (b *backend) pace(cfg *configRecord) *rate.Limiter {
 	}
 	return b.limiter
 }
-
-// pacer spreads a job's actions over time.
-type pacer struct {
-	b       *backend
-	limiter *rate.Limiter
-}
-
-func newPacer(b *backend, perSecond int) *pacer {
-	if perSecond <= 0 {
-		return &pacer{b: b}
-	}
-	return &pacer{b: b, limiter: rate.NewLimiter(rate.Limit(perSecond), perSecond)}
-}
-
-// wait is false where the next action has to wait longer than this run may.
-func (p *pacer) wait(ctx context.Context) bool { return p.b.paced(ctx, p.limiter) }

@@ -22,6 +22,10 @@ const (
 	// tickWork is how long it begins to work on roles: what was begun is ended
 	// within the budget, and the cursor stored.
 	tickWork = 4500 * time.Millisecond
+	// workShared is tickWork where there are bulk jobs, and upkeepShared how long
+	// it begins to write counts then, and tidies.
+	workShared   = 2 * time.Second
+	upkeepShared = 500 * time.Millisecond
 	// tickOverlap is how many minutes before the cursor each tick looks at
 	// again, for entries that a slow or failed-over writer filed late.
 	tickOverlap = 15
@@ -35,6 +39,8 @@ type tick struct {
 	b      *backend
 	s      logical.Storage
 	now    time.Time
+	began  time.Time // by the clock
+	shared bool      // with bulk jobs
 	config *configRecord
 	lim    policy.Limits
 	pace   *rate.Limiter
@@ -66,6 +72,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 }
 
 func (b *backend) runTick(ctx context.Context, s logical.Storage) error {
+	began := b.clock.Now()
 	if err := b.loadMark(ctx, s); err != nil {
 		return err
 	}
@@ -77,7 +84,7 @@ func (b *backend) runTick(ctx context.Context, s logical.Storage) error {
 	if err != nil {
 		return err
 	}
-	t := &tick{b: b, s: s, now: b.now(), config: cfg, lim: lim, pace: b.pace(cfg)}
+	t := &tick{b: b, s: s, now: b.now(), began: began, shared: b.jobsWaiting(), config: cfg, lim: lim, pace: b.pace(cfg)}
 	walkErr := t.walk(ctx)
 	if walkErr != nil && mustForward(walkErr) {
 		return walkErr
@@ -86,10 +93,27 @@ func (b *backend) runTick(ctx context.Context, s logical.Storage) error {
 	return errors.Join(walkErr, upkeepErr)
 }
 
-// upkeep is the rest of a tick: what is not filed in the calendar.
+// workTime is how long the tick begins to work on roles.
+func (t *tick) workTime() time.Duration {
+	if t.shared {
+		return workShared
+	}
+	return tickWork
+}
+
+// upkeepTime is how long one part of the upkeep begins to work.
+func (t *tick) upkeepTime() time.Duration {
+	if t.shared {
+		return upkeepShared
+	}
+	return tickBudget
+}
+
+// upkeep is the rest of a tick: what is not filed in the calendar. Jobs come last,
+// and what is before them leaves them some time: so neither starves the other.
 func (b *backend) upkeep(ctx context.Context, t *tick) error {
 	var errs []error
-	for _, fn := range []func(context.Context, *tick) error{b.runJobs, b.flushUsage, b.tidySlowly} {
+	for _, fn := range []func(context.Context, *tick) error{b.flushUsage, b.tidySlowly, b.runJobs} {
 		errs = append(errs, fn(ctx, t))
 	}
 	return errors.Join(errs...)

@@ -14,10 +14,12 @@ const usageBudget = 2000
 func (b *backend) flushUsage(ctx context.Context, t *tick) error {
 	names := b.usage.counter.Due(t.now, usageInterval)
 	names = names[:min(len(names), usageBudget)]
+	begin, cancel := b.clock.WithTimeout(ctx, t.upkeepTime())
+	defer cancel()
 	var mu sync.Mutex
 	var failed error
 	t.pool(len(names), func(i int) {
-		if ctx.Err() != nil {
+		if begin.Err() != nil {
 			return
 		}
 		if err := b.storeUsage(ctx, t.s, names[i]); err != nil {

@@ -20,7 +20,7 @@ func (t *tick) walk(ctx context.Context) error {
 	if from.After(end) {
 		from = end
 	}
-	begin, cancel := t.b.clock.WithTimeout(ctx, tickWork)
+	begin, cancel := t.b.clock.WithTimeout(ctx, t.workTime())
 	defer cancel()
 	var batch []dueEntry
 	flush := func() error {

@@ -160,7 +160,7 @@ func (b *backend) tidySlowly(ctx context.Context, t *tick) error {
 		calls, limit = fastCalls, fastTime
 		b.tidy.next = t.now
 	}
-	return b.tidySlice(ctx, t, rec, calls, limit)
+	return b.tidySlice(ctx, t, rec, calls, min(limit, t.upkeepTime()))
 }
 
 // beginTidy starts a pass anew.

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"fmt"
+)
+
+// jobKeys is how many keys of a role a step looks at.
+const jobKeys = 100
+
+// revokeIssued kills the live keys of a dynamic role that were issued to an entity
+// or display name: as many as a step does. Where there are more, the job has a place
+// inside the role. A key that cannot be killed stops no other.
+func (r *jobRun) revokeIssued(ctx, begin context.Context, role *roleRecord, to string) error {
+	place := jobPlace{RoleID: role.ID}
+	if p := r.job.Inside; p != nil && p.RoleID == role.ID {
+		place = *p
+	}
+	prefix := issuedPrefix + role.ID + "/"
+	err := r.again(ctx, func() error {
+		return r.keys.fill(prefix, place.After, func() ([]string, error) { return listSorted(ctx, r.s, prefix) })
+	})
+	if err != nil {
+		return err
+	}
+	start := r.b.clock.Now()
+	for n := 0; len(r.keys.names) > 0; n++ {
+		if n > 0 && (n == jobKeys || begin.Err() != nil || r.halted.Load() || r.b.clock.Now().Sub(start) >= jobSaveEvery) {
+			break
+		}
+		id := r.keys.names[0]
+		killed, err := r.revokeKey(ctx, id, role.ID, to)
+		if err != nil && (ctx.Err() != nil || mustForward(err)) {
+			return err
+		}
+		if killed {
+			r.job.Keys++
+		}
+		if err != nil {
+			place.Failed++
+			place.Error = shorten(err.Error(), maxReason)
+		}
+		place.After = id
+		inside := place
+		r.job.Inside, r.dirty = &inside, true
+		r.keys.next()
+	}
+	switch {
+	case len(r.keys.names) > 0 || !r.keys.whole:
+		r.job.Inside = &place
+		return nil
+	case place.Failed > 0:
+		return fmt.Errorf("%d keys could not be revoked, the last one: %s", place.Failed, place.Error)
+	}
+	r.job.Inside = nil
+	return nil
+}
+
+// revokeKey kills a key if it is the role's and was issued so; killed is whether it
+// was good before.
+func (r *jobRun) revokeKey(ctx context.Context, id, roleID, to string) (killed bool, err error) {
+	err = r.again(ctx, func() error {
+		_, err := r.b.killKey(ctx, r.s, id, func(rec *keyRecord) error {
+			if rec == nil || rec.RoleID != roleID || (rec.EntityID != to && rec.Display != to) {
+				return errUnchanged
+			}
+			// The second time it may be the first that has killed it.
+			killed = killed || rec.RevokedAt.IsZero() && r.b.now().Before(rec.Expires)
+			return nil
+		}, causeRequest, r.job.Reason)
+		return err
+	})
+	return killed && err == nil, err
+}
