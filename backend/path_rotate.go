@@ -200,7 +200,6 @@ func (b *backend) promote(ctx context.Context, req *logical.Request, in *input) 
 			return nil, ringRefusal(err)
 		}
 		tx.record(events, tx.by)
-		tx.rebase(at)
 		if asked {
 			tx.warnShortGrace(grace, at)
 		}
@@ -236,7 +235,6 @@ func (b *backend) rollback(ctx context.Context, req *logical.Request, in *input)
 				return nil, err
 			}
 		}
-		tx.rebase(tx.now)
 		if asked != nil {
 			tx.warnShortGrace(grace, tx.now)
 		}

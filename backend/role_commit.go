@@ -26,6 +26,7 @@ func (tx *roleTx) commit() error {
 	rec.Schema = recordSchema
 	rec.Committed = tx.now
 	rec.Seq++
+	tx.replan()
 	if tx.hidden {
 		return tx.commitCopy()
 	}

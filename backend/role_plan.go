@@ -9,50 +9,130 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
-// replan makes the next planned activation the first one after now, or after
-// the activation of the version that is pending with a date.
-func (tx *roleTx) replan() {
-	if tx.terms.Cadence == nil {
-		tx.rec.Next = time.Time{}
+// replan derives the plan from what the record says, whatever was done to it: the
+// first activation after the version that is pending with a date, or the one that
+// the plan had where none is. A pending version may vanish in any way, the plan is
+// as if there had been none.
+func (r *roleNow) replan() {
+	if r.terms.Cadence == nil {
+		r.rec.Plan, r.rec.Next = nil, time.Time{}
 		return
 	}
-	from := tx.now
-	if p := tx.rec.Ring.Pending(tx.now); p != nil && p.Activate.After(from) {
-		from = p.Activate
+	p := r.planned()
+	r.rec.Plan = &p
+	r.rec.Next = p.Slot
+	if pending := r.dated(); pending != nil {
+		r.rec.Next = p.after(pending, pending.Activate, &r.terms)
 	}
-	tx.plan(tx.terms.Cadence.First(from, tx.terms.Jitter))
-}
-
-// rebase starts the plan of automatic rotations anew from an activation.
-func (tx *roleTx) rebase(from time.Time) {
-	tx.rec.Next = time.Time{}
-	if tx.terms.Cadence != nil {
-		tx.plan(tx.terms.Cadence.First(from, tx.terms.Jitter))
+	if latest := r.latest(); !latest.IsZero() && latest.Before(r.rec.Next) {
+		r.rec.Next = latest
 	}
 }
 
-// plan makes next the next planned activation, or an earlier instant where the
-// version that it succeeds would end by itself before its readers have had
-// their grace: a rollback hands out an older key, an activation that was missed
-// may put the next one off, and a policy may rotate more rarely from now on.
-func (tx *roleTx) plan(next time.Time) {
-	tx.rec.Next = next
-	if next.IsZero() || tx.rec.Type != policy.Static {
+// planned is the plan, counted from the version on top.
+func (r *roleNow) planned() plan {
+	top := r.rec.Ring.Top(r.now)
+	p := plan{Slot: r.rec.Next}
+	switch {
+	case r.rec.Plan != nil:
+		p = *r.rec.Plan
+	case r.dated() == nil && !r.rec.Next.IsZero():
+		p.count(top) // an older build's, which never counted from another one
+	default:
+		p = r.olderPlan(top)
+	}
+	if top != nil && !p.counts(top) {
+		p.Slot = p.after(top, top.CurrentSince(), &r.terms)
+		p.count(top)
+	}
+	return p
+}
+
+// olderPlan is the plan of a record of an older build whose next activation is that
+// after the pending version's, or of one that has none yet.
+func (r *roleNow) olderPlan(top *keyring.Version) plan {
+	p := plan{Slot: r.terms.Cadence.First(r.now, r.terms.Jitter)}
+	if pending := r.dated(); pending != nil && !r.rec.Next.IsZero() {
+		if p.Slot = pending.Activate; !pending.Auto && top != nil {
+			p.Slot = r.terms.Cadence.First(top.CurrentSince(), r.terms.Jitter)
+		}
+	}
+	p.count(top)
+	return p
+}
+
+// skipMissed leaves out the activations that were missed: whoever wants no
+// replacement does not get one at once because the plan is behind.
+func (r *roleNow) skipMissed() {
+	r.replan()
+	if p := r.rec.Plan; p != nil && !p.Slot.After(r.now) {
+		on := *p
+		on.Slot = r.terms.Cadence.After(p.Slot, r.now, r.terms.Jitter)
+		r.rec.Plan = &on
+	}
+}
+
+// anew is the plan of a cadence that begins now.
+func (r *roleNow) anew() {
+	r.rec.Plan, r.rec.Next = nil, time.Time{}
+	if r.terms.Cadence == nil {
 		return
 	}
-	last := tx.rec.Ring.Top(tx.now)
-	if p := tx.rec.Ring.Pending(tx.now); p != nil && !p.Activate.IsZero() {
-		last = p
+	p := r.olderPlan(r.rec.Ring.Top(r.now))
+	p.Before = r.rec.Ring.Last
+	r.rec.Plan = &p
+}
+
+// count says that the slot was counted from the version on top, which may be nil.
+func (p *plan) count(top *keyring.Version) {
+	if top != nil {
+		p.Version, p.Since = top.N, top.CurrentSince()
+	}
+}
+
+func (p *plan) counts(top *keyring.Version) bool {
+	return p.Version == top.N && p.Since.Equal(top.CurrentSince())
+}
+
+// after is the activation that follows that of v at at. What the automatic rotation
+// made goes on in the plan's phase; whatever else becomes current starts it anew.
+func (p *plan) after(v *keyring.Version, at time.Time, t *policy.Terms) time.Time {
+	if v.Auto && v.N > p.Before && at.Equal(v.Activate) {
+		if at.Before(p.Slot) {
+			return t.Cadence.After(at, at, t.Jitter)
+		}
+		return t.Cadence.After(p.Slot, at, t.Jitter)
+	}
+	return t.Cadence.First(at, t.Jitter)
+}
+
+// dated is the version that is pending with a date, or nil.
+func (r *roleNow) dated() *keyring.Version {
+	if p := r.rec.Ring.Pending(r.now); p != nil && !p.Activate.IsZero() {
+		return p
+	}
+	return nil
+}
+
+// latest is the latest instant for the next activation, zero for none: the version
+// that it succeeds would end by itself before its readers have had their grace. A
+// rollback hands out an older key, an activation that was missed may put the next
+// one off, and a policy may rotate more rarely from now on.
+func (r *roleNow) latest() time.Time {
+	if r.rec.Type != policy.Static {
+		return time.Time{}
+	}
+	from, last := r.now, r.rec.Ring.Top(r.now)
+	if p := r.dated(); p != nil {
+		from, last = p.Activate, p // nothing takes the place of what is pending
 	}
 	if last == nil || last.Expires.IsZero() {
-		return
+		return time.Time{}
 	}
-	if st, _ := tx.rec.Ring.Status(last.N, tx.now); st.State.Ended() {
-		return
+	if st, _ := r.rec.Ring.Status(last.N, r.now); st.State.Ended() {
+		return time.Time{}
 	}
-	if latest := last.Expires.Add(-tx.terms.Grace); latest.Before(next) {
-		tx.rec.Next = later(tx.now, latest)
-	}
+	return later(from, last.Expires.Add(-r.terms.Grace))
 }
 
 // nextLook is when the periodic function has to look at the role next; zero:
@@ -86,10 +166,14 @@ func (r *roleNow) stageAt() time.Time {
 	if r.terms.Cadence == nil || r.terms.AutoPaused || r.rec.Next.IsZero() {
 		return time.Time{}
 	}
-	if p := r.rec.Ring.Pending(r.now); p != nil && p.Activate.IsZero() {
-		return time.Time{}
+	at := r.rec.Next.Add(-r.terms.Lead)
+	if p := r.rec.Ring.Pending(r.now); p != nil {
+		if p.Activate.IsZero() {
+			return time.Time{}
+		}
+		at = later(at, p.Activate) // made before, it would take the place of p
 	}
-	return r.rec.Next.Add(-r.terms.Lead)
+	return at
 }
 
 // stageDue reports whether the automatic rotation is to make a version now.
@@ -148,5 +232,6 @@ func (r *roleNow) extensionLook() (time.Time, bool) {
 
 // nextRotation is the next activation that answers announce.
 func (tx *roleTx) nextRotation() time.Time {
+	tx.replan()
 	return tx.nextActivation(tx.b.mountPaused())
 }

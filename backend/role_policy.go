@@ -30,12 +30,10 @@ func (tx *roleTx) setPolicy(p policy.Policy) error {
 			tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(tx.terms.TTL))
 		}
 	}
-	replan := tx.old == nil || !sameCadence(&tx.rec.Policy, &p)
+	same := sameCadence(&tx.rec.Policy, &p)
 	tx.rec.Policy, tx.terms = p, t
-	if replan {
-		tx.replan()
-	} else {
-		tx.plan(tx.rec.Next)
+	if !same {
+		tx.anew()
 	}
 	return nil
 }

@@ -32,7 +32,9 @@ func (tx *roleTx) revokeVersions(numbers []int, replace bool) (map[string]any, e
 	tx.record(events, tx.by)
 	replaced := false
 	switch {
-	case !hitsCurrent || !replace:
+	case hitsCurrent && !replace:
+		tx.skipMissed()
+	case !hitsCurrent:
 	case tx.hidden:
 		if err := tx.owe(); err != nil {
 			return nil, err

@@ -19,7 +19,7 @@ type succession struct {
 	held bool
 	// planned: the automatic rotation makes it, for the activation that was planned,
 	// and its plan goes on from there. Every other successor starts the plan anew
-	// from its own activation, but for one that is held.
+	// from its own activation.
 	planned bool
 	// force makes room where too many versions live.
 	force bool
@@ -55,13 +55,6 @@ func (tx *roleTx) succeed(how succession) (*keyring.Version, error) {
 		tx.minted = append(tx.minted, *key)
 	}
 	tx.record(events, tx.by)
-	switch {
-	case how.held:
-	case how.planned:
-		tx.plan(tx.terms.Cadence.After(tx.rec.Next, tx.now, tx.terms.Jitter))
-	default:
-		tx.rebase(later(how.at, tx.now))
-	}
 	tx.rec.Owed = false
 	// Longer leases than the policy now gives may be out under a version that is
 	// handed out until the new one is activated, or again after a rollback: until

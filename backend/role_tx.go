@@ -72,6 +72,9 @@ func (b *backend) begin(ctx context.Context, s logical.Storage, o opening) (*rol
 	}
 	tx := &roleTx{roleNow: *r, b: b, ctx: ctx, s: s, by: o.by, lim: o.lim, old: o.old}
 	tx.record(tx.rec.Ring.Settle(tx.now), actor{cause: causePeriodic})
+	if err == nil {
+		tx.replan()
+	}
 	return tx, nil
 }
 

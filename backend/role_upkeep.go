@@ -104,6 +104,9 @@ func (tx *roleTx) postponed() bool {
 	if !until.After(tx.now) {
 		return false
 	}
-	tx.plan(until.Add(tx.terms.Lead))
+	put := *tx.rec.Plan
+	put.Slot = until.Add(tx.terms.Lead)
+	tx.rec.Plan = &put
+	tx.replan()
 	return tx.rec.Next.After(planned)
 }

@@ -39,8 +39,10 @@ type roleRecord struct {
 	Policy policy.Policy `json:"policy"`
 	Ring   keyring.Ring  `json:"ring"`
 	// Next is the next planned activation after the pending version's; zero
-	// without automatic rotation.
+	// without automatic rotation. It is derived from Plan.
 	Next time.Time `json:"next,omitzero"`
+	// Plan is shared, and never changed in place.
+	Plan *plan `json:"plan,omitempty"`
 	// Owed: a version was killed whose replacement could not be made with it. The
 	// periodic function makes it.
 	Owed bool `json:"owed,omitempty"`
@@ -64,6 +66,21 @@ type roleRecord struct {
 	Deleted   time.Time `json:"deleted,omitzero"`
 	DeletedBy string    `json:"deleted_by,omitempty"`
 	PurgeAt   time.Time `json:"purge_at,omitzero"`
+}
+
+// plan is what the automatic rotation counts from. The next planned activation
+// follows from it and from the versions, so it is never changed by itself: every
+// transition derives it anew. An older build drops the plan and leaves the
+// activation that it wrote.
+type plan struct {
+	// Slot is the next planned activation if no version is pending.
+	Slot time.Time `json:"slot"`
+	// Version became current at Since, which is what the slot was counted from.
+	Version int       `json:"version,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	// Before is the last version that was there when the cadence began: what the
+	// automatic rotation made by another one is in no slot of this.
+	Before int `json:"before,omitempty"`
 }
 
 // promise says that some reader may have been told to come back only after TTL
