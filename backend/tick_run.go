@@ -29,8 +29,12 @@ const (
 	// tickOverlap is how many minutes before the cursor each tick looks at
 	// again, for entries that a slow or failed-over writer filed late.
 	tickOverlap = 15
-	// tickBatch bounds how many roles are judged before the first is acted on.
-	tickBatch   = 4096
+	// tickBatch is how many entries are judged at a time.
+	tickBatch = 4096
+	// tickBacklog and tickGather bound how many roles are judged, and for how long,
+	// before the first is acted on. What is most urgent among them goes first.
+	tickBacklog = 16 * tickBatch
+	tickGather  = 500 * time.Millisecond
 	tickWorkers = 8
 )
 
@@ -44,6 +48,8 @@ type tick struct {
 	config *configRecord
 	lim    policy.Limits
 	pace   *rate.Limiter
+	// Zero: as the constants say.
+	batch, backlog, workers int
 
 	mu         sync.Mutex
 	unfinished time.Time // earliest minute that still holds an entry that is due

@@ -3,13 +3,14 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
 )
 
-// walk does what is due, minute by minute, oldest first, and moves the cursor
-// over the minutes that are done with.
+// walk reads what is due, minute by minute, does what is most urgent of it first,
+// and moves the cursor over the minutes that are done with.
 func (t *tick) walk(ctx context.Context) error {
 	end := t.now.Truncate(time.Minute) // the minute that is not over yet
 	cursor := t.b.cursor()
@@ -23,15 +24,25 @@ func (t *tick) walk(ctx context.Context) error {
 	begin, cancel := t.b.clock.WithTimeout(ctx, t.workTime())
 	defer cancel()
 	var batch []dueEntry
-	flush := func() error {
-		err := t.work(ctx, begin, batch)
+	var jobs []dueJob
+	began := t.b.clock.Now()
+	gather := func() {
+		jobs = append(jobs, t.judgeAll(begin, batch)...)
 		batch = batch[:0]
+	}
+	flush := func() error {
+		gather()
+		err := t.work(ctx, begin, jobs)
+		jobs, began = jobs[:0], t.b.clock.Now()
 		return err
 	}
 	var walkErr error
 	for e, err := range dueEntries(begin, t.s, from, end) {
 		if err == nil {
-			if batch = append(batch, e); len(batch) < tickBatch {
+			if batch = append(batch, e); len(batch) < cmp.Or(t.batch, tickBatch) {
+				continue
+			}
+			if gather(); len(jobs) < cmp.Or(t.backlog, tickBacklog) && t.b.clock.Now().Sub(began) < tickGather {
 				continue
 			}
 			err = flush()

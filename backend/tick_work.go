@@ -16,29 +16,54 @@ import (
 type dueJob struct {
 	dueEntry
 	urgency int       // lower is sooner
-	at      time.Time // what is oldest goes first
+	ends    time.Time // when the role's key ends by itself, or did; zero: never
+	at      time.Time // when it was to be done
 	mints   bool
 }
 
-// The order of work within a tick.
+// The order of work within a tick: ends and leak actions, activations, staging,
+// upkeep.
 const (
 	urgentEnd = iota
-	urgentRotation
+	urgentActivation
 	urgentStaging
 	urgentNothing
 )
 
-// work acts on a batch of entries in a bounded pool, and begins nothing once begin
-// is done. One bad role never stops the others.
-func (t *tick) work(ctx, begin context.Context, batch []dueEntry) error {
-	if len(batch) == 0 {
+// compare orders the work: within an urgency the role whose key ends first comes
+// first, and roles whose keys do not end come last, by the plan.
+func (j dueJob) compare(other dueJob) int {
+	return cmp.Or(cmp.Compare(j.urgency, other.urgency), compareEnds(j.ends, other.ends), j.at.Compare(other.at))
+}
+
+// compareEnds orders ends, none after any.
+func compareEnds(a, b time.Time) int {
+	switch {
+	case a.IsZero() && b.IsZero():
+		return 0
+	case a.IsZero():
+		return 1
+	case b.IsZero():
+		return -1
+	default:
+		return a.Compare(b)
+	}
+}
+
+// judgeAll judges entries, as many at a time as there are workers.
+func (t *tick) judgeAll(ctx context.Context, entries []dueEntry) []dueJob {
+	jobs := make([]dueJob, len(entries))
+	t.pool(len(entries), func(i int) { jobs[i] = t.judge(ctx, entries[i]) })
+	return jobs
+}
+
+// work acts on what was judged, what is most urgent first, in a bounded pool, and
+// begins nothing once begin is done. One bad role never stops the others.
+func (t *tick) work(ctx, begin context.Context, jobs []dueJob) error {
+	if len(jobs) == 0 {
 		return nil
 	}
-	jobs := make([]dueJob, len(batch))
-	t.pool(len(batch), func(i int) { jobs[i] = t.judge(ctx, batch[i]) })
-	slices.SortStableFunc(jobs, func(a, b dueJob) int {
-		return cmp.Or(cmp.Compare(a.urgency, b.urgency), a.at.Compare(b.at))
-	})
+	slices.SortStableFunc(jobs, dueJob.compare)
 	t.pool(len(jobs), func(i int) {
 		job := jobs[i]
 		if begin.Err() != nil || t.refused.Load() {
@@ -59,7 +84,7 @@ func (t *tick) work(ctx, begin context.Context, batch []dueEntry) error {
 func (t *tick) pool(n int, fn func(int)) {
 	var wg sync.WaitGroup
 	next := make(chan int)
-	for range min(tickWorkers, n) {
+	for range min(cmp.Or(t.workers, tickWorkers), n) {
 		wg.Go(func() {
 			for i := range next {
 				fn(i)
@@ -76,32 +101,76 @@ func (t *tick) pool(n int, fn func(int)) {
 // judge says how urgent an entry is. It only orders the work: what is done is
 // decided again under the lock.
 func (t *tick) judge(ctx context.Context, e dueEntry) dueJob {
-	job := dueJob{dueEntry: e, urgency: urgentNothing, at: e.minute}
-	if strings.HasPrefix(e.name, deletedMark) {
-		return job
-	}
-	r, err := t.b.look(ctx, t.s, e.name)
-	if err != nil || r == nil {
-		return job
-	}
-	rec, now := r.rec, r.now
-	if end := rec.Ring.NextEnd(now); !end.IsZero() && !end.After(now) {
-		job.urgency, job.at = urgentEnd, end
-	}
-	if !t.config.RotationPaused && r.stageDue() {
-		job.mints = true
-		if job.urgency != urgentEnd {
-			job.urgency, job.at = urgentStaging, r.stageAt()
-			if !rec.Next.After(now) {
-				job.urgency = urgentRotation
-				// Whose key ends first is served first.
-				if cur := rec.Ring.Top(now); cur != nil && !cur.Expires.IsZero() {
-					job.at = cur.Expires
-				}
-			}
+	job := dueJob{urgency: urgentNothing, at: e.minute}
+	if !strings.HasPrefix(e.name, deletedMark) {
+		if r, err := t.b.look(ctx, t.s, e.name); err == nil && r != nil {
+			job = dueOf(r, t.config.RotationPaused)
 		}
 	}
+	if job.dueEntry = e; job.at.IsZero() {
+		job.at = e.minute
+	}
 	return job
+}
+
+// dueOf is what is most urgent about the role. A role that gets a version is as
+// urgent as that, whatever else the same look does: what has ended has, for
+// everybody but a clock that goes back, and the pace is for the keys that end next.
+func dueOf(r *roleNow, mountPaused bool) dueJob {
+	job := dueJob{urgency: urgentNothing, ends: keyEnds(r)}
+	end, ended := endDue(r)
+	top := r.rec.Ring.Top(r.now)
+	switch {
+	case r.rec.Owed:
+		job.urgency, job.at = urgentEnd, r.rec.Committed
+	case !mountPaused && r.stageDue():
+		job.mints, job.urgency, job.at = true, urgentStaging, r.rec.Next
+		if !r.rec.Next.After(r.now) {
+			job.urgency = urgentActivation
+		}
+	case ended:
+		job.urgency, job.ends, job.at = urgentEnd, end, end
+	case top != nil && !top.Activated:
+		job.urgency, job.at = urgentActivation, top.Activate
+	}
+	return job
+}
+
+// keyEnds is when the key that is handed out ends by itself, or ended where none is
+// handed out; zero if it does not end.
+func keyEnds(r *roleNow) time.Time {
+	top := r.rec.Ring.Top(r.now)
+	if top == nil {
+		return time.Time{}
+	}
+	if st, _ := r.rec.Ring.Status(top.N, r.now); st.State.Ended() {
+		return st.Until
+	}
+	return hardEnd(top)
+}
+
+// endDue is the first end of a version that waits for a look: to be recorded, to be
+// put off, or for the plaintext to be erased.
+func endDue(r *roleNow) (first time.Time, due bool) {
+	note := func(end time.Time) {
+		if !due || end.Before(first) {
+			first, due = end, true
+		}
+	}
+	for i := range r.rec.Ring.Versions {
+		v := &r.rec.Ring.Versions[i]
+		st, _ := r.rec.Ring.Status(v.N, r.now)
+		erase := v.EraseAt(st)
+		if st.State.Ended() && !marked(v) || !erase.IsZero() && !erase.After(r.now) {
+			note(st.Until)
+		}
+	}
+	if at, ok := r.extensionLook(); ok && !at.After(r.now) {
+		prev, _ := r.extensible()
+		st, _ := r.rec.Ring.Status(prev.N, r.now)
+		note(st.Until)
+	}
+	return first, due
 }
 
 // failed moves the entry of a role whose look failed out of the way, later and
