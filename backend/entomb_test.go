@@ -41,14 +41,14 @@ func waysToEnd() []ended {
 		m.importItems(map[string]any{"role": "a", "key": key})
 		return key
 	}
-	after := func(make func(*testMount) string, steps ...func(*testMount, string)) func(*testMount) string {
+	after := func(key func(*testMount) string, steps ...func(*testMount, string)) func(*testMount) string {
 		return func(m *testMount) string {
-			key := make(m)
+			held := key(m)
 			m.clock.advance(time.Minute)
 			for _, step := range steps {
-				step(m, key)
+				step(m, held)
 			}
-			return key
+			return held
 		}
 	}
 	writes := func(path string, data map[string]any) func(*testMount, string) {
