@@ -195,7 +195,11 @@ func TestRecordsOfANewerBuildAreLeftAlone(t *testing.T) {
 			if err := json.Unmarshal([]byte(stored[path]), &content); err != nil {
 				t.Fatal(err)
 			}
-			content["schema"], content["of_the_future"] = recordSchema+1, map[string]any{"x": 1}
+			newest := recordSchema
+			if kind+"/" == jobPrefix {
+				newest = jobInsideSchema
+			}
+			content["schema"], content["of_the_future"] = newest+1, map[string]any{"x": 1}
 			changed, err := json.Marshal(content)
 			if err != nil {
 				t.Fatal(err)
