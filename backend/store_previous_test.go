@@ -32,6 +32,11 @@ var meantDifferences = []struct{ request, place, why string }{}
 // newFields are fields that this build writes into records that keep schema 1:
 // an older build drops them, and that must do no harm.
 var newFields = map[string]string{
+	"role.plan":                   "the older build goes on from next, which this one takes up again",
+	"role.plan.slot":              "as plan",
+	"role.plan.version":           "as plan",
+	"role.plan.since":             "as plan",
+	"role.plan.before":            "as plan",
 	"prefixes.imported":           "tidy finds them again",
 	"prefixes.imported_truncated": "there are more than are listed; tidy finds that out again",
 	"prefixes.aside":              "no key has them any more",
