@@ -62,13 +62,13 @@ func (r *jobRun) revokeIssued(ctx, begin context.Context, role *roleRecord, to s
 // was good before.
 func (r *jobRun) revokeKey(ctx context.Context, id, roleID, to string) (killed bool, err error) {
 	err = r.again(ctx, func() error {
-		_, err := r.b.killKey(ctx, r.s, id, func(rec *keyRecord) error {
+		_, err := r.b.killKey(ctx, r.s, id, func(rec *keyRecord) (bool, error) {
 			if rec == nil || rec.RoleID != roleID || (rec.EntityID != to && rec.Display != to) {
-				return errUnchanged
+				return false, nil
 			}
 			// The second time it may be the first that has killed it.
 			killed = killed || rec.RevokedAt.IsZero() && r.b.now().Before(rec.Expires)
-			return nil
+			return true, nil
 		}, causeRequest, r.job.Reason)
 		return err
 	})

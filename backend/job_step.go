@@ -4,7 +4,6 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -186,41 +185,43 @@ func (r *jobRun) act(ctx context.Context, name string) error {
 		cause: causeRequest, entityID: job.EntityID, display: job.Display, caller: "bulk:" + job.ID,
 		requestID: "bulk:" + job.ID, reason: job.Reason,
 	}
-	_, err := r.b.mutate(ctx, r.s, name, by, func(tx *roleTx) error {
+	_, err := r.b.mutate(ctx, r.s, name, by, func(tx *roleTx) (bool, error) {
 		if first, err := tx.findReplay(job.Action, by.requestID, ""); err != nil || first != nil {
-			return errors.Join(err, errUnchanged)
+			return false, err
 		}
 		if !job.Select.matches(tx.rec) {
-			return errUnchanged
+			return false, nil
 		}
-		if err := tx.bulkAction(job); err != nil {
-			return err
+		if changed, err := tx.bulkAction(job); err != nil || !changed {
+			return false, err
 		}
-		return tx.keepReplay(job.Action, by.requestID, "", answer(map[string]any{}))
+		return true, tx.keepReplay(job.Action, by.requestID, "", answer(map[string]any{}))
 	})
 	return err
 }
 
-func (tx *roleTx) bulkAction(job *jobRecord) error {
+// bulkAction does what the job asks for to the role; false where that is so
+// already.
+func (tx *roleTx) bulkAction(job *jobRecord) (bool, error) {
 	switch job.Action {
 	case bulkRotate:
 		grace, err := tx.requestedGrace(job.Grace)
 		if err != nil {
-			return err
+			return false, err
 		}
 		_, err = tx.succeed(succession{grace: tx.leaseFloor(grace, false)})
-		return ringRefusal(err)
+		return true, ringRefusal(err)
 	case bulkRevoke:
 		_, err := tx.revokeVersions(tx.live(), job.Replace)
-		return err
+		return true, err
 	default:
 		p := tx.rec.Policy
 		disable := job.Action == bulkDisable
 		if p.Disabled == disable {
-			return errUnchanged
+			return false, nil
 		}
 		p.Disabled = disable
 		tx.note(historyEntry{Kind: eventRoleUpdated, Fields: map[string]fieldChange{"disabled": {Old: !disable, New: disable}}})
-		return tx.setPolicy(p)
+		return true, tx.setPolicy(p)
 	}
 }

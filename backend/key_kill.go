@@ -9,26 +9,26 @@ import (
 )
 
 // killKey marks the key of a dynamic role as revoked, in one Put, and returns
-// its record. check may refuse what was found, nil if nothing was. A key that
-// is dead already stays as it is.
-func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, check func(*keyRecord) error, cause, reason string) (*keyRecord, error) {
-	rec, err := b.mutateKey(ctx, s, id, func(rec *keyRecord) error {
-		if err := check(rec); err != nil {
-			return err
+// its record. meant says whether what was found, nil if nothing was, is the key to
+// kill, or refuses it. A key that is dead already stays as it is.
+func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, meant func(*keyRecord) (bool, error), cause, reason string) (*keyRecord, error) {
+	rec, err := b.mutateKey(ctx, s, id, func(rec *keyRecord) (bool, error) {
+		if yes, err := meant(rec); err != nil || !yes {
+			return false, err
 		}
 		now := b.now()
 		if rec == nil || !rec.RevokedAt.IsZero() || rec.ExpiredSeen {
-			return errUnchanged
+			return false, nil
 		}
 		if !now.Before(rec.Expires) {
 			rec.ExpiredSeen = true // no clock that goes back revives it
-			return nil
+			return true, nil
 		}
 		rec.RevokedAt, rec.Revoked = now, cause
 		if reason != "" {
 			rec.Revoked = cause + ": " + reason
 		}
-		return nil
+		return true, nil
 	})
 	if err != nil || rec == nil || rec.RevokedAt.IsZero() && !rec.ExpiredSeen {
 		return rec, err

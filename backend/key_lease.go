@@ -91,13 +91,13 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 	}
 	t := r.terms
 	var lease leaseTerms
-	_, err = b.mutateKey(ctx, req.Storage, id, func(rec *keyRecord) error {
+	_, err = b.mutateKey(ctx, req.Storage, id, func(rec *keyRecord) (bool, error) {
 		if rec == nil || rec.RoleID != roleID {
-			return dead("is not known any more")
+			return false, dead("is not known any more")
 		}
 		now := b.now(role.Committed)
 		if st := keyStatus(rec, role, now); !st.Verifies {
-			return dead(fmt.Sprintf("is %s since %s", st.State, stamp(st.Until)))
+			return false, dead(fmt.Sprintf("is %s since %s", st.State, stamp(st.Until)))
 		}
 		gen, _ := role.Ring.Status(rec.Version, now)
 		ttl := t.TTL
@@ -106,10 +106,10 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 		}
 		var err error
 		if lease, err = b.lease(rec, t, gen, req.Secret.Increment, ttl, now); err != nil {
-			return err
+			return false, err
 		}
 		rec.Expires = lease.ends
-		return nil
+		return true, nil
 	})
 	if err != nil {
 		return nil, err

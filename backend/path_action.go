@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"regexp"
 
@@ -53,6 +52,9 @@ type actionRequest struct {
 	// roleID: the role with that id is meant, also while it is deleted.
 	roleID string
 	cas    *int64
+	// before finds what carried the request out before, where no request id says so;
+	// nil if nothing did.
+	before func(*roleTx) *replay
 	// params identify what is asked for, less the request id: as this build
 	// digests it, and as the build before did.
 	params []string
@@ -77,42 +79,39 @@ func (b *backend) action(ctx context.Context, a *actionRequest, fn func(*roleTx)
 	var resp *logical.Response
 	mutate := b.mutate
 	if a.roleID != "" {
-		mutate = func(ctx context.Context, s logical.Storage, name string, by actor, fn func(*roleTx) error) (*roleRecord, error) {
+		mutate = func(ctx context.Context, s logical.Storage, name string, by actor, fn func(*roleTx) (bool, error)) (*roleRecord, error) {
 			return b.mutateKept(ctx, s, name, a.roleID, by, fn)
 		}
 	}
-	_, err := mutate(ctx, a.storage, a.role, a.by, func(tx *roleTx) error {
+	_, err := mutate(ctx, a.storage, a.role, a.by, func(tx *roleTx) (bool, error) {
 		if a.by.requestID != "" {
 			first, err := tx.findReplay(a.op, a.by.requestID, a.params...)
-			if err != nil {
-				return err
-			}
-			if first != nil {
+			if err == nil && first != nil {
 				resp, err = first.answer()
-				if err != nil {
-					return err
-				}
-				return errUnchanged
+			}
+			if err != nil || first != nil {
+				return false, err
 			}
 		}
 		if err := tx.checkCAS(a.cas); err != nil {
-			return err
+			return false, err
+		}
+		if a.before != nil {
+			if first := a.before(tx); first != nil {
+				var err error
+				resp, err = first.answer()
+				return false, err
+			}
 		}
 		data, err := fn(tx)
-		if again := (*repeated)(nil); errors.As(err, &again) {
-			if resp, err = again.first.answer(); err != nil {
-				return err
-			}
-			return errUnchanged
-		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		resp = answer(data, tx.warnings...)
 		if a.by.requestID != "" {
-			return tx.keepReplay(a.op, a.by.requestID, a.params[0], resp)
+			return true, tx.keepReplay(a.op, a.by.requestID, a.params[0], resp)
 		}
-		return nil
+		return true, nil
 	})
 	if err != nil {
 		return nil, err

@@ -137,13 +137,14 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, in *input) (*
 	return b.untilSettled(ctx, req, r, b.currentKey)
 }
 
+// keyRead answers a key of the role; settled is false where a commit came between.
+type keyRead func(context.Context, *logical.Request, *roleNow) (resp *logical.Response, settled bool, err error)
+
 // untilSettled repeats a read that commits overtake.
-func (b *backend) untilSettled(ctx context.Context, req *logical.Request, r *roleNow,
-	read func(context.Context, *logical.Request, *roleNow) (*logical.Response, error),
-) (*logical.Response, error) {
-	for attempt := 0; ; attempt++ {
-		resp, err := read(ctx, req, r)
-		if !errors.Is(err, errOvertaken) || attempt == 4 {
+func (b *backend) untilSettled(ctx context.Context, req *logical.Request, r *roleNow, read keyRead) (*logical.Response, error) {
+	for range 5 {
+		resp, settled, err := read(ctx, req, r)
+		if settled || err != nil {
 			return resp, err
 		}
 		name := r.rec.Name
@@ -154,22 +155,23 @@ func (b *backend) untilSettled(ctx context.Context, req *logical.Request, r *rol
 			return nil, noRole(name)
 		}
 	}
+	return nil, errors.New("the role changed while it was read: try again")
 }
 
 // currentKey answers the current version of a static role. It writes nothing,
 // but for the one time that a reveal-once version is handed out.
-func (b *backend) currentKey(ctx context.Context, req *logical.Request, r *roleNow) (*logical.Response, error) {
+func (b *backend) currentKey(ctx context.Context, req *logical.Request, r *roleNow) (*logical.Response, bool, error) {
 	rec, now := r.rec, r.now
 	cur := rec.Ring.Current(now)
 	if cur == nil {
-		return nil, noCurrent(rec, now)
+		return nil, false, noCurrent(rec, now)
 	}
 	plain, rec, err := b.plaintext(ctx, req, r, cur.N)
-	if err != nil {
-		return nil, err
+	if err != nil || rec == nil {
+		return nil, false, err
 	}
 	if cur = rec.Ring.Get(cur.N); cur == nil {
-		return nil, noCurrent(rec, now)
+		return nil, false, noCurrent(rec, now)
 	}
 	data := map[string]any{
 		"api_key": plain, "key_id": cur.KeyID, "version": cur.N, "scopes": orEmpty(rec.Policy.Scopes), "role": rec.Name,
@@ -177,7 +179,7 @@ func (b *backend) currentKey(ctx context.Context, req *logical.Request, r *roleN
 	for k, v := range b.countdown(&roleNow{rec: rec, terms: r.terms, now: now}, cur) {
 		data[k] = v
 	}
-	return answer(data), nil
+	return answer(data), true, nil
 }
 
 func (b *backend) credsOther(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
@@ -189,13 +191,13 @@ func (b *backend) credsOther(ctx context.Context, req *logical.Request, in *inpu
 	if name := r.rec.Name; r.rec.Type == policy.Dynamic {
 		return nil, refusal.New("role", name, "is dynamic: each of its keys was issued to one reader", "read creds/"+name)
 	}
-	return b.untilSettled(ctx, req, r, func(ctx context.Context, req *logical.Request, r *roleNow) (*logical.Response, error) {
+	return b.untilSettled(ctx, req, r, func(ctx context.Context, req *logical.Request, r *roleNow) (*logical.Response, bool, error) {
 		return b.otherKey(ctx, req, r, which)
 	})
 }
 
 // otherKey answers a live version of a static role by its place or number.
-func (b *backend) otherKey(ctx context.Context, req *logical.Request, r *roleNow, which string) (*logical.Response, error) {
+func (b *backend) otherKey(ctx context.Context, req *logical.Request, r *roleNow, which string) (*logical.Response, bool, error) {
 	rec, now := r.rec, r.now
 	var v *keyring.Version
 	switch which {
@@ -206,23 +208,23 @@ func (b *backend) otherKey(ctx context.Context, req *logical.Request, r *roleNow
 	default:
 		n, err := strconv.Atoi(which)
 		if err != nil || n < 1 || strconv.Itoa(n) != which {
-			return nil, refusal.New("version", which, "is not pending, previous or the number of a version", "status/"+rec.Name+" lists the versions")
+			return nil, false, refusal.New("version", which, "is not pending, previous or the number of a version", "status/"+rec.Name+" lists the versions")
 		}
 		v = rec.Ring.Get(n)
 	}
 	if v == nil {
-		return nil, nil
+		return nil, true, nil
 	}
 	st, _ := rec.Ring.Status(v.N, now)
 	if st.State.Ended() {
-		return nil, refusal.New("version", which, fmt.Sprintf("version %d is %s since %s", v.N, st.State, stamp(st.Until)), "read creds/"+rec.Name)
+		return nil, false, refusal.New("version", which, fmt.Sprintf("version %d is %s since %s", v.N, st.State, stamp(st.Until)), "read creds/"+rec.Name)
 	}
 	plain, rec, err := b.plaintext(ctx, req, r, v.N)
-	if err != nil {
-		return nil, err
+	if err != nil || rec == nil {
+		return nil, false, err
 	}
 	return answer(map[string]any{
 		"api_key": plain, "key_id": v.KeyID, "version": v.N, "scopes": orEmpty(rec.Policy.Scopes), "role": rec.Name,
 		"state": string(st.State), "activates_at": stamp(v.Activate), "valid_until": stamp(st.Until),
-	}), nil
+	}), true, nil
 }

@@ -184,9 +184,9 @@ func TestHistoryCountsNoise(t *testing.T) {
 	m := newMount(t)
 	m.write("roles/pay", nil)
 	at := m.clock.Now()
-	_, err := m.mutate(context.Background(), m.storage, "pay", actor{cause: causeRequest}, func(tx *roleTx) error {
+	_, err := m.mutate(context.Background(), m.storage, "pay", actor{cause: causeRequest}, func(tx *roleTx) (bool, error) {
 		tx.rec.hear("forbidden_ip", 3, at.Add(-time.Hour), at)
-		return nil
+		return true, nil
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -295,14 +295,14 @@ func bitsOf(s string) int {
 // adopt commits the key as the next version of its role, which is made if there
 // is none.
 func (b *backend) adopt(ctx context.Context, s logical.Storage, a *adopted, by actor) (*roleRecord, error) {
-	rec, err := b.mutate(ctx, s, a.role, by, func(tx *roleTx) error {
+	rec, err := b.mutate(ctx, s, a.role, by, func(tx *roleTx) (bool, error) {
 		if tx.rec.Type != policy.Static {
-			return refusal.New("role", a.role, "is dynamic: its keys are issued one by one", "name a static role")
+			return false, refusal.New("role", a.role, "is dynamic: its keys are issued one by one", "name a static role")
 		}
 		if err := tx.samePolicy(a.policy); err != nil {
-			return err
+			return false, err
 		}
-		return tx.adopt(a)
+		return true, tx.adopt(a)
 	})
 	if !isAbsent(err) {
 		return rec, err

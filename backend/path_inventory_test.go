@@ -221,9 +221,9 @@ func TestProblemsAreListedAndClear(t *testing.T) {
 	m.write("revoke/dead", map[string]any{"version": 1, "rotate": false})
 	m.write("revoke/gone", map[string]any{"version": 1, "rotate": false})
 	leak := m.clock.Now()
-	_, err := m.mutate(context.Background(), m.storage, "leaked", actor{cause: causeLeak}, func(tx *roleTx) error {
+	_, err := m.mutate(context.Background(), m.storage, "leaked", actor{cause: causeLeak}, func(tx *roleTx) (bool, error) {
 		tx.record(tx.rec.Ring.Report(tx.now, 1, leak.Add(48*time.Hour)), tx.by)
-		return nil
+		return true, nil
 	})
 	if err != nil {
 		t.Fatal(err)

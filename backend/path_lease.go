@@ -39,11 +39,8 @@ func (b *backend) revokeLease(ctx context.Context, req *logical.Request, _ *fram
 	if !keyformat.ValidID(id) {
 		return nil, nil
 	}
-	_, err := b.killKey(ctx, req.Storage, id, func(rec *keyRecord) error {
-		if rec == nil || rec.RoleID != roleID {
-			return errUnchanged
-		}
-		return nil
+	_, err := b.killKey(ctx, req.Storage, id, func(rec *keyRecord) (bool, error) {
+		return rec != nil && rec.RoleID == roleID, nil
 	}, causeLease, "")
 	if err != nil {
 		return respond(err)

@@ -112,6 +112,9 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, in *input) (
 	if r.actionRequest, err = readAction(req, in, "revoke"); err != nil {
 		return nil, err
 	}
+	if r.all {
+		r.before = (*roleTx).recentRevokeAll
+	}
 	resp, err := b.revokeNamed(ctx, r)
 	if err != nil {
 		return nil, err
@@ -175,9 +178,6 @@ func (tx *roleTx) revokeAsked(r *revokeRequest) (map[string]any, error) {
 	if !r.all {
 		return tx.revokeVersions(numbers, r.replace)
 	}
-	if first := tx.recentRevokeAll(); first != nil {
-		return nil, &repeated{first: first}
-	}
 	data, err := tx.revokeVersions(numbers, r.replace)
 	if err != nil {
 		return nil, err
@@ -209,12 +209,12 @@ func (tx *roleTx) toRevoke(r *revokeRequest) ([]int, error) {
 // revokeKey kills one key of a dynamic role.
 func (tx *roleTx) revokeKey(r *revokeRequest) (map[string]any, error) {
 	ended := false
-	rec, err := tx.b.killKey(tx.ctx, tx.s, r.keyID, func(rec *keyRecord) error {
+	rec, err := tx.b.killKey(tx.ctx, tx.s, r.keyID, func(rec *keyRecord) (bool, error) {
 		if rec == nil || rec.RoleID != tx.rec.ID || !rec.Dynamic {
-			return &absence{what: "role " + refusal.Shown(tx.rec.Name) + " has no key " + refusal.Shown(r.keyID)}
+			return false, &absence{what: "role " + refusal.Shown(tx.rec.Name) + " has no key " + refusal.Shown(r.keyID)}
 		}
 		ended = !rec.RevokedAt.IsZero() || rec.ExpiredSeen
-		return nil
+		return true, nil
 	}, causeRequest, tx.by.reason)
 	if err != nil {
 		return nil, err

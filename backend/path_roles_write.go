@@ -22,35 +22,35 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, in *input
 	}
 	given := policyGiven(in)
 	var warnings []string
-	_, err := b.mutate(ctx, req.Storage, name, requester(req), func(tx *roleTx) error {
+	_, err := b.mutate(ctx, req.Storage, name, requester(req), func(tx *roleTx) (bool, error) {
 		if err := tx.checkIdentity(in); err != nil {
-			return err
+			return false, err
 		}
 		if in.flag("replace") {
 			replaceUnnamed(given)
 		}
 		p, resets, err := tx.rec.Policy.With(given)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if err := policy.Check(&tx.old.Policy, p, tx.rec.ID, tx.rec.Type, tx.lim); err != nil {
-			return err
+			return false, err
 		}
 		before := tx.view()
 		if err := tx.setPolicy(*p); err != nil {
-			return err
+			return false, err
 		}
 		after := tx.view()
 		warnings = policyWarnings(p, tx.rec.Type, tx.terms)
 		changes := changesOf(before, after)
 		if len(changes) == 0 && !resets {
 			// What was read and is written back leaves the defaults what they are.
-			return errUnchanged
+			return false, nil
 		}
 		if len(changes) > 0 {
 			tx.note(historyEntry{Kind: eventRoleUpdated, Fields: changes})
 		}
-		return nil
+		return true, nil
 	})
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -52,8 +51,8 @@ func hardEnd(v *keyring.Version) time.Time {
 }
 
 // plaintext returns the stored key of a live version, and the role's record as
-// it was when that was found. A record that was overtaken by a commit is read
-// again.
+// it was when that was found. No record and no error: a commit came between, and
+// the role is to be looked at again.
 func (b *backend) plaintext(ctx context.Context, req *logical.Request, r *roleNow, n int) (string, *roleRecord, error) {
 	rec := r.rec
 	v := rec.Ring.Get(n)
@@ -88,13 +87,10 @@ func (b *backend) plaintext(ctx context.Context, req *logical.Request, r *roleNo
 		if fresh.Seq == rec.Seq {
 			return "", nil, fmt.Errorf("the plaintext of version %d is missing in storage", n)
 		}
-		return "", nil, errOvertaken
+		return "", nil, nil
 	}
 	return secret.Key, rec, nil
 }
-
-// errOvertaken: a commit came between two reads. Callers read again.
-var errOvertaken = errors.New("the role changed while it was read: try again")
 
 func alreadyRevealed(rec *roleRecord, v *keyring.Version) error {
 	return refusal.New("role", rec.Name, fmt.Sprintf("version %d was handed out at %s, and its value is not kept", v.N, keyring.Stamp(v.Revealed)),
@@ -102,33 +98,33 @@ func alreadyRevealed(rec *roleRecord, v *keyring.Version) error {
 }
 
 // revealOnce hands a version out for the only time: that it was is committed
-// before the answer, and the plaintext is erased.
+// before the answer, and the plaintext is erased. What it returns is as of plaintext.
 func (b *backend) revealOnce(ctx context.Context, req *logical.Request, name string, n int) (string, *roleRecord, error) {
 	var plain string
-	rec, err := b.mutate(ctx, req.Storage, name, requester(req), func(tx *roleTx) error {
+	rec, err := b.mutate(ctx, req.Storage, name, requester(req), func(tx *roleTx) (bool, error) {
 		v := tx.rec.Ring.Get(n)
 		if v == nil {
-			return errOvertaken
+			return false, nil
 		}
 		if !v.Revealed.IsZero() {
-			return alreadyRevealed(tx.rec, v)
+			return false, alreadyRevealed(tx.rec, v)
 		}
 		if st, _ := tx.rec.Ring.Status(n, tx.now); st.State.Ended() {
-			return errOvertaken
+			return false, nil
 		}
 		secret, err := getRecord[secretRecord](ctx, req.Storage, secretPath(tx.rec.ID, n))
 		if err != nil {
-			return err
+			return false, err
 		}
 		if secret == nil {
-			return fmt.Errorf("the plaintext of version %d is missing in storage", n)
+			return false, fmt.Errorf("the plaintext of version %d is missing in storage", n)
 		}
 		plain = secret.Key
 		v.Revealed = tx.now
 		tx.note(historyEntry{Kind: eventRevealed, Version: n, KeyID: v.KeyID})
-		return nil
+		return true, nil
 	})
-	if err != nil {
+	if err != nil || plain == "" {
 		return "", nil, err
 	}
 	return plain, rec, nil

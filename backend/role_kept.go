@@ -14,7 +14,7 @@ import (
 
 // mutateKept runs fn on the role with that id as mutate does, while it is deleted
 // on its copy: then tx.hidden says so. Absence means that neither is there.
-func (b *backend) mutateKept(ctx context.Context, s logical.Storage, name, id string, by actor, fn func(*roleTx) error) (*roleRecord, error) {
+func (b *backend) mutateKept(ctx context.Context, s logical.Storage, name, id string, by actor, fn func(*roleTx) (bool, error)) (*roleRecord, error) {
 	lim, err := b.limits(ctx, s)
 	if err != nil {
 		return nil, err

@@ -288,21 +288,20 @@ func (b *backend) reported(ctx context.Context, s logical.Storage, key *keyRecor
 // absence, if the role is gone for good.
 func (b *backend) reportedStatic(ctx context.Context, s logical.Storage, key *keyRecord, by actor, seen string, budget func() bool) (string, error) {
 	outcome := leakUnknown
-	_, err := b.mutateKept(ctx, s, key.Role, key.RoleID, by, func(tx *roleTx) error {
+	_, err := b.mutateKept(ctx, s, key.Role, key.RoleID, by, func(tx *roleTx) (bool, error) {
 		v := tx.rec.Ring.Get(key.Version)
 		if v == nil || v.KeyID != key.ID {
 			if key.End != nil {
 				outcome = leakRecorded // ended so long ago that the role has forgotten it
 			}
-			return errUnchanged
+			return false, nil
 		}
+		var changed bool
 		var err error
-		if outcome, err = tx.leaked(v.N, budget); outcome == leakDeferred {
-			if err := b.deferLeak(ctx, s, key, tx.now, seen); err != nil {
-				return err
-			}
+		if outcome, changed, err = tx.leaked(v.N, budget); outcome == leakDeferred {
+			err = b.deferLeak(ctx, s, key, tx.now, seen)
 		}
-		return err
+		return changed, err
 	})
 	return outcome, err
 }
@@ -312,23 +311,23 @@ func (b *backend) reportedStatic(ctx context.Context, s logical.Storage, key *ke
 // took it over a moment ago its record as it is now is returned.
 func (b *backend) reportedGone(ctx context.Context, s logical.Storage, key *keyRecord) (outcome string, now *keyRecord, err error) {
 	outcome = leakUnknown
-	_, err = b.mutateKey(ctx, s, key.ID, func(rec *keyRecord) error {
+	_, err = b.mutateKey(ctx, s, key.ID, func(rec *keyRecord) (bool, error) {
 		switch {
 		case rec == nil:
-			return errUnchanged
+			return false, nil
 		case rec.RoleID != key.RoleID:
 			now = rec
-			return errUnchanged
+			return false, nil
 		}
 		outcome = leakRecorded
 		if tombstone(rec) {
-			return errUnchanged
+			return false, nil
 		}
 		rec.Reported = b.now()
 		if !rec.Dynamic {
 			rec.End = &keyEnd{State: keyring.Retired, Reason: keyring.Superseded, At: rec.Reported}
 		}
-		return nil
+		return true, nil
 	})
 	return outcome, now, err
 }
@@ -336,8 +335,9 @@ func (b *backend) reportedGone(ctx context.Context, s logical.Storage, key *keyR
 // repeatedReport is how often a report that changes nothing is counted at most.
 const repeatedReport = time.Minute
 
-// leaked is the reaction to the report of version n of a static role.
-func (tx *roleTx) leaked(n int, budget func() bool) (string, error) {
+// leaked is the reaction to the report of version n of a static role; false if
+// it changes nothing.
+func (tx *roleTx) leaked(n int, budget func() bool) (outcome string, changed bool, err error) {
 	ring := &tx.rec.Ring
 	v := ring.Get(n)
 	st, _ := ring.Status(n, tx.now)
@@ -346,34 +346,34 @@ func (tx *roleTx) leaked(n int, budget func() bool) (string, error) {
 	if action == leakRotate || action == leakRevoke {
 		if !budget() {
 			if !first {
-				return leakDeferred, errUnchanged
+				return leakDeferred, false, nil
 			}
 			tx.note(historyEntry{Kind: eventReported, Version: n, KeyID: v.KeyID})
 			tx.record(ring.Report(tx.now, n, time.Time{}), tx.by)
-			return leakDeferred, nil
+			return leakDeferred, true, nil
 		}
 	}
 	if !first && (action == leakNothing || action == leakAlert) {
 		if last := tx.rec.Noise[noiseReports].Last; tx.now.Sub(last) < repeatedReport {
-			return leakRecorded, errUnchanged
+			return leakRecorded, false, nil
 		}
 		tx.rec.hear(noiseReports, 1, tx.now, tx.now)
-		return leakRecorded, nil
+		return leakRecorded, true, nil
 	}
 	tx.note(historyEntry{Kind: eventReported, Version: n, KeyID: v.KeyID})
 	switch action {
 	case leakRevoke:
 		tx.record(ring.Report(tx.now, n, time.Time{}), tx.by)
 		if _, err := tx.revokeVersions([]int{n}, true); err != nil {
-			return "", err
+			return "", false, err
 		}
-		return leakActed, nil
+		return leakActed, true, nil
 	case leakRotate:
-		return leakActed, tx.replaceLeaked(n, st)
+		return leakActed, true, tx.replaceLeaked(n, st)
 	case leakAlert, leakNothing:
 		tx.record(ring.Report(tx.now, n, time.Time{}), tx.by)
 	}
-	return leakRecorded, nil
+	return leakRecorded, true, nil
 }
 
 const noiseReports = "repeated_reports"
@@ -411,19 +411,19 @@ func (b *backend) reportedDynamic(ctx context.Context, s logical.Storage, key *k
 	}
 	outcome, changed := leakUnknown, false
 	killed := false
-	_, err = b.mutateKey(ctx, s, key.ID, func(rec *keyRecord) error {
+	_, err = b.mutateKey(ctx, s, key.ID, func(rec *keyRecord) (bool, error) {
 		if rec == nil {
-			return errUnchanged
+			return false, nil
 		}
 		var action leakAction
 		now := b.now(role.Committed)
 		if outcome, action = leakOf(rec, role, now, budget); outcome == leakDeferred {
 			if err := b.deferLeak(ctx, s, key, now, seen); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if action == leakNothing || (action == leakAlert && !rec.Reported.IsZero()) {
-			return errUnchanged
+			return false, nil
 		}
 		if rec.Reported.IsZero() {
 			rec.Reported = now
@@ -438,19 +438,19 @@ func (b *backend) reportedDynamic(ctx context.Context, s logical.Storage, key *k
 		case leakAlert, leakNothing:
 		}
 		changed = true
-		return nil
+		return true, nil
 	})
 	if err != nil || !changed {
 		return outcome, err
 	}
 	// The key's own record is the commit; the role's history is told of it.
-	_, err = b.mutateKept(ctx, s, key.Role, key.RoleID, by, func(tx *roleTx) error {
+	_, err = b.mutateKept(ctx, s, key.Role, key.RoleID, by, func(tx *roleTx) (bool, error) {
 		tx.kill = true
 		tx.note(historyEntry{Kind: eventReported, Version: key.Version, KeyID: key.ID})
 		if killed {
 			tx.note(historyEntry{Kind: string(keyring.EventRevoked), Version: key.Version, KeyID: key.ID})
 		}
-		return nil
+		return true, nil
 	})
 	if err != nil {
 		b.Logger().Error("a reported key is missing in the role's history", "role", key.Role, "key_id", key.ID, "error", err)

@@ -63,10 +63,6 @@ func (tx *roleTx) keepReplay(op, id, params string, resp *logical.Response) erro
 	return nil
 }
 
-// repeated ends an action that was carried out before: the stored answer is
-// given again and nothing is written.
-type repeated struct{ first *replay }
-
 // revokeAllMark keeps the result of an all=true without request id; no request
 // id looks like it.
 const revokeAllMark = "(all)"
@@ -85,5 +81,3 @@ func (tx *roleTx) recentRevokeAll() *replay {
 	}
 	return nil
 }
-
-func (*repeated) Error() string { return "carried out before" }

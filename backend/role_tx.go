@@ -4,7 +4,6 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -78,10 +77,9 @@ func (b *backend) begin(ctx context.Context, s logical.Storage, o opening) (*rol
 	return tx, nil
 }
 
-// mutate runs fn on the role under its lock and commits what it changed.
-// errUnchanged from fn, like any other error, leaves the record as it was; only the
-// latter is returned.
-func (b *backend) mutate(ctx context.Context, s logical.Storage, name string, by actor, fn func(*roleTx) error) (*roleRecord, error) {
+// mutate runs fn on the role under its lock and commits what it changed. Where fn
+// answers false, or an error, the record stays as it was.
+func (b *backend) mutate(ctx context.Context, s logical.Storage, name string, by actor, fn func(*roleTx) (bool, error)) (*roleRecord, error) {
 	lim, err := b.limits(ctx, s)
 	if err != nil {
 		return nil, err
@@ -91,7 +89,7 @@ func (b *backend) mutate(ctx context.Context, s logical.Storage, name string, by
 	return b.mutateLocked(ctx, s, name, by, lim, fn)
 }
 
-func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name string, by actor, lim policy.Limits, fn func(*roleTx) error) (*roleRecord, error) {
+func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name string, by actor, lim policy.Limits, fn func(*roleTx) (bool, error)) (*roleRecord, error) {
 	// Always from storage: another node may have written what this one has not
 	// been told of yet.
 	old, err := getRecord[roleRecord](ctx, s, rolePath(name))
@@ -109,13 +107,14 @@ func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name stri
 	return tx.run(fn)
 }
 
-// run lets fn change the role and commits that.
-func (tx *roleTx) run(fn func(*roleTx) error) (*roleRecord, error) {
-	if err := fn(tx); err != nil {
-		if errors.Is(err, errUnchanged) {
-			return tx.old, nil
-		}
+// run lets fn change the role and commits that, if fn says that there is something.
+func (tx *roleTx) run(fn func(*roleTx) (bool, error)) (*roleRecord, error) {
+	changed, err := fn(tx)
+	if err != nil {
 		return nil, err
+	}
+	if !changed {
+		return tx.old, nil
 	}
 	if err := tx.commit(); err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ package backend
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -147,6 +146,3 @@ func (s *countedStorage) Delete(ctx context.Context, key string) error {
 	s.calls++
 	return s.Storage.Delete(ctx, key)
 }
-
-// errUnchanged ends a transition that found nothing to do.
-var errUnchanged = errors.New("unchanged")

@@ -234,20 +234,20 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 	paused := false
 	var now, filed time.Time
 	var seq int64
-	rec, err := b.mutateLocked(ctx, t.s, e.name, actor{cause: causePeriodic}, t.lim, func(tx *roleTx) error {
+	rec, err := b.mutateLocked(ctx, t.s, e.name, actor{cause: causePeriodic}, t.lim, func(tx *roleTx) (bool, error) {
 		now, filed, seq = tx.now, tx.old.Due, tx.old.Seq
 		acted, err := tx.upkeep(t.config)
 		if err != nil || acted > 0 {
-			return err
+			return true, err
 		}
 		if tx.stageDue() {
 			paused = true // by the mount: upkeep would have acted
-			return errUnchanged
+			return false, nil
 		}
 		if look := tx.nextLook(); tx.rec.Due.Equal(b.fileAt(look)) || (look.IsZero() && tx.rec.Due.IsZero()) {
-			return errUnchanged // filed right already
+			return false, nil // filed right already
 		}
-		return nil
+		return true, nil
 	})
 	switch {
 	case isAbsent(err):

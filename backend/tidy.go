@@ -104,9 +104,6 @@ type tidyRun struct {
 	calls int // budget
 }
 
-// errPause ends a slice in the middle of a visit that will be repeated.
-var errPause = errors.New("the slice is over")
-
 type tidyStage struct {
 	name string
 	run  func(*tidyRun, context.Context) (done bool, err error)
@@ -203,24 +200,25 @@ func (r *tidyRun) stages(ctx context.Context) error {
 }
 
 // counted counts the records that a visit looks at.
-func (r *tidyRun) counted(visit func(context.Context, string) error) func(context.Context, string) error {
-	return func(ctx context.Context, name string) error {
+func (r *tidyRun) counted(visit func(context.Context, string) error) func(context.Context, string) (bool, error) {
+	return func(ctx context.Context, name string) (bool, error) {
 		r.rec.Counts.Examined++
-		return visit(ctx, name)
+		return true, visit(ctx, name)
 	}
 }
 
 func (r *tidyRun) over(ctx context.Context) bool { return ctx.Err() != nil || r.s.calls >= r.calls }
 
-// walk visits the names behind the cursor, in order. What fails for one of
-// them stops no other: the next pass comes by again.
-func (r *tidyRun) walk(ctx context.Context, names []string, visit func(context.Context, string) error) (done bool, err error) {
+// walk visits the names after the cursor, in order. What fails for one of them
+// stops no other: the next pass comes by again. A visit that answers false is
+// repeated by the next slice.
+func (r *tidyRun) walk(ctx context.Context, names []string, visit func(context.Context, string) (bool, error)) (done bool, err error) {
 	for _, name := range (window{after: r.rec.After}).behind(names) {
 		if r.over(ctx) {
 			return false, nil
 		}
-		switch err := visit(ctx, name); {
-		case errors.Is(err, errPause):
+		switch done, err := visit(ctx, name); {
+		case err == nil && !done:
 			return false, nil
 		case err != nil && (ctx.Err() != nil || mustForward(err)):
 			return false, err

@@ -272,12 +272,12 @@ func (r *tidyRun) usage(ctx context.Context) (bool, error) {
 
 // reporters removes what the previous build stored of those who report usage.
 func (r *tidyRun) reporters(ctx context.Context) (bool, error) {
-	return r.walk(ctx, []string{reportersPath}, func(ctx context.Context, path string) error {
+	return r.walk(ctx, []string{reportersPath}, func(ctx context.Context, path string) (bool, error) {
 		rec, err := getRecord[reportersRecord](ctx, r.s, path)
 		if err != nil || rec == nil {
-			return err
+			return true, err
 		}
-		return deleteRecord(ctx, r.s, path)
+		return true, deleteRecord(ctx, r.s, path)
 	})
 }
 

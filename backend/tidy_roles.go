@@ -155,10 +155,10 @@ func (r *tidyRun) strays(ctx context.Context) (bool, error) {
 	for day := end.Add(-tidyBehind).Truncate(24 * time.Hour); day.Before(end); day = day.Add(24 * time.Hour) {
 		days = append(days, day.Format(dayFormat))
 	}
-	return r.walk(ctx, days, func(ctx context.Context, name string) error {
+	return r.walk(ctx, days, func(ctx context.Context, name string) (bool, error) {
 		day, err := time.Parse(dayFormat, name)
 		if err != nil {
-			return err
+			return true, err
 		}
 		last := day.Add(24*time.Hour - time.Minute)
 		if last.After(end) {
@@ -166,16 +166,16 @@ func (r *tidyRun) strays(ctx context.Context) (bool, error) {
 		}
 		for e, err := range dueEntries(ctx, r.s, day, last) {
 			if err != nil {
-				return err
+				return true, err
 			}
 			if r.over(ctx) {
-				return errPause // what is done of the day is gone from it
+				return false, nil // what is done of the day is gone from it
 			}
 			if err := r.stray(ctx, e); err != nil {
-				return err
+				return true, err
 			}
 		}
-		return nil
+		return true, nil
 	})
 }
 

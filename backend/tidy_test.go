@@ -390,6 +390,30 @@ func TestTidyRemovesStrayEntries(t *testing.T) {
 	}
 }
 
+// A slice that ends in the middle of a day goes on with that day.
+func TestTidyGoesOnInTheMiddleOfADay(t *testing.T) {
+	m := newMount(t)
+	day := m.clock.Now().Truncate(24 * time.Hour).Add(-48 * time.Hour)
+	for i := range 2 * slowCalls {
+		if err := putBytes(t.Context(), m.storage, duePath(day.Add(time.Duration(i%600)*time.Minute), fmt.Sprintf("gone-%d", i)), dueValue); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		m.clock.advance(tidyEvery)
+		m.tick()
+	}
+	left := 0
+	for _, path := range m.under(duePrefix) {
+		if strings.Contains(path, "gone-") {
+			left++
+		}
+	}
+	if left > 0 {
+		t.Errorf("%d entries are left", left)
+	}
+}
+
 func TestTidyRemovesOldPagesOnly(t *testing.T) {
 	m := newMount(t)
 	m.write("roles/s", map[string]any{"rotation_period": 0})
