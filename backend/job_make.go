@@ -33,8 +33,14 @@ func (b *backend) makeJob(ctx context.Context, s logical.Storage, job *jobRecord
 	b.jobs.edit.Lock()
 	defer b.jobs.edit.Unlock()
 	ids, err := list(ctx, s, jobPrefix)
-	if err != nil {
+	if failedOfItself(err) && ctx.Err() == nil {
+		ids, err = list(ctx, s, jobPrefix)
+	}
+	switch {
+	case err != nil && (!job.kills() || mustForward(err) || ctx.Err() != nil):
 		return nil, false, err
+	case err != nil:
+		b.Logger().Warn("a bulk job is made although the others cannot be listed", "error", err)
 	}
 	others, err := b.otherJobs(ctx, s, ids, job)
 	if err != nil {

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -52,7 +53,7 @@ func jobFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) pathsBulk() []*framework.Path {
-	jobs := listFields("By job id: action, state, created, acted and failed.")
+	jobs := listFields("By job id: action, state (unreadable where a newer version of the plugin made the job), created, acted and failed.")
 	return []*framework.Path{
 		b.path(pathSpec{
 			pattern: "bulk/?", suffix: "bulk-jobs", lists: "Job",
@@ -308,6 +309,10 @@ func (b *backend) listJobs(ctx context.Context, req *logical.Request, in *input)
 	}
 	return windowOf(in).collect(ids, func(id string) (map[string]any, error) {
 		job, err := getRecord[jobRecord](ctx, req.Storage, jobPath(id))
+		if errors.Is(err, errSchema) {
+			// One that a newer build made hides no other.
+			return map[string]any{"action": "", "state": "unreadable", "created": "", "acted": 0, "failed": 0}, nil
+		}
 		if err != nil || job == nil {
 			return nil, err
 		}
