@@ -35,7 +35,8 @@
 //
 // The life of a tick: the periodic call walks the calendar from where the last
 // one stopped, looks at each role that is due (ends, activations, staging) as
-// one more transition, then works on bulk jobs, flushes counters and tidies.
+// one more transition, then flushes counters, tidies and works on bulk jobs, each
+// within its share of the time.
 //
 // To follow one request, read path_rotate.go, role_tx.go, role_commit.go; to
 // follow a verification, path_verify.go, verify_find.go, verify_judge.go.

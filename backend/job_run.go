@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // Bulk jobs share the time that the rest of a tick leaves them, step by step. A
@@ -39,9 +41,9 @@ type jobWork struct {
 }
 
 // jobsWaiting reports whether a job may have to be worked on.
-func (b *backend) jobsWaiting() bool {
-	ids := b.jobs.known()
-	return ids == nil || slices.ContainsFunc(*ids, func(id string) bool {
+func (b *backend) jobsWaiting(ctx context.Context, s logical.Storage) bool {
+	ids, err := b.openJobs(ctx, s)
+	return err != nil || slices.ContainsFunc(ids, func(id string) bool {
 		_, ended := b.jobWork.ended[id]
 		return !ended
 	})

@@ -748,3 +748,29 @@ func TestStoppingWhileTheTickIsAtWork(t *testing.T) {
 		}
 	}
 }
+
+// TestCrashRepeatsOneRoleAtMost, and that one is recognised: at whatever call a job is
+// cut off, no more than one role that it did is not stored.
+func TestCrashRepeatsOneRoleAtMost(t *testing.T) {
+	m := newMount(t)
+	names := m.makeRoles("r", 6, nil)
+	start := dump(t, m.storage)
+	for n := 1; ; n++ {
+		p := newProbe(copyStorage(t, start))
+		m := mountOn(t, p, newFakeClock())
+		job := m.startJob("action", "rotate", "name_prefix", "r")
+		m.clock.advance(time.Minute)
+		p.arm(n, faultApplyCrash)
+		_ = ticking(m, nil)
+		hit := p.hit()
+		p.reset()
+		m = m.restart()
+		done, stored := m.rolesAt(2, names), m.storedJob(job)
+		if done-stored.Acted > 1 || stored.Acted > done || stored.Seen != stored.Acted {
+			t.Fatalf("call %d: %d roles are done, and stored is %+v", n, done, stored)
+		}
+		if !hit {
+			break
+		}
+	}
+}

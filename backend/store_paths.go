@@ -111,7 +111,7 @@ var places = []place{
 	{
 		path: jobPrefix, rest: "<job>", record: "jobRecord",
 		holds:   "a bulk job, and how far it has come",
-		written: "when it is asked for, and after each part of it",
+		written: "when it is asked for, and after each role that it did",
 		forget:  func(b *backend, _ string) { b.jobs.forget() },
 	},
 	{

@@ -90,7 +90,7 @@ func (b *backend) runTick(ctx context.Context, s logical.Storage) error {
 	if err != nil {
 		return err
 	}
-	t := &tick{b: b, s: s, now: b.now(), began: began, shared: b.jobsWaiting(), config: cfg, lim: lim, pace: b.pace(cfg)}
+	t := &tick{b: b, s: s, now: b.now(), began: began, shared: b.jobsWaiting(ctx, s), config: cfg, lim: lim, pace: b.pace(cfg)}
 	walkErr := t.walk(ctx)
 	if walkErr != nil && mustForward(walkErr) {
 		return walkErr
