@@ -215,12 +215,12 @@ func leakScenes() []scene {
 
 // hiddenScenes end keys of roles that are deleted, and then restore those.
 func hiddenScenes() []scene {
-	back := func(close func(*testMount, *world) error) func(*testMount, *world) error {
+	back := func(closing func(*testMount, *world) error) func(*testMount, *world) error {
 		return func(m *testMount, w *world) error {
-			err := close(m, w)
+			err := closing(m, w)
 			if err != nil && !mustForward(err) {
 				// What failed is known to the caller, who asks again before restoring.
-				err = close(m, w)
+				err = closing(m, w)
 			}
 			if err != nil {
 				return err

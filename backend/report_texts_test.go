@@ -364,9 +364,20 @@ func TestBadBatches(t *testing.T) {
 	m.write("roles/a", nil)
 	key = m.read("creds/a")["api_key"].(string)
 	for _, data := range []map[string]any{
-		{}, {"key": nil}, {"key": ""}, {"key": key, "batch": "{}"}, {"key": key, "matches": []any{map[string]any{"token": key}}},
-		{"batch": "  "}, {"batch": `[{"token":"` + key}, {"matches": []any{}}, {"matches": key}, {"matches": ""}, {"matches": 3},
-		{"key": key, "other": 1}, {"key": []any{key}}, {"key": true},
+		{},
+		{"key": nil},
+		{"key": ""},
+		{"key": key, "batch": "{}"},
+		{"key": key, "matches": []any{map[string]any{"token": key}}},
+		{"batch": "  "},
+		{"batch": `[{"token":"` + key},
+		{"matches": []any{}},
+		{"matches": key},
+		{"matches": ""},
+		{"matches": 3},
+		{"key": key, "other": 1},
+		{"key": []any{key}},
+		{"key": true},
 	} {
 		m.unchanged(func() {
 			resp, err := m.do(logical.UpdateOperation, "report", data)

@@ -23,8 +23,16 @@ var oddValues = []struct {
 	name  string
 	value any
 }{
-	{"absent", nil}, {"null", nil}, {"empty", ""}, {"blank", " \t"}, {"fraction", json.Number("1.5")}, {"boolean", true},
-	{"octal", "010"}, {"negative", json.Number("-1")}, {"huge", json.Number("1e300")}, {"list with a gap", []any{"a", ""}},
+	{"absent", nil},
+	{"null", nil},
+	{"empty", ""},
+	{"blank", " \t"},
+	{"fraction", json.Number("1.5")},
+	{"boolean", true},
+	{"octal", "010"},
+	{"negative", json.Number("-1")},
+	{"huge", json.Number("1e300")},
+	{"list with a gap", []any{"a", ""}},
 	{"object", map[string]any{"a": []any{true}}},
 }
 
