@@ -20,7 +20,7 @@
 //
 //	role_succeed.go      keyring.Ring.Rotate keyring.Ring.Stage
 //	store_io.go          logical.Storage.Put logical.Storage.Delete
-//	store_commit.go      put remove recordCache.committed
+//	store_commit.go      writeAt deleteAt recordCache.committed
 //	store_paths.go       recordCache.drop
 //	store_look.go        policy.Policy.Effective
 //
@@ -38,6 +38,7 @@
 // one more transition, then flushes counters, tidies and works on bulk jobs, each
 // within its share of the time.
 //
-// To follow one request, read path_rotate.go, role_tx.go, role_commit.go; to
-// follow a verification, path_verify.go, verify_find.go, verify_judge.go.
+// To follow one request, read path_rotate.go, role_tx.go, role_succeed.go,
+// role_commit.go, store_commit.go; to follow a verification, path_verify.go,
+// verify_find.go, verify_judge.go.
 package backend

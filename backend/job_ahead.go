@@ -81,5 +81,5 @@ func listSorted(ctx context.Context, s logical.Storage, prefix string) ([]string
 	if err != nil {
 		return nil, err
 	}
-	return window{}.behind(names), nil
+	return window{}.rest(names), nil
 }

@@ -137,5 +137,5 @@ func (j *jobRecord) fit() {
 	}
 }
 
-// kills: the job ends keys, and so goes before those that do not.
+// kills reports whether the job ends keys: then it goes before those that do not.
 func (j *jobRecord) kills() bool { return j.Action == bulkRevoke || j.Action == bulkDisable }

@@ -183,7 +183,7 @@ func (w *jobWork) halt(id string) {
 }
 
 // turn is the job whose step is next: the one that waited longest, of those that
-// end keys as long as there are any and not for ever. Where all wait for their
+// end keys as long as there are any and not forever. Where all wait for their
 // pace it says how long; zero if none does.
 func (w *jobWork) turn(runs []*jobRun, now time.Time) (*jobRun, time.Duration) {
 	var killer, other *jobRun

@@ -163,8 +163,8 @@ func (*jobRun) again(ctx context.Context, call func() error) error {
 	return err
 }
 
-// failedOfItself: the error is neither the caller's mistake nor an absence, nor
-// for another node to deal with.
+// failedOfItself reports whether the error is neither the caller's mistake nor an
+// absence, nor for another node to deal with.
 func failedOfItself(err error) bool {
 	return err != nil && refusal.In(err) == nil && !isAbsent(err) && !mustForward(err)
 }

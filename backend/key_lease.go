@@ -20,8 +20,8 @@ const (
 	maxLabel   = 128 // characters
 )
 
-// leaseTerms is what a host is told about a lease, and when the key ends by it.
-type leaseTerms struct {
+// leaseSpan is what a host is told about a lease, and when the key ends by it.
+type leaseSpan struct {
 	ttl, maxTTL time.Duration
 	ends        time.Time
 }
@@ -30,16 +30,16 @@ type leaseTerms struct {
 // bound that a host respects at every renewal, so it says how far this key can
 // come: the role's max_ttl, or the deadline of its generation if that is
 // earlier.
-func (b *backend) lease(rec *keyRecord, t policy.Terms, gen keyring.Status, increment, ttl time.Duration, now time.Time) (leaseTerms, error) {
+func (b *backend) lease(rec *keyRecord, t policy.Terms, gen keyring.Status, increment, ttl time.Duration, now time.Time) (leaseSpan, error) {
 	reach := rec.Issued.Add(t.MaxTTL)
 	for _, end := range []time.Time{gen.Until, rec.Cap} {
 		if !end.IsZero() && end.Before(reach) {
 			reach = end
 		}
 	}
-	l := leaseTerms{maxTTL: reach.Sub(rec.Issued).Truncate(time.Second)}
+	l := leaseSpan{maxTTL: reach.Sub(rec.Issued).Truncate(time.Second)}
 	if l.maxTTL < time.Second || reach.Sub(now) < time.Second {
-		return leaseTerms{}, refusal.New("role", rec.Role, "keys of this generation end at "+keyring.Stamp(reach), "ask for a new key")
+		return leaseSpan{}, refusal.New("role", rec.Role, "keys of this generation end at "+keyring.Stamp(reach), "ask for a new key")
 	}
 	if increment > 0 {
 		ttl = increment
@@ -47,7 +47,7 @@ func (b *backend) lease(rec *keyRecord, t policy.Terms, gen keyring.Status, incr
 	_, mountMax := b.leaseTTLs()
 	l.ttl = hostTTL(ttl, l.maxTTL, mountMax, rec.Issued, now)
 	if l.ttl <= 0 {
-		return leaseTerms{}, refusal.New("role", rec.Role, "the lease is as long as the mount allows", "ask for a new key")
+		return leaseSpan{}, refusal.New("role", rec.Role, "the lease is as long as the mount allows", "ask for a new key")
 	}
 	l.ends = now.Add(l.ttl)
 	return l, nil
@@ -90,7 +90,7 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 		return nil, err
 	}
 	t := r.terms
-	var lease leaseTerms
+	var lease leaseSpan
 	_, err = b.mutateKey(ctx, req.Storage, id, func(rec *keyRecord) (bool, error) {
 		if rec == nil || rec.RoleID != roleID {
 			return false, dead("is not known any more")

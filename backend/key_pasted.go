@@ -35,7 +35,7 @@ func (b *backend) pastedIn(ctx context.Context, s logical.Storage, text string) 
 		return []pasted{b.pastedForeign(ctx, s, text)}, false
 	}
 	for _, key := range keys {
-		rec, _, err := b.presented(ctx, s, &question{key: key.Reveal()})
+		rec, _, err := b.knownKey(ctx, s, &question{key: key.Reveal()})
 		all = append(all, pasted{id: key.ID(), record: rec, err: err})
 	}
 	return all, more
@@ -46,7 +46,7 @@ func (b *backend) pastedIn(ctx context.Context, s logical.Storage, text string) 
 func (b *backend) pastedForeign(ctx context.Context, s logical.Storage, text string) pasted {
 	var failed error
 	for _, candidate := range keyformat.Candidates(text) {
-		rec, _, err := b.presented(ctx, s, &question{key: candidate})
+		rec, _, err := b.knownKey(ctx, s, &question{key: candidate})
 		switch {
 		case err != nil:
 			failed = err

@@ -52,9 +52,9 @@ type actionRequest struct {
 	// roleID: the role with that id is meant, also while it is deleted.
 	roleID string
 	cas    *int64
-	// before finds what carried the request out before, where no request id says so;
+	// earlier finds what carried the request out before, where no request id says so;
 	// nil if nothing did.
-	before func(*roleTx) *replay
+	earlier func(*roleTx) *replay
 	// params identify what is asked for, less the request id: as this build
 	// digests it, and as the build before did.
 	params []string
@@ -96,8 +96,8 @@ func (b *backend) action(ctx context.Context, a *actionRequest, fn func(*roleTx)
 		if err := tx.checkCAS(a.cas); err != nil {
 			return false, err
 		}
-		if a.before != nil {
-			if first := a.before(tx); first != nil {
+		if a.earlier != nil {
+			if first := a.earlier(tx); first != nil {
 				var err error
 				resp, err = first.answer()
 				return false, err

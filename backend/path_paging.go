@@ -26,7 +26,7 @@ func (w window) collect(names []string, show func(name string) (map[string]any, 
 	}
 	var keys []string
 	info := map[string]any{}
-	rest := w.behind(names)
+	rest := w.rest(names)
 	for i, name := range rest {
 		if len(keys) == limit || i-len(keys) == pageWaste {
 			resp := logical.ListResponseWithInfo(keys, info)

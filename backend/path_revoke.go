@@ -113,7 +113,7 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, in *input) (
 		return nil, err
 	}
 	if r.all {
-		r.before = (*roleTx).recentRevokeAll
+		r.earlier = (*roleTx).recentRevokeAll
 	}
 	resp, err := b.revokeNamed(ctx, r)
 	if err != nil {

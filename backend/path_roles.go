@@ -123,7 +123,7 @@ func (b *backend) listRoles(ctx context.Context, req *logical.Request, in *input
 		return nil, err
 	}
 	w := windowOf(in)
-	names = w.behind(names)
+	names = w.rest(names)
 	if w.limit > 0 {
 		names = names[:min(w.limit, len(names))]
 	}

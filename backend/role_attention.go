@@ -59,7 +59,7 @@ func (b *backend) overdue(r *roleNow) string {
 	return "the rotation of " + keyring.Stamp(r.rec.Next) + " is overdue"
 }
 
-// attended: the index has the role, as of the record's commit.
+// attended reports whether the index has the role, as of the record's commit.
 func attended(rec *roleRecord) bool {
 	return rec.Deleted.IsZero() && len(troubles(rec, rec.Committed)) > 0
 }

@@ -34,7 +34,7 @@ func (tx *roleTx) commit() error {
 	if err := tx.optional(tx.erase()); err != nil {
 		return err
 	}
-	if err := tx.forget(); err != nil {
+	if err := tx.trim(); err != nil {
 		return err
 	}
 	if err := tx.optional(tx.notePrefixes()); err != nil {
@@ -94,7 +94,7 @@ func (tx *roleTx) erase() error {
 	for i := range tx.rec.Ring.Versions {
 		v := &tx.rec.Ring.Versions[i]
 		stored := tx.old.Ring.Get(v.N)
-		if stored == nil || (!marked(stored) && stored.Revealed.IsZero()) || !tx.erasable(stored, &tx.old.Ring) {
+		if stored == nil || (!endMarked(stored) && stored.Revealed.IsZero()) || !tx.erasable(stored, &tx.old.Ring) {
 			continue
 		}
 		if err := tx.b.erasePlaintext(tx.ctx, tx.s, tx.rec.Name, tx.rec.ID, v.N); err != nil {
@@ -105,14 +105,15 @@ func (tx *roleTx) erase() error {
 	return nil
 }
 
-// erasable: the plaintext of v, a version of ring, is due to be erased.
+// erasable reports whether the plaintext of v, a version of ring, is due to be
+// erased.
 func (tx *roleTx) erasable(v *keyring.Version, ring *keyring.Ring) bool {
 	st, _ := ring.Status(v.N, tx.now)
 	at := v.EraseAt(st)
 	return !at.IsZero() && !at.After(tx.now)
 }
 
-func marked(v *keyring.Version) bool {
+func endMarked(v *keyring.Version) bool {
 	return !v.RevokedAt.IsZero() || v.ExpiredSeen || !v.RetiredAt.IsZero()
 }
 
@@ -131,9 +132,9 @@ func (tx *roleTx) eraseKilled() {
 	}
 }
 
-// forget drops the oldest ended versions, after their key records were told how
+// trim drops the oldest ended versions, after their key records were told how
 // they ended.
-func (tx *roleTx) forget() error {
+func (tx *roleTx) trim() error {
 	if tx.kill {
 		return nil // the next transition does it
 	}

@@ -139,5 +139,5 @@ func errGone(id string) error {
 	return &absence{what: fmt.Sprintf("no deleted role has the role_id %s, or it was deleted longer ago than the mount's delete_recovery", refusal.Shown(id))}
 }
 
-// restorable: the deleted role can still be brought back at now.
+// restorable reports whether the deleted role can still be brought back at now.
 func (r *roleRecord) restorable(now time.Time) bool { return now.Before(r.PurgeAt) }

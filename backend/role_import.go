@@ -203,7 +203,7 @@ func (tx *roleTx) adopt(a *adopted) error {
 	}
 	if a.foreign {
 		// After the last refusal, and before the key's record is written.
-		return tx.b.markImported(tx.ctx, tx.s, a.number, a.weak)
+		return tx.b.noteImported(tx.ctx, tx.s, a.number, a.weak)
 	}
 	return nil
 }
@@ -262,8 +262,8 @@ const (
 	importRefused  = "refused"
 )
 
-// keepsPlaintext: the plaintext under that number is another key's, one that
-// was committed under the number that the left-over one was to have.
+// keepsPlaintext reports whether the plaintext under that number is another key's,
+// one that was committed under the number that the left-over one was to have.
 func keepsPlaintext(role *roleRecord, n int) bool {
 	if role == nil {
 		return false

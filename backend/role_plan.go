@@ -62,7 +62,7 @@ func (r *roleNow) olderPlan(top *keyring.Version) plan {
 }
 
 // skipMissed leaves out the activations that were missed: whoever wants no
-// replacement does not get one at once because the plan is behind.
+// replacement does not get one at once because the plan is late.
 func (r *roleNow) skipMissed() {
 	r.replan()
 	if p := r.rec.Plan; p != nil && !p.Slot.After(r.now) {

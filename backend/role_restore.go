@@ -52,7 +52,7 @@ func (b *backend) restoreLocked(ctx context.Context, s logical.Storage, name, id
 	return restored(&tx.roleNow, true), nil
 }
 
-// stub: there is nothing in the copy to restore.
+// stub reports whether there is nothing in the copy to restore.
 func (r *roleRecord) stub() bool { return r.Ring.Last == 0 }
 
 // retireCopy leaves a stub of the copy of a role that lives. Where that fails

@@ -16,7 +16,7 @@ import (
 
 // change is what one write did to a role, to a key or to a plaintext.
 type change struct {
-	what   changed
+	what   changeKind
 	role   string // name
 	roleID string
 	// Of a role: its record before and after. old is nil for a role that was made,
@@ -33,22 +33,22 @@ type change struct {
 	unknown bool
 }
 
-type changed int
+type changeKind int
 
 const (
-	changedRole changed = iota
-	changedKey
-	changedPlaintext
+	roleChange changeKind = iota
+	keyChange
+	plaintextChange
 )
 
 // committed is told of every change, under the lock of what changed.
 func (b *backend) committed(c change) {
 	switch c.what {
-	case changedRole:
+	case roleChange:
 		b.roles.committed(rolePath(c.role), unless(c.unknown, c.rec))
-	case changedKey:
+	case keyChange:
 		b.keys.committed(keyPath(c.keyID), unless(c.unknown, c.key))
-	case changedPlaintext:
+	case plaintextChange:
 		b.secretCache.committed(secretPath(c.roleID, c.version), nil) // filled when it is read
 	}
 }
@@ -62,15 +62,15 @@ func unless[T any](not bool, v *T) *T {
 
 // commitRole writes the record of a role; data is its encoding.
 func (b *backend) commitRole(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte) error {
-	err := put(ctx, s, rolePath(rec.Name), data)
-	b.committed(change{what: changedRole, role: rec.Name, roleID: rec.ID, old: old, rec: rec, unknown: err != nil})
+	err := writeAt(ctx, s, rolePath(rec.Name), data)
+	b.committed(change{what: roleChange, role: rec.Name, roleID: rec.ID, old: old, rec: rec, unknown: err != nil})
 	return err
 }
 
 // commitDeletion removes the record of a role.
 func (b *backend) commitDeletion(ctx context.Context, s logical.Storage, old *roleRecord) error {
-	err := remove(ctx, s, rolePath(old.Name))
-	b.committed(change{what: changedRole, role: old.Name, roleID: old.ID, old: old, unknown: err != nil})
+	err := deleteAt(ctx, s, rolePath(old.Name))
+	b.committed(change{what: roleChange, role: old.Name, roleID: old.ID, old: old, unknown: err != nil})
 	return err
 }
 
@@ -80,18 +80,18 @@ func (b *backend) commitKey(ctx context.Context, s logical.Storage, old, rec *ke
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", family(keyPrefix), err)
 	}
-	err = put(ctx, s, keyPath(rec.ID), data)
+	err = writeAt(ctx, s, keyPath(rec.ID), data)
 	b.committed(change{
-		what: changedKey, role: rec.Role, roleID: rec.RoleID, keyID: rec.ID, oldKey: old, key: rec, unknown: err != nil,
+		what: keyChange, role: rec.Role, roleID: rec.RoleID, keyID: rec.ID, oldKey: old, key: rec, unknown: err != nil,
 	})
 	return err
 }
 
 // removeKey removes the record of a key.
 func (b *backend) removeKey(ctx context.Context, s logical.Storage, old *keyRecord) error {
-	err := remove(ctx, s, keyPath(old.ID))
+	err := deleteAt(ctx, s, keyPath(old.ID))
 	b.committed(change{
-		what: changedKey, role: old.Role, roleID: old.RoleID, keyID: old.ID, oldKey: old, unknown: err != nil,
+		what: keyChange, role: old.Role, roleID: old.RoleID, keyID: old.ID, oldKey: old, unknown: err != nil,
 	})
 	return err
 }
@@ -102,14 +102,14 @@ func (b *backend) storePlaintext(ctx context.Context, s logical.Storage, role *r
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", family(secretPrefix), err)
 	}
-	err = put(ctx, s, secretPath(role.ID, n), data)
-	b.committed(change{what: changedPlaintext, role: role.Name, roleID: role.ID, version: n, unknown: err != nil})
+	err = writeAt(ctx, s, secretPath(role.ID, n), data)
+	b.committed(change{what: plaintextChange, role: role.Name, roleID: role.ID, version: n, unknown: err != nil})
 	return err
 }
 
 // erasePlaintext deletes the key of a version of the role with that name and id.
 func (b *backend) erasePlaintext(ctx context.Context, s logical.Storage, role, roleID string, n int) error {
-	err := remove(ctx, s, secretPath(roleID, n))
-	b.committed(change{what: changedPlaintext, role: role, roleID: roleID, version: n, unknown: err != nil})
+	err := deleteAt(ctx, s, secretPath(roleID, n))
+	b.committed(change{what: plaintextChange, role: role, roleID: roleID, version: n, unknown: err != nil})
 	return err
 }

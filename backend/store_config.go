@@ -91,8 +91,8 @@ func (b *backend) leaseTTLs() (defaultTTL, maxTTL time.Duration) {
 	return b.System().DefaultLeaseTTL(), b.System().MaxLeaseTTL()
 }
 
-// mountPaused: the mount's automatic rotation is paused, as far as this node
-// has read its config.
+// mountPaused reports whether the mount's automatic rotation is paused, as far as
+// this node has read its config.
 func (b *backend) mountPaused() bool {
 	cfg := b.configs.last()
 	return cfg != nil && cfg.RotationPaused

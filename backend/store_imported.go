@@ -69,9 +69,9 @@ func (r *importedRecord) mayBe(text string) bool {
 	}
 }
 
-// markImported makes verification look for foreign keys under digest secret n.
+// noteImported makes verification look for foreign keys under digest secret n.
 // It is to be called before the first record of such a key is written.
-func (b *backend) markImported(ctx context.Context, s logical.Storage, n int, weak bool) error {
+func (b *backend) noteImported(ctx context.Context, s logical.Storage, n int, weak bool) error {
 	forms, err := b.importedForms(ctx, s)
 	if err != nil {
 		return err

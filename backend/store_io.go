@@ -64,14 +64,14 @@ func putBytes(ctx context.Context, s logical.Storage, path string, data []byte) 
 	if err := ordinary(path); err != nil {
 		return err
 	}
-	return put(ctx, s, path, data)
+	return writeAt(ctx, s, path, data)
 }
 
 func deleteRecord(ctx context.Context, s logical.Storage, path string) error {
 	if err := ordinary(path); err != nil {
 		return err
 	}
-	return remove(ctx, s, path)
+	return deleteAt(ctx, s, path)
 }
 
 // ordinary refuses a path that the list of places lacks, and one whose writes
@@ -87,8 +87,8 @@ func ordinary(path string) error {
 	}
 }
 
-// put writes, whatever the path.
-func put(ctx context.Context, s logical.Storage, path string, data []byte) error {
+// writeAt writes, whatever the path.
+func writeAt(ctx context.Context, s logical.Storage, path string, data []byte) error {
 	p := placeOf(path)
 	entry := &logical.StorageEntry{Key: path, Value: data, SealWrap: p != nil && p.sealed}
 	if err := s.Put(ctx, entry); err != nil {
@@ -97,8 +97,8 @@ func put(ctx context.Context, s logical.Storage, path string, data []byte) error
 	return nil
 }
 
-// remove deletes, whatever the path.
-func remove(ctx context.Context, s logical.Storage, path string) error {
+// deleteAt deletes, whatever the path.
+func deleteAt(ctx context.Context, s logical.Storage, path string) error {
 	if err := s.Delete(ctx, path); err != nil {
 		return fmt.Errorf("deleting %s: %w", family(path), err)
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// window is which part of a list a request asks for: the names behind after, at
+// window is which part of a list a request asks for: the names that follow one, at
 // most limit of them. Servers page no lists for plugins, so a page costs one
 // whole List, but no more than its own records.
 type window struct {
@@ -15,9 +15,9 @@ type window struct {
 	limit int
 }
 
-// behind returns the names that come behind after, sorted and cleared of
-// folders' marks. It changes what it is given.
-func (w window) behind(names []string) []string {
+// rest returns the names that come after the one that the window begins at,
+// sorted and cleared of folders' marks. It changes what it is given.
+func (w window) rest(names []string) []string {
 	for i := range names {
 		names[i] = strings.TrimSuffix(names[i], "/")
 	}

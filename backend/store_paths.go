@@ -226,8 +226,8 @@ var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
 // nameRule says what a role may be called.
 const nameRule = "must be 1 to 128 of a-z 0-9 . _ - with a letter or digit first and no two dots in a row"
 
-// validName: a role can have that name. Vault's storage refuses keys with two
-// dots in a row, wherever they stand.
+// validName reports whether a role can have that name. Vault's storage refuses keys
+// with two dots in a row, wherever they stand.
 func validName(name string) bool { return nameForm.MatchString(name) && !strings.Contains(name, "..") }
 
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)

@@ -67,7 +67,8 @@ func (p *problemSet) failed(role string, err error, now time.Time) problem {
 	return *e
 }
 
-// waiting: the role failed and its next attempt is not due.
+// waiting reports whether the role failed and its next attempt is not due, and when
+// that is.
 func (p *problemSet) waiting(role string, now time.Time) (time.Time, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -207,7 +207,7 @@ func (r *digestRecord) secret(n int) *keyformat.Secret {
 type markRecord struct {
 	Schema int `json:"schema"`
 	// High is the latest instant that a tick has seen: time does not go back
-	// behind it, a wrong clock apart.
+	// before it, a wrong clock apart.
 	High time.Time `json:"high"`
 	// Cursor is the last minute of the calendar that is done with.
 	Cursor time.Time `json:"cursor"`

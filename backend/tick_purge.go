@@ -48,14 +48,14 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 		return err
 	}
 	if copied.restorable(tx.now) {
-		return t.refile(ctx, e, copied.PurgeAt)
+		return t.putOff(ctx, e, copied.PurgeAt)
 	}
 	done, err := tx.purge()
 	switch {
 	case err != nil:
 		return err
 	case !done:
-		return t.refile(ctx, e, tx.now.Add(time.Minute))
+		return t.putOff(ctx, e, tx.now.Add(time.Minute))
 	}
 	b.unfile(ctx, t.s, e.minute, e.name)
 	return nil

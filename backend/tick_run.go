@@ -22,10 +22,10 @@ const (
 	// tickWork is how long it begins to work on roles: what was begun is ended
 	// within the budget, and the cursor stored.
 	tickWork = 4500 * time.Millisecond
-	// workShared is tickWork where there are bulk jobs, and upkeepShared how long
+	// workShared is tickWork where there are bulk jobs, and restShared how long
 	// it begins to write counts then, and tidies.
-	workShared   = 2 * time.Second
-	upkeepShared = 500 * time.Millisecond
+	workShared = 2 * time.Second
+	restShared = 500 * time.Millisecond
 	// tickOverlap is how many minutes before the cursor each tick looks at
 	// again, for entries that a slow or failed-over writer filed late.
 	tickOverlap = 15
@@ -95,8 +95,8 @@ func (b *backend) runTick(ctx context.Context, s logical.Storage) error {
 	if walkErr != nil && mustForward(walkErr) {
 		return walkErr
 	}
-	upkeepErr := b.upkeep(ctx, t)
-	return errors.Join(walkErr, upkeepErr)
+	restErr := b.afterWalk(ctx, t)
+	return errors.Join(walkErr, restErr)
 }
 
 // workTime is how long the tick begins to work on roles.
@@ -107,17 +107,17 @@ func (t *tick) workTime() time.Duration {
 	return tickWork
 }
 
-// upkeepTime is how long one part of the upkeep begins to work.
-func (t *tick) upkeepTime() time.Duration {
+// restTime is how long one part of the rest begins to work.
+func (t *tick) restTime() time.Duration {
 	if t.shared {
-		return upkeepShared
+		return restShared
 	}
 	return tickBudget
 }
 
-// upkeep is the rest of a tick: what is not filed in the calendar. Jobs come last,
+// afterWalk is the rest of a tick: what is not filed in the calendar. Jobs come last,
 // and what is before them leaves them some time: so neither starves the other.
-func (b *backend) upkeep(ctx context.Context, t *tick) error {
+func (b *backend) afterWalk(ctx context.Context, t *tick) error {
 	var errs []error
 	for _, fn := range []func(context.Context, *tick) error{b.flushUsage, b.tidySlowly, b.runJobs} {
 		errs = append(errs, fn(ctx, t))

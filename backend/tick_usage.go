@@ -14,7 +14,7 @@ const usageBudget = 2000
 func (b *backend) flushUsage(ctx context.Context, t *tick) error {
 	names := b.usage.counter.Due(t.now, usageInterval)
 	names = names[:min(len(names), usageBudget)]
-	begin, cancel := b.clock.WithTimeout(ctx, t.upkeepTime())
+	begin, cancel := b.clock.WithTimeout(ctx, t.restTime())
 	defer cancel()
 	var mu sync.Mutex
 	var failed error

@@ -161,7 +161,7 @@ func endDue(r *roleNow) (first time.Time, due bool) {
 		v := &r.rec.Ring.Versions[i]
 		st, _ := r.rec.Ring.Status(v.N, r.now)
 		erase := v.EraseAt(st)
-		if st.State.Ended() && !marked(v) || !erase.IsZero() && !erase.After(r.now) {
+		if st.State.Ended() && !endMarked(v) || !erase.IsZero() && !erase.After(r.now) {
 			note(st.Until)
 		}
 	}
@@ -190,14 +190,14 @@ func (t *tick) failed(ctx context.Context, job dueJob, err error) {
 	t.b.Logger().Error("looking at a role failed; its key stays as it is", "role", job.name, "error", err,
 		"attempt", retry.Attempts, "next_attempt", retry.Next)
 	t.b.storeProblem(ctx, t.s, job.name, retry)
-	if err := t.refile(ctx, job.dueEntry, retry.Next); err != nil {
+	if err := t.putOff(ctx, job.dueEntry, retry.Next); err != nil {
 		t.leave(job.minute)
 	}
 }
 
-// refile moves an entry to a later minute without touching the role. The caller
+// putOff moves an entry to a later minute without touching the role. The caller
 // holds the role's lock.
-func (t *tick) refile(ctx context.Context, e dueEntry, at time.Time) error {
+func (t *tick) putOff(ctx context.Context, e dueEntry, at time.Time) error {
 	minute := t.b.fileAt(at)
 	if minute.Equal(e.minute) {
 		if end := t.now.Truncate(time.Minute); e.minute.Before(end) {
@@ -229,7 +229,7 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 	unlock := b.lockRole(e.name)
 	defer unlock()
 	if retry, waiting := b.problems.waiting(e.name, t.now); waiting {
-		return t.refile(ctx, e, retry)
+		return t.putOff(ctx, e, retry)
 	}
 	paused := false
 	var now, filed time.Time
@@ -260,7 +260,7 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 	b.clearProblem(ctx, t.s, e.name)
 	switch {
 	case paused:
-		return t.refile(ctx, e, now.Add(pausedRetry))
+		return t.putOff(ctx, e, now.Add(pausedRetry))
 	case !rec.Due.Equal(e.minute) && rec.Seq != seq && filed.Equal(e.minute):
 		// The commit removed the entry.
 	case !rec.Due.Equal(e.minute):

@@ -35,8 +35,8 @@ const (
 	// deadKept is how long the record of a dead leased key is kept, to say how it
 	// ended. One that must not come back is kept as long as history is.
 	deadKept = 30 * 24 * time.Hour
-	// tidyBehind is how far behind the ticks strays are looked for.
-	tidyBehind = 30 * 24 * time.Hour
+	// strayReach is how far before the minutes of the ticks strays are looked for.
+	strayReach = 30 * 24 * time.Hour
 
 	// tidyPause and tidyEvery: the periodic function begins a pass this long
 	// after the one before, and does a slice of it this often.
@@ -113,7 +113,7 @@ type tidyStage struct {
 // an unknown name begins anew.
 var tidyStages = []tidyStage{
 	{"deleted", (*tidyRun).deletedRoles},
-	{"problems", (*tidyRun).problems}, // behind deleted
+	{"problems", (*tidyRun).problems}, // after deleted
 	{"attention", (*tidyRun).attention},
 	{"strays", (*tidyRun).strays},
 	{"roles", (*tidyRun).roles},
@@ -121,7 +121,7 @@ var tidyStages = []tidyStage{
 	{"archive", (*tidyRun).archives},
 	{"usage", (*tidyRun).usage},
 	{"reporters", (*tidyRun).reporters},
-	{"reports", (*tidyRun).reports}, // behind keys
+	{"reports", (*tidyRun).reports}, // after keys
 }
 
 // tidySlowly is the periodic part: a small slice now and then, so that a tick
@@ -157,7 +157,7 @@ func (b *backend) tidySlowly(ctx context.Context, t *tick) error {
 		calls, limit = fastCalls, fastTime
 		b.tidy.next = t.now
 	}
-	return b.tidySlice(ctx, t, rec, calls, min(limit, t.upkeepTime()))
+	return b.tidySlice(ctx, t, rec, calls, min(limit, t.restTime()))
 }
 
 // beginTidy starts a pass anew.
@@ -213,7 +213,7 @@ func (r *tidyRun) over(ctx context.Context) bool { return ctx.Err() != nil || r.
 // stops no other: the next pass comes by again. A visit that answers false is
 // repeated by the next slice.
 func (r *tidyRun) walk(ctx context.Context, names []string, visit func(context.Context, string) (bool, error)) (done bool, err error) {
-	for _, name := range (window{after: r.rec.After}).behind(names) {
+	for _, name := range (window{after: r.rec.After}).rest(names) {
 		if r.over(ctx) {
 			return false, nil
 		}
@@ -239,14 +239,14 @@ func (r *tidyRun) stream(ctx context.Context, prefix string, visit func(context.
 	for {
 		var rest []string
 		if t.prefix == prefix {
-			rest = window{after: r.rec.After}.behind(t.names)
+			rest = window{after: r.rec.After}.rest(t.names)
 		}
 		if t.prefix != prefix || (len(rest) == 0 && !t.last) {
 			all, err := list(ctx, r.s, prefix)
 			if err != nil {
 				return false, err
 			}
-			all = window{after: r.rec.After}.behind(all)
+			all = window{after: r.rec.After}.rest(all)
 			rest = make([]string, min(len(all), tidyChunk))
 			for i := range rest {
 				rest[i] = strings.Clone(all[i]) // the rest of the list is to be freed
@@ -273,6 +273,6 @@ func (r *tidyRun) remove(ctx context.Context, path string, n *int64) error {
 	return nil
 }
 
-// old: something of that time cannot belong to a call that is under way. A
-// time that is not known, or lies ahead, is not old.
+// old reports whether something of that time cannot belong to a call that is under
+// way. A time that is not known, or lies ahead, is not old.
 func (r *tidyRun) old(born time.Time) bool { return !born.IsZero() && r.now.Sub(born) > tidyAge }

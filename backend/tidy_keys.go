@@ -23,7 +23,7 @@ var keyShards = func() []string {
 	return shards
 }()
 
-// shardDone stands behind every key id of a shard.
+// shardDone comes after every key id of a shard.
 const shardDone = "~"
 
 // keys removes the records of keys that never came to be, that are long dead, or
@@ -219,7 +219,7 @@ func (r *tidyRun) archives(ctx context.Context) (bool, error) {
 				return err
 			}
 			if page == nil || r.now.Sub(page.Written) <= archiveKept {
-				return nil // so are those behind it
+				return nil // so are those after it
 			}
 			if err := r.archivedPage(ctx, page.Role, roleID, n); err != nil {
 				return err

@@ -55,8 +55,8 @@ func (r *tidyRun) attention(ctx context.Context) (bool, error) {
 	})
 }
 
-// notable: the role belongs into the index of problems, for a reason that may
-// have come without a commit.
+// notable reports whether the role belongs into the index of problems, for a reason
+// that may have come without a commit.
 func (b *backend) notable(r *roleNow) bool {
 	return len(troubles(r.rec, r.now)) > 0 || b.overdue(r) != "" || b.clockProblem(r.rec.Committed) != ""
 }
@@ -125,17 +125,17 @@ func (r *tidyRun) fileOnce(ctx context.Context, path string) error {
 	return nil
 }
 
-// filed: there is an entry at that minute, and a tick will come by.
+// filed reports whether there is an entry at that minute and a tick will come by.
 func (r *tidyRun) filed(ctx context.Context, name string, due time.Time) (bool, error) {
-	if due.IsZero() || due.Before(r.behind()) {
+	if due.IsZero() || due.Before(r.horizon()) {
 		return false, nil
 	}
 	entry, err := r.s.Get(ctx, duePath(due, name))
 	return entry != nil, err
 }
 
-// behind is the first minute that ticks still look at.
-func (r *tidyRun) behind() time.Time {
+// horizon is the first minute that ticks still look at.
+func (r *tidyRun) horizon() time.Time {
 	c := r.b.cursor()
 	if c.IsZero() {
 		return c
@@ -146,13 +146,13 @@ func (r *tidyRun) behind() time.Time {
 // strays removes entries of the calendar from minutes that no tick looks at any
 // more. Where one is what its role relies on, it is filed anew.
 func (r *tidyRun) strays(ctx context.Context) (bool, error) {
-	end := r.behind()
+	end := r.horizon()
 	if end.IsZero() {
 		return true, nil
 	}
 	end = end.Add(-tidyAge)
 	var days []string
-	for day := end.Add(-tidyBehind).Truncate(24 * time.Hour); day.Before(end); day = day.Add(24 * time.Hour) {
+	for day := end.Add(-strayReach).Truncate(24 * time.Hour); day.Before(end); day = day.Add(24 * time.Hour) {
 		days = append(days, day.Format(dayFormat))
 	}
 	return r.walk(ctx, days, func(ctx context.Context, name string) (bool, error) {
@@ -231,7 +231,7 @@ func (r *tidyRun) roles(ctx context.Context) (bool, error) {
 	return true, r.endPrefixes(ctx)
 }
 
-// misfiled: the calendar or the index of problems may lack the role.
+// misfiled reports whether the calendar or the index of problems may lack the role.
 func (r *tidyRun) misfiled(ctx context.Context, rec *roleRecord) (bool, error) {
 	role, err := r.b.lookOf(rec, r.tick.lim)
 	if err != nil {

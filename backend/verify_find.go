@@ -38,7 +38,7 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 		}
 		return v, nil
 	}
-	key, last, c, err := b.present(ctx, s, q, clock)
+	key, last, c, err := b.askedKey(ctx, s, q, clock)
 	if err != nil {
 		return verdict{}, err
 	}
@@ -78,18 +78,18 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 	return v, nil
 }
 
-// presented is present for those who do not go on to judge the key.
-func (b *backend) presented(ctx context.Context, s logical.Storage, q *question) (*keyRecord, code, error) {
-	key, _, c, err := b.present(ctx, s, q, b.clock.Now())
+// knownKey is askedKey for those who do not go on to judge the key.
+func (b *backend) knownKey(ctx context.Context, s logical.Storage, q *question) (*keyRecord, code, error) {
+	key, _, c, err := b.askedKey(ctx, s, q, b.clock.Now())
 	return key, c, err
 }
 
-// present finds the key record that the question is about: nil, and the code,
+// askedKey finds the key record that the question is about: nil, and the code,
 // unless the secret matches and the key belongs to the role asked for. An
 // unknown id, a wrong secret and a wrong role cost the same storage calls and
 // the same HMAC computations. The view is the last one of that key id, if there
 // is one, current or not.
-func (b *backend) present(ctx context.Context, s logical.Storage, q *question, clock time.Time) (*keyRecord, *keyView, code, error) {
+func (b *backend) askedKey(ctx context.Context, s logical.Storage, q *question, clock time.Time) (*keyRecord, *keyView, code, error) {
 	if q.byID {
 		key, last, err := b.keyByID(ctx, s, q.keyID, clock)
 		if err != nil || key == nil || key.RoleID != q.roleID || !ofRole(key, q.role) {
@@ -99,7 +99,7 @@ func (b *backend) present(ctx context.Context, s logical.Storage, q *question, c
 	}
 	parsed, err := keyformat.Parse(q.key)
 	if err != nil {
-		key, c, err := b.presentedForeign(ctx, s, q, clock)
+		key, c, err := b.askedForeign(ctx, s, q, clock)
 		if key == nil {
 			return nil, nil, c, err
 		}
@@ -161,9 +161,9 @@ func (b *backend) matches(key *keyRecord, d *digestRecord, sum [32]byte) bool {
 
 func ofRole(key *keyRecord, name string) bool { return name == "" || key.Role == name }
 
-// presentedForeign looks for an imported key that has not this engine's form.
+// askedForeign looks for an imported key that has not this engine's form.
 // Without any in the mount it costs nothing.
-func (b *backend) presentedForeign(ctx context.Context, s logical.Storage, q *question, clock time.Time) (*keyRecord, code, error) {
+func (b *backend) askedForeign(ctx context.Context, s logical.Storage, q *question, clock time.Time) (*keyRecord, code, error) {
 	imported, err := b.importedForms(ctx, s)
 	if err != nil || !imported.mayBe(q.key) {
 		return nil, codeMalformed, err
