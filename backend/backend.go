@@ -49,6 +49,7 @@ type backend struct {
 	resized       []func(int) // told of a new cache_size
 
 	problems problemSet
+	missed   missedRoles
 	tidy     tidyState
 	leaks    leakBudget
 	importMu sync.Mutex // one import at a time; taken before a role's lock

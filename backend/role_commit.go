@@ -49,8 +49,11 @@ func (tx *roleTx) commit() error {
 		}
 	}
 	oldDue := rec.Due
-	if err := tx.optional(tx.file()); err != nil {
-		return err
+	if err := tx.file(); err != nil {
+		if err := tx.optional(err); err != nil {
+			return err
+		}
+		tx.b.missed.add(rec.Name)
 	}
 	if err := tx.optional(tx.attend()); err != nil {
 		return err

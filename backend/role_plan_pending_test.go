@@ -187,6 +187,24 @@ func TestKillWithoutReplacementKeepsTheSlot(t *testing.T) {
 	}
 }
 
+// A version with a date is not replaced by the plan, even where it ends so soon
+// after its date that another one has to follow at once.
+func TestPlanWaitsForAPendingVersionThatEndsSoon(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", map[string]any{"rotation_period": "24h", "grace_period": "24h", "ttl": "73h"})
+	m.write("rotate/r", map[string]any{"activate_at": "68h"})
+	for range 68*6 - 1 {
+		m.clock.advance(10 * time.Minute)
+		m.tick()
+	}
+	m.expectStates("r", "current pending")
+	m.run(10*time.Minute + time.Second)
+	if st := m.states("r"); st != "previous previous current" && st != "previous current pending" && st != "previous current" {
+		t.Errorf("after the activation: %s", st)
+	}
+	m.expectFreshKeys("r", 4*time.Hour, 24*time.Hour)
+}
+
 // A version of the cadence before does not carry its phase into the new one.
 func TestNewCadenceBeginsAfterThePendingVersion(t *testing.T) {
 	m := newMount(t)

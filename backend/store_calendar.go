@@ -42,14 +42,25 @@ func duePath(minute time.Time, name string) string {
 
 var dueValue = []byte(`{"schema":1}`)
 
+// tickOverlap is how many minutes before the cursor each tick looks at again, for
+// entries that a slow or failed-over writer filed late.
+const tickOverlap = 15
+
 // fileAt is the minute under which a look wanted at at is filed: never one that
-// the periodic function may be done with.
+// the periodic function may be done with, and never one that is over, since a walk
+// that is under way may have passed it.
 func (b *backend) fileAt(at time.Time) time.Time {
-	minute := at.UTC().Truncate(time.Minute)
-	if next := b.cursor().Add(time.Minute); minute.Before(next) {
-		minute = next
+	minute := later(at.UTC(), b.now()).Truncate(time.Minute)
+	return later(minute, b.cursor().Add(time.Minute))
+}
+
+// walked is the first minute that ticks still look at; zero if that is not known.
+func (b *backend) walked() time.Time {
+	c := b.cursor()
+	if c.IsZero() {
+		return c
 	}
-	return minute
+	return c.Add(-(tickOverlap - 1) * time.Minute)
 }
 
 // unfile deletes an entry that is not needed any more. Where that fails the
@@ -64,6 +75,7 @@ func (b *backend) unfile(ctx context.Context, s logical.Storage, minute time.Tim
 type dueEntry struct {
 	minute time.Time
 	name   string // of a role, or deletedMark and the id of a deleted one
+	missed bool   // the calendar lacks it
 }
 
 // walkByDay is from how far before the end of a walk on the calendar is read day by

@@ -34,7 +34,9 @@ func (b *backend) look(ctx context.Context, s logical.Storage, name string) (*ro
 	if err != nil || rec == nil {
 		return nil, err
 	}
-	return b.lookOf(rec, lim)
+	r, err := b.lookOf(rec, lim)
+	b.notice(rec, r.now)
+	return r, err
 }
 
 // lookOf is look for a record in hand. Where its policy cannot be read, record and

@@ -26,9 +26,6 @@ const (
 	// it begins to write counts then, and tidies.
 	workShared = 2 * time.Second
 	restShared = 500 * time.Millisecond
-	// tickOverlap is how many minutes before the cursor each tick looks at
-	// again, for entries that a slow or failed-over writer filed late.
-	tickOverlap = 15
 	// tickBatch is how many entries are judged at a time.
 	tickBatch = 4096
 	// tickBacklog and tickGather bound how many roles are judged, and for how long,

@@ -23,7 +23,7 @@ func (t *tick) walk(ctx context.Context) error {
 	}
 	begin, cancel := t.b.clock.WithTimeout(ctx, t.workTime())
 	defer cancel()
-	var batch []dueEntry
+	batch := t.missed(end)
 	var jobs []dueJob
 	began := t.b.clock.Now()
 	gather := func() {
@@ -62,6 +62,19 @@ func (t *tick) walk(ctx context.Context) error {
 		done = u.Add(-time.Minute)
 	}
 	return errors.Join(walkErr, workErr, t.b.advance(ctx, t.s, t.now, done))
+}
+
+// missed are the roles that somebody found to be missing in the calendar, as
+// entries of the minute that is not over.
+func (t *tick) missed(end time.Time) []dueEntry {
+	var entries []dueEntry
+	for _, name := range t.b.missed.take() {
+		// One that fails has its entry where it is tried again.
+		if _, waiting := t.b.problems.waiting(name, t.now); !waiting {
+			entries = append(entries, dueEntry{minute: end, name: name, missed: true})
+		}
+	}
+	return entries
 }
 
 // unlessLate is err but for the end of a tick's time: the next one goes on.

@@ -66,12 +66,10 @@ func (t *tick) work(ctx, begin context.Context, jobs []dueJob) error {
 	slices.SortStableFunc(jobs, dueJob.compare)
 	t.pool(len(jobs), func(i int) {
 		job := jobs[i]
-		if begin.Err() != nil || t.refused.Load() {
-			t.leave(job.minute)
-			return
-		}
-		if job.mints && !t.mayMint(begin) {
-			t.leave(job.minute)
+		if begin.Err() != nil || t.refused.Load() || job.mints && !t.mayMint(begin) {
+			if t.leave(job.minute); job.missed {
+				t.b.missed.add(job.name)
+			}
 			return
 		}
 		if err := t.b.lookAt(ctx, t, job.dueEntry); err != nil {
@@ -231,7 +229,7 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 	if retry, waiting := b.problems.waiting(e.name, t.now); waiting {
 		return t.putOff(ctx, e, retry)
 	}
-	paused := false
+	var again time.Duration // the role waits that long, without a commit
 	var now, filed time.Time
 	var seq int64
 	rec, err := b.mutateLocked(ctx, t.s, e.name, actor{cause: causePeriodic}, t.lim, func(tx *roleTx) (bool, error) {
@@ -241,11 +239,16 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 			return true, err
 		}
 		if tx.stageDue() {
-			paused = true // by the mount: upkeep would have acted
+			again = pausedRetry // by the mount: upkeep would have acted
 			return false, nil
 		}
-		if look := tx.nextLook(); tx.rec.Due.Equal(b.fileAt(look)) || (look.IsZero() && tx.rec.Due.IsZero()) {
+		look := tx.nextLook()
+		switch {
+		case look.IsZero() && tx.rec.Due.IsZero(), !look.IsZero() && tx.rec.Due.Equal(b.fileAt(look)):
 			return false, nil // filed right already
+		case !look.IsZero() && !look.After(tx.now):
+			again = time.Minute // it waits for something that no commit brings
+			return false, nil
 		}
 		return true, nil
 	})
@@ -259,8 +262,8 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 	}
 	b.clearProblem(ctx, t.s, e.name)
 	switch {
-	case paused:
-		return t.putOff(ctx, e, now.Add(pausedRetry))
+	case again > 0:
+		return t.putOff(ctx, e, now.Add(again))
 	case !rec.Due.Equal(e.minute) && rec.Seq != seq && filed.Equal(e.minute):
 		// The commit removed the entry.
 	case !rec.Due.Equal(e.minute):

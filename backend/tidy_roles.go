@@ -127,26 +127,17 @@ func (r *tidyRun) fileOnce(ctx context.Context, path string) error {
 
 // filed reports whether there is an entry at that minute and a tick will come by.
 func (r *tidyRun) filed(ctx context.Context, name string, due time.Time) (bool, error) {
-	if due.IsZero() || due.Before(r.horizon()) {
+	if due.IsZero() || due.Before(r.b.walked()) {
 		return false, nil
 	}
 	entry, err := r.s.Get(ctx, duePath(due, name))
 	return entry != nil, err
 }
 
-// horizon is the first minute that ticks still look at.
-func (r *tidyRun) horizon() time.Time {
-	c := r.b.cursor()
-	if c.IsZero() {
-		return c
-	}
-	return c.Add(-(tickOverlap - 1) * time.Minute)
-}
-
 // strays removes entries of the calendar from minutes that no tick looks at any
 // more. Where one is what its role relies on, it is filed anew.
 func (r *tidyRun) strays(ctx context.Context) (bool, error) {
-	end := r.horizon()
+	end := r.b.walked()
 	if end.IsZero() {
 		return true, nil
 	}

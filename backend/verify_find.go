@@ -60,6 +60,7 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 	}
 	view := b.views.of(key, role, last)
 	v := verdict{now: b.nowAt(clock, role.Committed)}
+	b.notice(role, v.now)
 	v.code, v.status = judge(key, role, view.scopes, view.role.cidrs, q, v.now)
 	switch {
 	case v.code == codeNotFound:
