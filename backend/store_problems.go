@@ -35,6 +35,16 @@ type problem struct {
 
 func (p *problem) schema() int { return p.Schema }
 
+// awaited reports whether the next attempt lies ahead of now, as far as one can.
+func (p *problem) awaited(now time.Time) bool {
+	return p.Next.After(now) && p.Next.Sub(now) <= maxBackoff
+}
+
+// lately reports whether the problem is no older than any retry waits.
+func (p *problem) lately(now time.Time) bool {
+	return now.Sub(p.Next) < 2*maxBackoff && p.Next.Sub(now) <= maxBackoff
+}
+
 type problemSet struct {
 	mu    sync.Mutex
 	known map[string]*problem
@@ -68,11 +78,11 @@ func (p *problemSet) failed(role string, err error, now time.Time) problem {
 }
 
 // waiting reports whether the role failed and its next attempt is not due, and when
-// that is.
+// that is. One that is further ahead than any was put there by a wrong clock.
 func (p *problemSet) waiting(role string, now time.Time) (time.Time, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if e := p.known[role]; e != nil && e.Next.After(now) {
+	if e := p.known[role]; e != nil && e.awaited(now) {
 		return e.Next, true
 	}
 	return time.Time{}, false

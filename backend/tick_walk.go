@@ -16,6 +16,9 @@ func (t *tick) walk(ctx context.Context) error {
 	cursor := t.b.cursor()
 	if cursor.IsZero() || cursor.Sub(t.now) > maxClockLead {
 		cursor = end.Add(-time.Minute)
+		if err := t.retryAll(ctx); err != nil {
+			return err // the next run begins like this one
+		}
 	}
 	from := cursor.Add(-(tickOverlap - 1) * time.Minute)
 	if from.After(end) {
@@ -75,6 +78,16 @@ func (t *tick) missed(end time.Time) []dueEntry {
 		}
 	}
 	return entries
+}
+
+// retryAll names every role that fails to this walk: after a clock that was wrong
+// the calendar may hold them days ahead.
+func (t *tick) retryAll(ctx context.Context) error {
+	names, err := list(ctx, t.s, problemPrefix)
+	for _, name := range names {
+		t.b.missed.add(name)
+	}
+	return err
 }
 
 // unlessLate is err but for the end of a tick's time: the next one goes on.

@@ -27,7 +27,7 @@ func (r *tidyRun) problems(ctx context.Context) (bool, error) {
 			return err
 		}
 		_, known := r.b.problems.get(name)
-		if role != nil && (known || r.now.Sub(p.Next) < 2*maxBackoff) {
+		if role != nil && (known || p.lately(r.now)) {
 			return nil
 		}
 		r.b.problems.clear(name)
@@ -263,7 +263,7 @@ func (r *tidyRun) fileRole(ctx context.Context, rec *roleRecord) error {
 		return nil
 	}
 	p, err := r.b.problemOf(ctx, r.s, rec.Name)
-	if err != nil || (p != nil && r.now.Sub(p.Next) < 2*maxBackoff) {
+	if err != nil || (p != nil && p.lately(r.now)) {
 		return err
 	}
 	due := rec.Due
