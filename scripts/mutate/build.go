@@ -237,15 +237,15 @@ func (r *runner) compile(ctx context.Context, files map[string][]byte, binary st
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	overlay := struct{ Replace map[string]string }{map[string]string{}}
+	replace := map[string]string{}
 	for name, text := range files {
 		to := filepath.Join(dir, filepath.Base(name))
 		if err := os.WriteFile(to, text, 0o600); err != nil {
 			return nil, err
 		}
-		overlay.Replace[name] = to
+		replace[name] = to
 	}
-	text, err := json.Marshal(overlay)
+	text, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		return nil, err
 	}

@@ -86,7 +86,7 @@ func (c *cache) profile(key string) *coverProfile {
 }
 
 func (c *cache) keepProfile(key string, p *coverProfile) error {
-	data, err := p.encode()
+	data, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}

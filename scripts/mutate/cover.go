@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"go/ast"
@@ -26,19 +25,22 @@ import (
 
 // coverProfile says which test reaches what.
 type coverProfile struct {
-	Tests  []testTime          // the fast ones first
-	Blocks map[string][]*block // by the name of the file
+	Tests  []testTime          `json:"tests"`  // the fast ones first
+	Blocks map[string][]*block `json:"blocks"` // by the name of the file
 }
 
 type testTime struct {
-	Name string
-	Took time.Duration
+	Name string        `json:"name"`
+	Took time.Duration `json:"took"`
 }
 
 // block is a run of statements that are reached together.
 type block struct {
-	Line, Col, EndLine, EndCol int
-	Tests                      []int // that reach it, by their number
+	Line    int   `json:"line"`
+	Col     int   `json:"col"`
+	EndLine int   `json:"end_line"`
+	EndCol  int   `json:"end_col"`
+	Tests   []int `json:"tests"` // that reach it, by their number
 }
 
 // coverage runs each test alone and notes what it reaches. The answer is kept for as long as the test
@@ -283,5 +285,3 @@ func mentions(root ast.Node, names map[string]bool) []token.Pos {
 	})
 	return all
 }
-
-func (p *coverProfile) encode() ([]byte, error) { return json.Marshal(p) }

@@ -18,9 +18,13 @@ import (
 
 // goPackage is a package with the text and the syntax of its files, tests left out.
 type goPackage struct {
-	Dir, ImportPath, Name string
-	GoFiles               []string
-	Module                struct{ Path string }
+	Dir        string   `json:"Dir"`
+	ImportPath string   `json:"ImportPath"`
+	Name       string   `json:"Name"`
+	GoFiles    []string `json:"GoFiles"`
+	Module     struct {
+		Path string `json:"Path"`
+	} `json:"Module"`
 
 	fset  *token.FileSet
 	files []*sourceFile

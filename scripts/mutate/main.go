@@ -161,6 +161,7 @@ func mutate(ctx context.Context, o *options, out, progress io.Writer) (*summary,
 		return nil, err
 	}
 
+	fmt.Fprintf(progress, "running %d mutants\n", len(live.mutants))
 	started := time.Now()
 	sum := &summary{o: o, out: out, progress: progress, built: live}
 	err = run.all(ctx, live, cover, sum.add)

@@ -116,34 +116,32 @@ func TestInterrupted(t *testing.T) {
 	o := tinyOptions(t)
 	o.only = regexp.MustCompile(":unlock:")
 	o.slack = time.Hour // for as long as the mutant would hang
-	o.verbose = true
 	ctx, cancel := context.WithCancel(t.Context())
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 	done := make(chan error, 1)
+	says := &signs{text: "running 1 mutants", seen: make(chan struct{})}
 	go func() {
-		_, err := mutate(ctx, o, io.Discard, io.Discard)
+		_, err := mutate(ctx, o, io.Discard, says)
 		done <- err
 	}()
-	// The mutant is hanging once its process, the second of the shared binary, has its directory.
+	select {
+	case <-says.seen:
+	case err := <-done:
+		t.Fatal("nothing ran:", err)
+	}
+	// The mutant hangs soon after its process has a directory.
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
-	for seen := map[string]bool{}; len(seen) < 2; <-poll.C {
-		select {
-		case err := <-done:
-			t.Fatal("nothing hung:", err)
-		default:
-		}
-		if binaries, err := filepath.Glob(filepath.Join(tmp, "mutate*", "batch0.test")); err != nil || len(binaries) == 0 {
-			continue
-		}
+	for {
 		runs, err := filepath.Glob(filepath.Join(tmp, "mutate*", "run*"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, run := range runs {
-			seen[run] = true
+		if len(runs) > 0 {
+			break
 		}
+		<-poll.C
 	}
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -153,6 +151,19 @@ func TestInterrupted(t *testing.T) {
 	if err != nil || len(left) > 0 {
 		t.Error("left behind:", left, err)
 	}
+}
+
+// signs closes seen when a text is written.
+type signs struct {
+	text string
+	seen chan struct{}
+}
+
+func (s *signs) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(s.text)) {
+		close(s.seen)
+	}
+	return len(p), nil
 }
 
 // parsed is a package of one file that is never compiled.
@@ -304,8 +315,11 @@ func TestEquivalentsOfThisRepository(t *testing.T) {
 func TestReachOfAConstant(t *testing.T) {
 	p := parsed(t, "p.go", "package p\n\nconst a = 1\n\nconst b = a * 2\n\nfunc f() int {\n\treturn b\n}\n\nfunc g() int {\n\treturn 7\n}\n")
 	c := &coverProfile{
-		Tests:  []testTime{{Name: "TestF"}, {Name: "TestG"}},
-		Blocks: map[string][]*block{"p.go": {{7, 14, 9, 2, []int{0}}, {11, 14, 13, 2, []int{1}}}},
+		Tests: []testTime{{Name: "TestF"}, {Name: "TestG"}},
+		Blocks: map[string][]*block{"p.go": {
+			{Line: 7, Col: 14, EndLine: 9, EndCol: 2, Tests: []int{0}},
+			{Line: 11, Col: 14, EndLine: 13, EndCol: 2, Tests: []int{1}},
+		}},
 	}
 	for _, m := range p.mutants() {
 		want := []testTime{{Name: "TestF"}}

@@ -82,9 +82,8 @@ func (m *mutant) noticed(at ast.Node) *mutant {
 }
 
 // differs says what a reader is shown instead of the changed line.
-func (m *mutant) differs(was, now string) *mutant {
+func (m *mutant) differs(was, now string) {
 	m.was, m.now = was, now
-	return m
 }
 
 func (s *scan) replace(n ast.Node, text string) edit {

@@ -169,7 +169,7 @@ func readEquivalents(name string) (*equivalents, error) {
 	if name == "" {
 		return e, nil
 	}
-	file, err := os.Open(name)
+	file, err := os.Open(name) //nolint:gosec // the caller says which file
 	if errors.Is(err, fs.ErrNotExist) {
 		return e, nil
 	}
