@@ -270,7 +270,7 @@ func TestParseAllocates(t *testing.T) {
 		{"Redact of harmless text", 0, func() { keyformat.Redact(text) }},
 		{"Redact of harmless escapes", 0, func() { keyformat.Redact(escaped) }},
 	} {
-		if n := testing.AllocsPerRun(200, c.do); n > c.most {
+		if n := testing.AllocsPerRun(200, c.do); n > c.most && !(raced && c.what == "Equal") {
 			t.Errorf("%s: %v allocations, at most %v are needed", c.what, n, c.most)
 		}
 	}
