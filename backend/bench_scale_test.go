@@ -98,7 +98,7 @@ func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond)
 // as it takes.
 func (m *testMount) rotateDue(c *calls) map[string]float64 {
 	m.t.Helper()
-	all, lists, roles := c.all.Load(), c.lists.Load(), c.roles.Load()
+	all, lists, roles, values := c.all.Load(), c.lists.Load(), c.roles.Load(), c.values.Load()
 	var sum, longest time.Duration
 	ticks := 0
 	for c.roles.Load()-roles < dueRoles {
@@ -109,6 +109,9 @@ func (m *testMount) rotateDue(c *calls) map[string]float64 {
 		m.tickOnly()
 		d := time.Since(began)
 		sum, longest = sum+d, max(longest, d)
+	}
+	if n, made := c.roles.Load()-roles, c.values.Load()-values; made != n {
+		m.t.Fatalf("%d roles were looked at, and %d keys made", n, made)
 	}
 	rotated := float64(c.roles.Load() - roles)
 	return map[string]float64{

@@ -186,7 +186,7 @@ func (s *fileStore) List(_ context.Context, prefix string) ([]string, error) {
 type calls struct {
 	logical.Storage
 
-	all, lists, roles atomic.Int64 // roles: writes of role records
+	all, lists, roles, values atomic.Int64 // writes of role records and of keys' values
 }
 
 func (c *calls) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
@@ -204,6 +204,9 @@ func (c *calls) Put(ctx context.Context, e *logical.StorageEntry) error {
 	c.all.Add(1)
 	if strings.HasPrefix(e.Key, rolePrefix) {
 		c.roles.Add(1)
+	}
+	if strings.HasPrefix(e.Key, secretPrefix) {
+		c.values.Add(1)
 	}
 	return c.Storage.Put(ctx, e)
 }
@@ -274,6 +277,9 @@ func fillStore(t testing.TB, s benchStore, n int) {
 		rec.Name, rec.ID = benchRole(i), benchID(i)
 		rec.Ring.Versions[0].KeyID = id(i)
 		rec.Due, rec.Next = stage(i).Truncate(time.Minute), stage(i).Add(lead)
+		plan := *model.Plan
+		plan.Slot = rec.Next
+		rec.Plan = &plan
 		put(rolePath(rec.Name), rec)
 	}
 	secret := &secretRecord{Schema: recordSchema}
