@@ -135,11 +135,9 @@ func (r *importedRecord) after(before *importedRecord, seen *foreignSeen) (next,
 	next.Weak = seen.Weak || seen.MaybeWeak && (r.Weak || before.Weak)
 	aside = &importedRecord{Schema: recordSchema, Weak: !next.Weak && (r.Weak || before.Weak && !seen.WeakAside)}
 	for _, n := range r.with(before).Numbers {
-		// An import may have used it since the stage began, or since it was put aside.
-		kept := !slices.Contains(seen.Aside, n)
-		if slices.Contains(r.Numbers, n) {
-			kept = n >= seen.From
-		}
+		// The one in use when the stage began may have been used since: only a stage
+		// that begins after it went out of use can say that no key has it.
+		kept := n >= seen.From || !slices.Contains(r.Numbers, n) && !slices.Contains(seen.Aside, n)
 		if kept && !slices.Contains(seen.Numbers, n) {
 			aside.Numbers = append(aside.Numbers, n)
 		}
