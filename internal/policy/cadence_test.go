@@ -157,7 +157,7 @@ func TestScheduleRefusals(t *testing.T) {
 	for _, expr := range []string{
 		"", " ", "* * * *", "* * * * * *", "@daily", "@every 1h", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "a b c d e",
 		"TZ=UTC 0 0 * * *", "CRON_TZ=Nowhere/Atall 0 0 * * *", "CRON_TZ= 0 0 * * *x", "CRON_TZ=UTC", "CRON_TZ=UTC 0 0 * *",
-		"CRON_TZ=Local 0 0 * * *", "0 0 30 2 *", "*/0 * * * *", "5-1 * * * *", "CRON_TZ=../../etc/passwd 0 0 * * *",
+		"CRON_TZ=Local 0 0 * * *", "0 0 30 2 *", "*/0 * * * *", "5-1 * * * *", ", * * * *", "* , * * *", "* * , * *", "CRON_TZ=../../etc/passwd 0 0 * * *",
 	} {
 		if c, err := parseSchedule(expr); err == nil {
 			t.Errorf("%q is accepted: %+v", expr, c)

@@ -171,6 +171,7 @@ type tick struct {
 // ticks reads the clock of a zone step by step.
 func ticks(loc *time.Location, from, to int64) []tick {
 	step := int64(60)
+	from = floor(from, step) * step
 	for at := from; at <= to; at += 60 * 60 {
 		if offsetAt(loc, at)%60 != 0 {
 			step = 1
