@@ -113,6 +113,13 @@ func (r *tidyRun) endForeign(ctx context.Context) error {
 		return err
 	}
 	next, aside := stored.after(before, seen)
+	// Where a crash comes between the writes this begins anew, and must not take for
+	// unused what only the record said that it replaces.
+	if seen.keep(aside) {
+		if err := putRecord(ctx, r.s, tidyPath, r.rec); err != nil {
+			return err
+		}
+	}
 	// First what keeps it.
 	if err := r.b.replaceForms(ctx, r.s, &r.b.aside, before, before.with(aside)); err != nil {
 		return err
@@ -125,6 +132,15 @@ func (r *tidyRun) endForeign(ctx context.Context) error {
 	}
 	r.rec.Foreign = nil
 	return nil
+}
+
+// keep notes that what stays aside may not go in this pass; false if that was known.
+func (f *foreignSeen) keep(aside *importedRecord) bool {
+	n := len(f.Aside)
+	f.Aside = slices.DeleteFunc(slices.Clone(f.Aside), func(n int) bool { return slices.Contains(aside.Numbers, n) })
+	news := len(f.Aside) < n || f.WeakAside && aside.Weak
+	f.WeakAside = f.WeakAside && !aside.Weak
+	return news
 }
 
 // after is the record at the end of a stage that has seen so much, and what is aside

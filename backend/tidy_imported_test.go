@@ -220,6 +220,46 @@ func (m *testMount) asOlderBuild(path string, names ...string) {
 	m.invalidate(context.Background(), path)
 }
 
+// What had been put aside and was used again since stays, wherever the end of the
+// stage is cut off and repeated.
+func TestEndOfKeysIsRepeatable(t *testing.T) {
+	used := &importedRecord{Schema: 1, Numbers: []int{1}, Weak: true}
+	for _, f := range []fault{faultFail, faultApplied, faultCrash, faultApplyCrash} {
+		for call := 1; call <= 5; call++ {
+			p := newProbe(&logical.InmemStorage{})
+			m := mountOn(t, p, newFakeClock())
+			rec := &tidyRecord{
+				Schema: 1, Started: m.clock.Now(), Stage: "keys",
+				Foreign: &foreignSeen{From: 1, Aside: []int{1}, WeakAside: true},
+			}
+			plant(t, p, importedPath, used)
+			plant(t, p, asidePath, used)
+			plant(t, p, tidyPath, rec)
+			m = m.restart()
+			end := func() error {
+				return (&tidyRun{b: m.backend, s: &countedStorage{Storage: p}, rec: rec, now: m.clock.Now()}).endForeign(t.Context())
+			}
+			p.onlyWrites = true
+			p.arm(call, f)
+			err := end()
+			p.reset()
+			for range 3 {
+				if err == nil {
+					break
+				}
+				if rec, err = getRecord[tidyRecord](t.Context(), p, tidyPath); err != nil {
+					t.Fatal(err)
+				}
+				m = m.restart()
+				err = end()
+			}
+			if got := m.importedRec(); err != nil || !got.same(used) {
+				t.Errorf("fault %d at write %d: %+v is left of %+v, %v", f, call, got, used, err)
+			}
+		}
+	}
+}
+
 // TestImportsDuringAPassAreFound: whatever is imported, ended and forgotten between
 // the slices of passes, with restarts, failovers and an older build in between, the
 // keys that are good verify.
