@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -65,4 +66,20 @@ func mustForward(err error) bool {
 
 func answer(data map[string]any, warnings ...string) *logical.Response {
 	return &logical.Response{Data: data, Warnings: warnings}
+}
+
+// errWorkPanic is what became of a part of the background work that panicked.
+var errWorkPanic = errors.New("internal error: the work was given up; the server's log has the details")
+
+// guarded runs a part of the background work, and makes a panic its error: outside
+// of a request a panic ends the plugin, and with it every mount of it.
+func (b *backend) guarded(what string, fn func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			// The value of a panic may hold anything, a key too.
+			b.Logger().Error("background work panicked", "work", what, "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			err = errWorkPanic
+		}
+	}()
+	return fn()
 }

@@ -49,6 +49,39 @@ func TestGraceIsProlongedWhileTheOldVersionIsUsed(t *testing.T) {
 	m.expectVerdict(key, "RETIRED")
 }
 
+// Of several previous versions each has its own end: those in use are prolonged,
+// whichever is older, the others are not.
+func TestEachGraceIsProlongedByItsOwnUse(t *testing.T) {
+	for _, used := range [][]bool{{true, true}, {true, false}, {false, true}} {
+		m := newMount(t)
+		m.write("roles/r", map[string]any{"rotation_period": "2h", "grace_period": "40m", "max_grace_period": "6h"})
+		keys := []any{m.read("creds/r")["api_key"], nil, nil}
+		start := m.clock.Now()
+		for m.clock.Now().Before(start.Add(4*time.Hour + 90*time.Minute)) {
+			switch at := m.clock.Now().Sub(start); at {
+			case 2*time.Hour + 10*time.Minute, 4*time.Hour + 10*time.Minute:
+				keys[at/(2*time.Hour)] = m.read("creds/r")["api_key"]
+			}
+			for i, key := range keys[:2] {
+				if key == nil {
+					continue
+				}
+				// Before its end nobody can tell; from its grace on only who uses it has it longer.
+				if used[i] || m.clock.Now().Before(start.Add(time.Duration(i+1)*2*time.Hour)) {
+					m.expectVerdict(key, "VALID")
+				}
+			}
+			m.run(10 * time.Minute)
+		}
+		for i, key := range keys[:2] {
+			want := map[bool]string{true: "VALID", false: "RETIRED"}[used[i]]
+			if got := m.verdict(key); got != want {
+				t.Errorf("used %v: version %d is %s, want %s", used, i+1, got, want)
+			}
+		}
+	}
+}
+
 func TestGraceIsNeverProlongedBeyondItsMaximum(t *testing.T) {
 	m := newMount(t)
 	key := rotatedByPlan(t, m, nil)

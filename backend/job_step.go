@@ -65,7 +65,11 @@ func (r *jobRun) step(ctx, begin context.Context) error {
 		r.job.State, r.job.Finished, r.dirty = jobDone, r.b.now(), true
 		return r.save(ctx)
 	}
-	rec, err := r.target(ctx, name)
+	var rec *roleRecord
+	err = r.b.guarded("a bulk job", func() (err error) {
+		rec, err = r.target(ctx, name)
+		return err
+	})
 	if err == nil && rec == nil {
 		return r.pass(ctx)
 	}
@@ -73,7 +77,7 @@ func (r *jobRun) step(ctx, begin context.Context) error {
 		if r.mustWait() {
 			return nil
 		}
-		err = r.do(ctx, begin, rec)
+		err = r.b.guarded("a bulk job", func() error { return r.do(ctx, begin, rec) })
 	}
 	switch {
 	case err != nil && (ctx.Err() != nil || mustForward(err)):

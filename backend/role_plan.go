@@ -199,35 +199,45 @@ func extensionMargin(grace time.Duration) time.Duration {
 	return min(keyring.MinLead, grace/4)
 }
 
-// extensible returns the previous version whose grace may be prolonged because
-// it is still in use, with its successor; nil if there is none. Only the grace
-// of an automatic rotation is, and never that of a reported version.
-func (r *roleNow) extensible() (prev, succ *keyring.Version) {
+// extension is a grace that may be prolonged because the version in it is still in
+// use.
+type extension struct {
+	prev, succ *keyring.Version
+	until, at  time.Time // its end, and when it is decided
+}
+
+// extensions are the graces that may be prolonged: those of automatic rotations, but
+// never that of a reported version. Each version ends by itself, so one that is used
+// and one that is not are decided apart.
+func (r *roleNow) extensions() []extension {
 	rec, t, now := r.rec, &r.terms, r.now
 	if t.MaxGrace <= t.Grace {
-		return nil, nil
+		return nil
 	}
+	var all []extension
 	for i := range rec.Ring.Versions {
 		v := &rec.Ring.Versions[i]
-		if st, _ := rec.Ring.Status(v.N, now); st.State != keyring.Previous || !st.Planned {
+		st, _ := rec.Ring.Status(v.N, now)
+		if st.State != keyring.Previous || !st.Planned {
 			continue
 		}
 		s := rec.Ring.Successor(v.N, now)
 		if s == nil || !s.Auto || s.Grace+s.Extended >= t.MaxGrace || !v.Reported.IsZero() || !v.Cap.IsZero() {
 			continue
 		}
-		return v, s
+		all = append(all, extension{prev: v, succ: s, until: st.Until, at: st.Until.Add(-extensionMargin(s.Grace))})
 	}
-	return nil, nil
+	return all
 }
 
-func (r *roleNow) extensionLook() (time.Time, bool) {
-	prev, succ := r.extensible()
-	if prev == nil {
-		return time.Time{}, false
+// extensionLook is when the first of them is decided.
+func (r *roleNow) extensionLook() (first time.Time, ok bool) {
+	for _, e := range r.extensions() {
+		if !ok || e.at.Before(first) {
+			first, ok = e.at, true
+		}
 	}
-	st, _ := r.rec.Ring.Status(prev.N, r.now)
-	return st.Until.Add(-extensionMargin(succ.Grace)), true
+	return first, ok
 }
 
 // nextRotation is the next activation that answers announce.

@@ -50,26 +50,28 @@ func (tx *roleTx) payOwed() error {
 	return err
 }
 
-// extendGrace prolongs the grace of an automatic rotation by a step while the
-// version that it ended is still in use.
+// extendGrace prolongs the graces of automatic rotations by a step each where the
+// version that they ended is still in use.
 func (tx *roleTx) extendGrace() (int, error) {
-	at, ok := tx.extensionLook()
-	if !ok || at.After(tx.now) {
-		return 0, nil
+	extended := 0
+	for _, e := range tx.extensions() {
+		if e.at.After(tx.now) {
+			continue
+		}
+		used, err := tx.b.lastAccepted(tx.ctx, tx.s, tx.rec, e.prev.N)
+		if err != nil {
+			return extended, err
+		}
+		grace := e.succ.Grace
+		if used.Before(e.until.Add(-max(grace, extensionMargin(grace)))) || used.Before(e.succ.Activate) {
+			continue
+		}
+		step := min(max(grace, time.Minute), tx.terms.MaxGrace-grace-e.succ.Extended)
+		events := tx.rec.Ring.Extend(tx.now, e.prev.N, step)
+		tx.record(events, actor{cause: causeLimit, reason: "the previous version is still in use"})
+		extended += len(events)
 	}
-	prev, succ := tx.extensible()
-	step := min(max(succ.Grace, time.Minute), tx.terms.MaxGrace-succ.Grace-succ.Extended)
-	st, _ := tx.rec.Ring.Status(prev.N, tx.now)
-	used, err := tx.b.lastAccepted(tx.ctx, tx.s, tx.rec, prev.N)
-	if err != nil {
-		return 0, err
-	}
-	if used.Before(st.Until.Add(-max(succ.Grace, extensionMargin(succ.Grace)))) || used.Before(succ.Activate) {
-		return 0, nil
-	}
-	events := tx.rec.Ring.Extend(tx.now, prev.N, step)
-	tx.record(events, actor{cause: causeLimit, reason: "the previous version is still in use"})
-	return len(events), nil
+	return extended, nil
 }
 
 // rotateByPlan makes the version that the plan wants: staged for its

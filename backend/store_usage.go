@@ -106,7 +106,7 @@ func (b *backend) flushRest(ctx context.Context) {
 	ctx, cancel := b.clock.WithTimeout(ctx, lastFlush)
 	defer cancel()
 	for _, name := range b.usage.counter.Due(b.now(), 0) {
-		if err := b.storeUsage(ctx, *s, name); err != nil {
+		if err := b.guarded("storing counts", func() error { return b.storeUsage(ctx, *s, name) }); err != nil {
 			if mustForward(err) {
 				return // nor could it have counted
 			}

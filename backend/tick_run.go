@@ -88,7 +88,7 @@ func (b *backend) runTick(ctx context.Context, s logical.Storage) error {
 		return err
 	}
 	t := &tick{b: b, s: s, now: b.now(), began: began, shared: b.jobsWaiting(ctx, s), config: cfg, lim: lim, pace: b.pace(cfg)}
-	walkErr := t.walk(ctx)
+	walkErr := b.guarded("the walk over the calendar", func() error { return t.walk(ctx) })
 	if walkErr != nil && mustForward(walkErr) {
 		return walkErr
 	}
@@ -117,7 +117,7 @@ func (t *tick) restTime() time.Duration {
 func (b *backend) afterWalk(ctx context.Context, t *tick) error {
 	var errs []error
 	for _, fn := range []func(context.Context, *tick) error{b.flushUsage, b.tidySlowly, b.runJobs} {
-		errs = append(errs, fn(ctx, t))
+		errs = append(errs, b.guarded("work after the walk", func() error { return fn(ctx, t) }))
 	}
 	return errors.Join(errs...)
 }

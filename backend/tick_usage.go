@@ -22,7 +22,7 @@ func (b *backend) flushUsage(ctx context.Context, t *tick) error {
 		if begin.Err() != nil {
 			return
 		}
-		if err := b.storeUsage(ctx, t.s, names[i]); err != nil {
+		if err := b.guarded("storing counts", func() error { return b.storeUsage(ctx, t.s, names[i]) }); err != nil {
 			mu.Lock()
 			defer mu.Unlock()
 			failed = err

@@ -53,7 +53,10 @@ func compareEnds(a, b time.Time) int {
 // judgeAll judges entries, as many at a time as there are workers.
 func (t *tick) judgeAll(ctx context.Context, entries []dueEntry) []dueJob {
 	jobs := make([]dueJob, len(entries))
-	t.pool(len(entries), func(i int) { jobs[i] = t.judge(ctx, entries[i]) })
+	t.pool(len(entries), func(i int) {
+		jobs[i] = dueJob{dueEntry: entries[i], urgency: urgentNothing, at: entries[i].minute} // where that panics
+		jobs[i] = t.judge(ctx, entries[i])
+	})
 	return jobs
 }
 
@@ -72,20 +75,25 @@ func (t *tick) work(ctx, begin context.Context, jobs []dueJob) error {
 			}
 			return
 		}
-		if err := t.b.lookAt(ctx, t, job.dueEntry); err != nil {
+		if err := t.b.guarded("a look at a role", func() error { return t.b.lookAt(ctx, t, job.dueEntry) }); err != nil {
 			t.failed(ctx, job, err)
 		}
 	})
 	return begin.Err()
 }
 
+// pool calls fn for each number below n, from several goroutines. A panic of one
+// call ends that call.
 func (t *tick) pool(n int, fn func(int)) {
 	var wg sync.WaitGroup
 	next := make(chan int)
 	for range min(cmp.Or(t.workers, tickWorkers), n) {
 		wg.Go(func() {
 			for i := range next {
-				fn(i)
+				_ = t.b.guarded("one of many", func() error { // and told
+					fn(i)
+					return nil
+				})
 			}
 		})
 	}
@@ -163,10 +171,10 @@ func endDue(r *roleNow) (first time.Time, due bool) {
 			note(st.Until)
 		}
 	}
-	if at, ok := r.extensionLook(); ok && !at.After(r.now) {
-		prev, _ := r.extensible()
-		st, _ := r.rec.Ring.Status(prev.N, r.now)
-		note(st.Until)
+	for _, e := range r.extensions() {
+		if !e.at.After(r.now) {
+			note(e.until)
+		}
 	}
 	return first, due
 }

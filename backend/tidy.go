@@ -217,7 +217,12 @@ func (r *tidyRun) walk(ctx context.Context, names []string, visit func(context.C
 		if r.over(ctx) {
 			return false, nil
 		}
-		switch done, err := visit(ctx, name); {
+		var done bool
+		err := r.b.guarded("tidy "+r.rec.Stage, func() (err error) {
+			done, err = visit(ctx, name)
+			return err
+		})
+		switch {
 		case err == nil && !done:
 			return false, nil
 		case err != nil && (ctx.Err() != nil || mustForward(err)):
