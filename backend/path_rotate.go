@@ -204,6 +204,9 @@ func (b *backend) promote(ctx context.Context, req *logical.Request, in *input) 
 			tx.warnShortGrace(grace, at)
 		}
 		tx.warnGap(prior, at, grace)
+		if err := tx.bridge(); err != nil {
+			return nil, err
+		}
 		return tx.rotationAnswer(n, prior), nil
 	})
 }
@@ -222,7 +225,10 @@ func (b *backend) rollback(ctx context.Context, req *logical.Request, in *input)
 		if err != nil {
 			return nil, err
 		}
-		top := tx.rec.Ring.Top(tx.now)
+		top := 0 // its number: the ring may grow
+		if v := tx.rec.Ring.Top(tx.now); v != nil {
+			top = v.N
+		}
 		n, events, err := tx.rec.Ring.Rollback(tx.now, int(to), grace)
 		if err != nil {
 			return nil, ringRefusal(err)
@@ -238,10 +244,13 @@ func (b *backend) rollback(ctx context.Context, req *logical.Request, in *input)
 		if asked != nil {
 			tx.warnShortGrace(grace, tx.now)
 		}
-		st, _ := tx.rec.Ring.Status(top.N, tx.now)
+		if err := tx.bridge(); err != nil {
+			return nil, err
+		}
+		st, _ := tx.rec.Ring.Status(top, tx.now)
 		return map[string]any{
 			"version": n, "key_id": tx.rec.Ring.Get(n).KeyID,
-			"withdrawn_version": top.N, "withdrawn_valid_until": stamp(st.Until),
+			"withdrawn_version": top, "withdrawn_valid_until": stamp(st.Until),
 			"next_rotation": stamp(tx.nextRotation()),
 		}, nil
 	})

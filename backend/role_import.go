@@ -203,9 +203,11 @@ func (tx *roleTx) adopt(a *adopted) error {
 	}
 	if a.foreign {
 		// After the last refusal, and before the key's record is written.
-		return tx.b.noteImported(tx.ctx, tx.s, a.number, a.weak)
+		if err := tx.b.noteImported(tx.ctx, tx.s, a.number, a.weak); err != nil {
+			return err
+		}
 	}
-	return nil
+	return tx.bridge()
 }
 
 // maxImportYears is how far ahead the end of an imported key may lie: what is

@@ -42,12 +42,50 @@ func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
 // asked for it. A current version that was reported while its role was deleted has
 // an end, and is replaced before it.
 func (tx *roleTx) payOwed() error {
-	if cur := tx.rec.Ring.Current(tx.now); cur != nil && cur.Cap.IsZero() {
+	if cur := tx.rec.Ring.Current(tx.now); cur != nil && cur.Cap.IsZero() && !tx.endsBeforeALook(cur) {
 		tx.rec.Owed = false
 		return nil
 	}
 	_, err := tx.succeed(succession{grace: tx.defaultGrace(), force: true})
 	return err
+}
+
+// endsBeforeALook reports whether the version ends by itself so soon that the
+// periodic function may come too late.
+func (r *roleNow) endsBeforeALook(v *keyring.Version) bool {
+	end := hardEnd(v)
+	return !end.IsZero() && end.Sub(r.now) <= keyring.MinLead
+}
+
+// bridge makes the successor of a current version that ends before the periodic
+// function may come by, halfway to that end: a rollback, an import or a promotion
+// may make such a version current. Where there can be no successor the transition
+// stands, and it is owed. Nothing is made where automatic rotation is off or paused.
+func (tx *roleTx) bridge() error {
+	cur := tx.rec.Ring.Current(tx.now)
+	if cur == nil || tx.rec.Type != policy.Static || !tx.endsBeforeALook(cur) || tx.rec.Ring.Pending(tx.now) != nil {
+		return nil
+	}
+	end, n := hardEnd(cur), cur.N
+	if tx.terms.Cadence == nil || tx.terms.AutoPaused || tx.b.mountPaused() {
+		tx.warn("version %d ends by itself at %s, and nothing replaces it: rotate/%s does", n, stamp(end), tx.rec.Name)
+		return nil
+	}
+	_, err := tx.succeed(succession{
+		grace: tx.defaultGrace(), at: tx.now.Add(end.Sub(tx.now) / 2), planned: true, force: true, apart: true,
+	})
+	switch {
+	case err == nil:
+		tx.warn("version %d ends by itself at %s: version %d succeeds it before", n, stamp(end), tx.rec.Ring.Last)
+	case mustForward(err):
+		return err
+	default:
+		tx.b.Logger().Error("a version that ends soon has no successor yet", "role", tx.rec.Name, "error", err)
+		tx.warn("version %d ends by itself at %s, and its successor could not be made: the periodic function tries again; rotate/%s makes one at once",
+			n, stamp(end), tx.rec.Name)
+		tx.rec.Owed = true
+	}
+	return nil
 }
 
 // extendGrace prolongs the graces of automatic rotations by a step each where the
