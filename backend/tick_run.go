@@ -87,13 +87,17 @@ func (b *backend) runTick(ctx context.Context, s logical.Storage) error {
 	if err != nil {
 		return err
 	}
-	t := &tick{b: b, s: s, now: b.now(), began: began, shared: b.jobsWaiting(ctx, s), config: cfg, lim: lim, pace: b.pace(cfg)}
+	t := &tick{b: b, s: s, now: b.now(), began: began, config: cfg, lim: lim, pace: b.pace(cfg)}
+	jobsErr := b.guarded("a look for bulk jobs", func() error {
+		t.shared = b.jobsWaiting(ctx, s)
+		return nil
+	})
 	walkErr := b.guarded("the walk over the calendar", func() error { return t.walk(ctx) })
 	if walkErr != nil && mustForward(walkErr) {
 		return walkErr
 	}
 	restErr := b.afterWalk(ctx, t)
-	return errors.Join(walkErr, restErr)
+	return errors.Join(jobsErr, walkErr, restErr)
 }
 
 // workTime is how long the tick begins to work on roles.
