@@ -102,7 +102,7 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 		gen, _ := role.Ring.Status(rec.Version, now)
 		ttl := t.TTL
 		if rec.TTL > 0 {
-			ttl = rec.TTL.Duration()
+			ttl = min(ttl, rec.TTL.Duration()) // the role's may be shorter by now
 		}
 		var err error
 		if lease, err = b.lease(rec, t, gen, req.Secret.Increment, ttl, now); err != nil {

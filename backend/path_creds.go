@@ -127,6 +127,9 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, in *input) (*
 	case r == nil:
 		return nil, noRole(name)
 	case r.rec.Type == policy.Dynamic:
+		if err := b.noteLease(ctx, req.Storage, r, r.terms.TTL); err != nil {
+			return nil, err
+		}
 		return b.issue(ctx, req.Storage, want, r)
 	}
 	for _, f := range []string{"scopes", "ttl", "label"} {

@@ -25,7 +25,11 @@ func (b *backend) secrets() []*framework.Secret {
 
 // renew extends the lease of a live key, and the key with it.
 func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	resp, err := b.renewKey(ctx, req)
+	var resp *logical.Response
+	err := b.noteRenewal(ctx, req)
+	if err == nil {
+		resp, err = b.renewKey(ctx, req)
+	}
 	if err != nil {
 		return respond(err)
 	}

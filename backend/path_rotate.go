@@ -225,6 +225,7 @@ func (b *backend) rollback(ctx context.Context, req *logical.Request, in *input)
 		if err != nil {
 			return nil, err
 		}
+		grace = tx.leaseFloor(grace, false)
 		top := 0 // its number: the ring may grow
 		if v := tx.rec.Ring.Top(tx.now); v != nil {
 			top = v.N

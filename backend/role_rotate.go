@@ -30,18 +30,21 @@ func (tx *roleTx) promised() time.Duration {
 	return 0
 }
 
-// leaseFloor keeps the grace of a dynamic role's rotation as long as the leases
-// that are out, and says so.
+// leaseFloor keeps the grace of what supersedes a dynamic role's keys as long as
+// the leases that are out, and says so. With force it only says so.
 func (tx *roleTx) leaseFloor(grace time.Duration, force bool) time.Duration {
-	if tx.rec.Type != policy.Dynamic || force {
+	floor := max(tx.rec.LeaseTTL.Duration(), tx.terms.TTL)
+	switch {
+	case tx.rec.Type != policy.Dynamic || grace >= floor:
 		return grace
-	}
-	if floor := max(tx.rec.LeaseTTL.Duration(), tx.terms.TTL); grace < floor {
-		tx.warn("grace_period is %s instead of %s: keys were issued with leases that long; force=true cuts them off",
-			refusal.Duration(floor), refusal.Duration(grace))
+	case force:
+		tx.warn("grace_period is %s: keys were issued with leases of up to %s, which it cuts off", refusal.Duration(grace), refusal.Duration(floor))
+		return grace
+	default:
+		tx.warn("grace_period is %s instead of %s: keys were issued with leases that long; rotate/%s with force=true, or revoke/%s, cuts them off",
+			refusal.Duration(floor), refusal.Duration(grace), tx.rec.Name, tx.rec.Name)
 		return floor
 	}
-	return grace
 }
 
 const (

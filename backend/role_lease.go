@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
+)
+
+// The grace of a dynamic role's rotation is as long as the leases that are out. How
+// long these are the role's record says. Whoever grants a longer one writes it there
+// first: a host grants a renewal what it asks for, beyond the role's ttl.
+
+// noteLease has the role's record know of leases of that ttl before one is granted.
+// It writes where the record knows only of shorter ones, or of none that may still
+// be out then.
+func (b *backend) noteLease(ctx context.Context, s logical.Storage, r *roleNow, ttl time.Duration) error {
+	if !unknownLease(r, ttl) {
+		return nil
+	}
+	_, err := b.mutate(ctx, s, r.rec.Name, actor{cause: causePeriodic}, func(tx *roleTx) (bool, error) {
+		if tx.rec.ID != r.rec.ID || tx.rec.Type != policy.Dynamic || !unknownLease(&tx.roleNow, ttl) {
+			return false, nil
+		}
+		tx.rec.LeaseTTL = max(tx.rec.LeaseTTL, policy.Seconds((ttl+time.Second-1)/time.Second))
+		// Twice as long, so that not every renewal has to write.
+		tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(2*ttl))
+		return true, nil
+	})
+	return err
+}
+
+// unknownLease reports whether the role's record has to be told of a lease of that
+// ttl. The role's own ttl is known as long as it is in force.
+func unknownLease(r *roleNow, ttl time.Duration) bool {
+	known := r.rec.LeaseTTL.Duration()
+	return ttl > known || ttl > r.terms.TTL && r.now.Add(ttl).After(r.rec.LeaseUntil)
+}
+
+// noteRenewal is noteLease for a renewal that asks for more than the role's ttl.
+// What the renewal will be refused for it leaves to that.
+func (b *backend) noteRenewal(ctx context.Context, req *logical.Request) error {
+	id, name, roleID := leaseData(req)
+	if req.Secret.Increment <= 0 || !keyformat.ValidID(id) {
+		return nil
+	}
+	r, err := b.look(ctx, req.Storage, name)
+	if err != nil || r == nil || r.rec.ID != roleID || req.Secret.Increment <= r.terms.TTL {
+		return err
+	}
+	key, err := getRecord[keyRecord](ctx, req.Storage, keyPath(id))
+	if err != nil || key == nil || key.RoleID != roleID || !keyStatus(key, r.rec, r.now).Verifies {
+		return err
+	}
+	gen, _ := r.rec.Ring.Status(key.Version, r.now)
+	lease, err := b.lease(key, r.terms, gen, req.Secret.Increment, r.terms.TTL, r.now)
+	if err != nil {
+		return nil //nolint:nilerr // the renewal is refused, in these words
+	}
+	return b.noteLease(ctx, req.Storage, r, lease.ttl)
+}
