@@ -71,7 +71,7 @@ func (p *process) end() {
 	<-p.exited
 }
 
-// kill gives neither the process nor its children a chance. A real server's plugin outlives it otherwise.
+// kill gives neither the process nor its children a chance.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.exited

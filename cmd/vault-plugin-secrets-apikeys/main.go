@@ -6,6 +6,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/api"
@@ -32,7 +33,19 @@ func run(args []string) error {
 		_, err := fmt.Println(backend.Version)
 		return err
 	}
+	go exitWithParent(os.Getppid())
 	// Under AutoMTLS the provider is nil, which go-plugin needs it to be.
 	tls := api.VaultPluginTLSProvider(meta.GetTLSConfig())
 	return plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: backend.Factory, TLSProviderFunc: tls})
+}
+
+// exitWithParent ends the process when the one that started it is gone. A server that
+// was killed leaves its plugins running, and those would wait for it in vain.
+func exitWithParent(parent int) {
+	for range time.Tick(time.Second) {
+		if os.Getppid() != parent {
+			hclog.New(&hclog.LoggerOptions{JSONFormat: true}).Warn("the server is gone")
+			os.Exit(1)
+		}
+	}
 }

@@ -19,7 +19,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,6 +70,38 @@ func TestFlags(t *testing.T) {
 	if out, err := command(t, nil).CombinedOutput(); err == nil || !strings.Contains(string(out), "plugin") {
 		t.Errorf("by hand: %q, %v", out, err)
 	}
+}
+
+// What the plugin writes goes to a file: a broken pipe must not be what ends it.
+func TestEndsWithItsParent(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	served := command(t, append(os.Environ(), "OUT="+out, plugin.HandshakeConfig.MagicCookieKey+"="+plugin.HandshakeConfig.MagicCookieValue,
+		"PLUGIN_PROTOCOL_VERSIONS=5", "VAULT_PLUGIN_AUTOMTLS_ENABLED=true"))
+	parent := exec.Command("sh", "-c", `"$0" >"$OUT" 2>&1 & wait`, served.Path)
+	parent.Env = served.Env
+	parent.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(-parent.Process.Pid, syscall.SIGKILL) })
+	wait := func(text string) {
+		t.Helper()
+		for limit := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			have, _ := os.ReadFile(out)
+			if strings.Contains(string(have), text) {
+				return
+			}
+			if time.Now().After(limit) {
+				t.Fatalf("no %q in what the plugin wrote:\n%s", text, have)
+			}
+		}
+	}
+	wait("|grpc|")
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait()
+	wait("the server is gone")
 }
 
 // mount is one mount's hold on the process.
