@@ -11,8 +11,9 @@ PLUGIN := vault-plugin-secrets-apikeys
 PACKAGES := ./... ./bootstrap/sdk/...
 
 # A plugin is run by whatever system the server runs on, so it depends on
-# nothing there, and the same source gives the same bytes.
-BUILDFLAGS := -trimpath
+# nothing there, and the same source gives the same bytes. A VERSION in the environment
+# is somebody else's.
+BUILDFLAGS := -trimpath $(if $(filter command%,$(origin VERSION)),-ldflags=-X=github.com/vault-apikeys/$(PLUGIN)/backend.Version=$(VERSION))
 
 BENCH    ?= .
 FUZZTIME ?= 30s
@@ -36,7 +37,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: need-go ## Build the plugin and the development server into bin/ (SDK=upstream: against the official SDK)
+build: need-go ## Build the plugin and the development server into bin/ (VERSION=v1.2.3; SDK=upstream: against the official SDK)
 ifeq ($(SDK),upstream)
 	@scripts/build-upstream.sh ./cmd/$(PLUGIN) ./cmd/devserver
 else ifeq ($(SDK),bootstrap)
