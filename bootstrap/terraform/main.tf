@@ -40,6 +40,13 @@ resource "vault_generic_endpoint" "orders" {
     prefix          = "acme_live"
     rotation_period = 90 * 24 * 3600
     grace_period    = 24 * 3600
+
+    # A destroy would end the key: the engine refuses it until this is false.
+    deletion_protection = true
+
+    # Fields that are not named here get their defaults. Without it a field that is
+    # taken away keeps the value that it had. It is never read back.
+    replace = true
   })
 }
 
@@ -55,6 +62,10 @@ resource "vault_policy" "orders_reader" {
 # A rotation by hand is a deliberate act: change var.rotation and apply. Applying
 # again does nothing, and a lost answer can be repeated, since the request_id
 # makes it the same rotation. The answer holds no key, nor does the state.
+resource "terraform_data" "rotation" {
+  input = var.rotation
+}
+
 resource "vault_generic_endpoint" "orders_rotation" {
   count = var.rotation == "" ? 0 : 1
 
@@ -69,4 +80,10 @@ resource "vault_generic_endpoint" "orders_rotation" {
   })
 
   depends_on = [vault_generic_endpoint.orders]
+
+  # A new resource per rotation: after a change in place the output would still show
+  # what the rotation before answered.
+  lifecycle {
+    replace_triggered_by = [terraform_data.rotation]
+  }
 }
