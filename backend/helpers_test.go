@@ -24,6 +24,8 @@ type testMount struct {
 	storage logical.Storage
 	// request is what every request carries.
 	request logical.Request
+	// asksFresh: costOf asks for fresh answers.
+	asksFresh bool
 }
 
 // newMount starts the engine on an empty in-memory storage.

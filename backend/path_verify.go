@@ -60,6 +60,13 @@ that may not write.
 hint says what is odd about a text that is MALFORMED or NOT_FOUND: white space, a
 scheme, quotes. The key itself is always taken exactly as it is given.
 
+scopes names what the key must have, all of it; any_scope names alternatives, one
+of which suffices. Where both are given both must hold.
+
+fresh=true reads storage and none of the caches of this node, and is answered by
+the node that writes. It says nothing about what caches in front of the engine
+remember; cache_ttl is as always.
+
 key_id and role_id in place of key ask for state and end only: the code is then
 STATE and valid is false. batch asks about many keys at once.
 
@@ -71,6 +78,7 @@ func verifyItem() fieldSet {
 	return fieldSet{
 		"key":         {kind: kindText, secret: true, empty: emptyTaken, about: "The presented key."},
 		"scopes":      {kind: kindList, empty: emptyNever, about: "Scopes that the key must have, all of them."},
+		"any_scope":   {kind: kindList, empty: emptyNever, about: "Scopes of which the key must have one, whichever it is; beside scopes, if that is given."},
 		"remote_addr": {kind: kindText, empty: emptyTaken, about: "Address of the client that presented the key, for the role's allowed_cidrs. A port and brackets are left aside."},
 		"client": {
 			kind: kindText, empty: emptyTaken, about: "Label for usage counts, such as the name of the gateway; at most 64 characters.",
@@ -78,6 +86,10 @@ func verifyItem() fieldSet {
 		},
 		"key_id":  {kind: kindText, secret: true, about: "With role_id, in place of key: tell the state of that key only."},
 		"role_id": {kind: kindText, about: "The id of the role that key_id belongs to."},
+		"fresh": {
+			kind:  kindSwitch,
+			about: "Ask storage, not what this node remembers, and only a node that may write: dearer, for the few requests that must not be served by an answer of a moment ago. Default: false.",
+		},
 	}
 }
 
@@ -135,7 +147,7 @@ func (b *backend) verify(ctx context.Context, req *logical.Request, in *input) (
 func readQuestion(in *input, role string) (question, error) {
 	q := question{
 		role: role, key: in.text("key"), keyID: in.text("key_id"), roleID: in.text("role_id"), byID: in.given("key_id") || in.given("role_id"),
-		scopes: in.list("scopes"), remoteAddr: in.text("remote_addr"), client: in.text("client"),
+		scopes: in.list("scopes"), anyScope: in.list("any_scope"), fresh: in.flag("fresh"), remoteAddr: in.text("remote_addr"), client: in.text("client"),
 	}
 	return q, q.check(in.given("key"))
 }
@@ -153,6 +165,8 @@ func (q *question) check(byKey bool) error {
 		return wantsID("key_id", q.keyID)
 	case len(q.scopes) > policy.MaxScopes:
 		return refusal.New("scopes", len(q.scopes), fmt.Sprintf("more than %d", policy.MaxScopes), "ask for fewer")
+	case len(q.anyScope) > policy.MaxScopes:
+		return refusal.New("any_scope", len(q.anyScope), fmt.Sprintf("more than %d", policy.MaxScopes), "ask for fewer")
 	}
 	q.client = keyformat.Redact(q.client)
 	return nil

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"reflect"
 	"sync"
 	"time"
 
@@ -167,6 +168,15 @@ func (c *recordCache[T]) committed(path string, rec *T) {
 
 // drop forgets the entry: it changed elsewhere.
 func (c *recordCache[T]) drop(path string) { c.committed(path, nil) }
+
+// compared takes out what is not as storage was found to be: nil is absent.
+func (c *recordCache[T]) compared(path string, found *T) {
+	have, known := c.entries.Peek(path)
+	look, looked := c.inVain.Peek(path)
+	if known && !reflect.DeepEqual(have, found) || looked && look.absent && found != nil {
+		c.drop(path)
+	}
+}
 
 // purge forgets everything.
 func (c *recordCache[T]) purge() {

@@ -40,10 +40,17 @@ func (m *testMount) costOf(path, key string) (cost, string) {
 	p := m.storage.(*probe)
 	p.reset()
 	before := m.hmacs.Load()
-	code := m.write(path, map[string]any{"key": key})["code"].(string)
+	data := map[string]any{"key": key}
+	if m.asksFresh {
+		data["fresh"] = true
+	}
+	code := m.write(path, data)["code"].(string)
 	calls, writes := p.count()
 	return cost{calls: calls, writes: writes, hmacs: int(m.hmacs.Load() - before)}, code
 }
+
+// fresh makes costOf ask for fresh answers from now on, or no more.
+func (m *testMount) fresh(on bool) { m.asksFresh = on }
 
 func TestVerifyCost(t *testing.T) {
 	p := newProbe(&logical.InmemStorage{})

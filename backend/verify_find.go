@@ -16,6 +16,9 @@ import (
 
 // verifyOne answers one question. It never writes.
 func (b *backend) verifyOne(ctx context.Context, s logical.Storage, q *question) (verdict, error) {
+	if q.fresh && !b.writeSafe() {
+		return verdict{}, logical.ErrReadOnly // this node's storage may be behind
+	}
 	v, err := b.verdictOf(ctx, s, q)
 	if err != nil {
 		return verdict{}, err
@@ -51,14 +54,19 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 	} else {
 		path = rolePath(key.Role)
 	}
-	role, err := b.roles.getOrAbsent(ctx, s, path, clock)
+	role, err := b.roleAt(ctx, s, q, path, clock)
 	if err != nil {
 		return verdict{}, err
 	}
 	if role == nil {
 		return refused(codeNotFound)
 	}
-	view := b.views.of(key, role, last)
+	var view *keyView
+	if q.fresh {
+		view = newKeyView(key, newRoleView(role)) // the caches keep those of their own records
+	} else {
+		view = b.views.of(key, role, last)
+	}
 	v := verdict{now: b.nowAt(clock, role.Committed)}
 	b.notice(role, v.now)
 	v.code, v.status = judge(key, role, view.scopes, view.role.cidrs, q, v.now)
@@ -92,7 +100,7 @@ func (b *backend) knownKey(ctx context.Context, s logical.Storage, q *question) 
 // is one, current or not.
 func (b *backend) askedKey(ctx context.Context, s logical.Storage, q *question, clock time.Time) (*keyRecord, *keyView, code, error) {
 	if q.byID {
-		key, last, err := b.keyByID(ctx, s, q.keyID, clock)
+		key, last, _, err := b.lookUp(ctx, s, q, q.keyID, clock)
 		if err != nil || key == nil || key.RoleID != q.roleID || !ofRole(key, q.role) {
 			return nil, nil, codeNotFound, err
 		}
@@ -101,24 +109,24 @@ func (b *backend) askedKey(ctx context.Context, s logical.Storage, q *question, 
 	parsed, err := keyformat.Parse(q.key)
 	if err != nil {
 		key, c, err := b.askedForeign(ctx, s, q, clock)
-		if key == nil {
-			return nil, nil, c, err
+		if key == nil || q.fresh {
+			return key, nil, c, err
 		}
 		return key, b.views.find(key.ID), c, nil
 	}
-	d, err := b.digests(ctx, s)
+	d, err := b.digestsFor(ctx, s, q)
 	if errors.Is(err, errNoDigest) {
 		return nil, nil, codeNotFound, nil // and so there are no keys
 	}
 	if err != nil {
 		return nil, nil, codeNotFound, err
 	}
-	key, last, asked, err := b.lookUp(ctx, s, parsed.ID(), clock)
+	key, last, asked, err := b.lookUp(ctx, s, q, parsed.ID(), clock)
 	if err != nil {
 		return nil, nil, codeNotFound, err
 	}
 	if !b.matches(key, d, keyformat.Sum(q.key)) || !ofRole(key, q.role) {
-		if key != nil {
+		if key != nil && !q.fresh {
 			err = b.keys.refused(ctx, s, keyPath(key.ID), clock, asked)
 		}
 		return nil, nil, codeNotFound, err
@@ -126,15 +134,13 @@ func (b *backend) askedKey(ctx context.Context, s logical.Storage, q *question, 
 	return key, last, codeValid, nil
 }
 
-// keyByID is the record with that key id, nil if there is none, and the last
-// view of it, which spares the making of the path.
-func (b *backend) keyByID(ctx context.Context, s logical.Storage, id string, clock time.Time) (*keyRecord, *keyView, error) {
-	key, last, _, err := b.lookUp(ctx, s, id, clock)
-	return key, last, err
-}
-
-// lookUp is keyByID; asked reports whether storage was.
-func (b *backend) lookUp(ctx context.Context, s logical.Storage, id string, clock time.Time) (key *keyRecord, last *keyView, asked bool, err error) {
+// lookUp is the record with that key id, nil if there is none, and the last view
+// of it, which spares the making of the path; asked reports whether storage was.
+func (b *backend) lookUp(ctx context.Context, s logical.Storage, q *question, id string, clock time.Time) (key *keyRecord, last *keyView, asked bool, err error) {
+	if q.fresh {
+		key, asked, err = b.keyAt(ctx, s, q, keyPath(id), clock)
+		return key, nil, asked, err
+	}
 	last = b.views.find(id)
 	var path string
 	if last != nil {
@@ -165,11 +171,11 @@ func ofRole(key *keyRecord, name string) bool { return name == "" || key.Role ==
 // askedForeign looks for an imported key that has not this engine's form.
 // Without any in the mount it costs nothing.
 func (b *backend) askedForeign(ctx context.Context, s logical.Storage, q *question, clock time.Time) (*keyRecord, code, error) {
-	imported, err := b.importedForms(ctx, s)
+	imported, err := b.formsFor(ctx, s, q)
 	if err != nil || !imported.mayBe(q.key) {
 		return nil, codeMalformed, err
 	}
-	d, err := b.digests(ctx, s)
+	d, err := b.digestsFor(ctx, s, q)
 	if errors.Is(err, errNoDigest) {
 		return nil, codeMalformed, nil
 	}
@@ -185,7 +191,7 @@ func (b *backend) askedForeign(ctx context.Context, s logical.Storage, q *questi
 			continue
 		}
 		b.hmacs.Add(1)
-		key, asked, err := b.keys.find(ctx, s, keyPath(secret.ImportedID(sum)), clock)
+		key, asked, err := b.keyAt(ctx, s, q, keyPath(secret.ImportedID(sum)), clock)
 		if err != nil {
 			return nil, codeNotFound, err
 		}
@@ -198,7 +204,7 @@ func (b *backend) askedForeign(ctx context.Context, s logical.Storage, q *questi
 		}
 	}
 	if !b.matches(found, d, sum) || !ofRole(found, q.role) {
-		if found != nil {
+		if found != nil && !q.fresh {
 			err = b.keys.refused(ctx, s, keyPath(found.ID), clock, askedFound)
 		}
 		return nil, codeNotFound, err

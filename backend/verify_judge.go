@@ -4,6 +4,7 @@ package backend
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
@@ -17,10 +18,13 @@ type question struct {
 	keyID, roleID string
 	byID          bool
 	scopes        []string // all required
+	anyScope      []string // one of them required; none if empty
 	remoteAddr    string
 	client        string // label for usage
 	// role, if set, is the only role whose keys are known.
 	role string
+	// fresh: the answer comes from storage, not from what this node remembers.
+	fresh bool
 }
 
 // verdict is the answer to a question.
@@ -68,12 +72,20 @@ func judge(key *keyRecord, role *roleRecord, scopes []string, cidrs []netip.Pref
 		return codeNotFound, st
 	case role.Policy.Disabled:
 		return codeDisabled, st
-	case !policy.ScopesCover(scopes, q.scopes...):
+	case !policy.ScopesCover(scopes, q.scopes...), !coversOne(scopes, q.anyScope):
 		return codeScope, st
 	case !admits(role, cidrs, q.remoteAddr):
 		return codeIP, st
 	}
 	return codeValid, st
+}
+
+// coversOne reports whether the scopes cover one of those named, if any is.
+func coversOne(scopes, anyOf []string) bool {
+	if len(anyOf) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(anyOf, func(scope string) bool { return policy.ScopesCover(scopes, scope) })
 }
 
 // cacheSeconds is for how long the answer holds unless somebody decides

@@ -46,32 +46,35 @@ func TestRefusalsCostTheSame(t *testing.T) {
 			m.clock.advance(time.Hour)
 		},
 	} {
-		for _, c := range []struct {
-			name              string
-			unknown, existing try
-		}{
-			{"wrong secret", try{"verify", unknown}, try{"verify", wrong}},
-			{"wrong secret, bound", try{"verify/r", unknown}, try{"verify/r", wrong}},
-			{"another role's", try{"verify/other", unknown}, try{"verify/other", right}},
-			{"another role's, imported", try{"verify/other", stranger}, try{"verify/other", imported}},
-		} {
-			var costs [2][]cost
-			for i, which := range []try{c.unknown, c.existing} {
-				m, good, id := setUp()
-				known(m, good)
-				key := which.key(good, id)
-				for _, step := range steps {
-					m.clock.advance(step)
-					spent, code := m.costOf(which.path, key)
-					if code != "NOT_FOUND" {
-						t.Fatalf("%s, %s: %s", name, c.name, code)
+		for _, fresh := range []bool{false, true} {
+			for _, c := range []struct {
+				name              string
+				unknown, existing try
+			}{
+				{"wrong secret", try{"verify", unknown}, try{"verify", wrong}},
+				{"wrong secret, bound", try{"verify/r", unknown}, try{"verify/r", wrong}},
+				{"another role's", try{"verify/other", unknown}, try{"verify/other", right}},
+				{"another role's, imported", try{"verify/other", stranger}, try{"verify/other", imported}},
+			} {
+				var costs [2][]cost
+				for i, which := range []try{c.unknown, c.existing} {
+					m, good, id := setUp()
+					known(m, good)
+					m.fresh(fresh)
+					key := which.key(good, id)
+					for _, step := range steps {
+						m.clock.advance(step)
+						spent, code := m.costOf(which.path, key)
+						if code != "NOT_FOUND" {
+							t.Fatalf("%s, %s: %s", name, c.name, code)
+						}
+						costs[i] = append(costs[i], spent)
 					}
-					costs[i] = append(costs[i], spent)
 				}
-			}
-			for i := range steps {
-				if costs[0][i] != costs[1][i] {
-					t.Errorf("%s, %s, try %d: an unknown id takes %+v, an existing one %+v", name, c.name, i, costs[0][i], costs[1][i])
+				for i := range steps {
+					if costs[0][i] != costs[1][i] {
+						t.Errorf("%s, %s, fresh %v, try %d: an unknown id takes %+v, an existing one %+v", name, c.name, fresh, i, costs[0][i], costs[1][i])
+					}
 				}
 			}
 		}

@@ -83,14 +83,19 @@ func (v *keyViews) of(key *keyRecord, role *roleRecord, last *keyView) *keyView 
 		rv = newRoleView(role)
 		v.roles.Add(role.ID, rv)
 	}
+	view := newKeyView(key, rv)
+	v.keys.Add(key.ID, view)
+	return view
+}
+
+func newKeyView(key *keyRecord, rv *roleView) *keyView {
 	view := &keyView{path: keyPath(key.ID), key: key, role: rv, id: key.ID, version: key.Version}
 	if key.Narrowed {
-		view.scopes = keyScopes(role, key)
+		view.scopes = keyScopes(rv.rec, key)
 		view.answer = view.scopes
 	} else {
-		view.scopes, view.answer = role.Policy.Scopes, rv.scopes
+		view.scopes, view.answer = rv.rec.Policy.Scopes, rv.scopes
 	}
-	v.keys.Add(key.ID, view)
 	return view
 }
 
