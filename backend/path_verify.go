@@ -146,8 +146,18 @@ func (b *backend) verify(ctx context.Context, req *logical.Request, in *input) (
 // readQuestion reads one question, of a request or of an item.
 func readQuestion(in *input, role string) (question, error) {
 	q := question{
-		role: role, key: in.text("key"), keyID: in.text("key_id"), roleID: in.text("role_id"), byID: in.given("key_id") || in.given("role_id"),
-		scopes: in.list("scopes"), anyScope: in.list("any_scope"), fresh: in.flag("fresh"), remoteAddr: in.text("remote_addr"), client: in.text("client"),
+		role: role, key: in.text("key"), byID: in.given("key_id") || in.given("role_id"),
+		scopes: in.list("scopes"), remoteAddr: in.text("remote_addr"), client: in.text("client"),
+	}
+	// What few ask for costs the others one look each.
+	if q.byID {
+		q.keyID, q.roleID = in.text("key_id"), in.text("role_id")
+	}
+	if in.given("any_scope") {
+		q.anyScope = in.list("any_scope")
+	}
+	if in.given("fresh") {
+		q.fresh = in.flag("fresh")
 	}
 	return q, q.check(in.given("key"))
 }
