@@ -29,7 +29,7 @@ func (b *backend) pathsCreds() []*framework.Path {
 		b.path(pathSpec{
 			pattern: "creds/" + nameRegex + "/(?P<which>[^/]+)", suffix: "other-credentials",
 			synopsis: "Read another live version of a static role.",
-			fields:   fieldsOf(nameOf(), fieldSet{"which": {kind: kindText, about: "pending, previous, or the number of a live version."}}),
+			fields:   fieldsOf(nameOf(), repeatableField(), fieldSet{"which": {kind: kindText, about: "pending, previous, or the number of a live version."}}),
 			ops: map[logical.Operation]operation{
 				logical.ReadOperation: {
 					do: b.credsOther, told: "The key.",
@@ -43,12 +43,13 @@ func (b *backend) pathsCreds() []*framework.Path {
 			help: `
 creds/<role>/pending is the version that waits for its activation,
 creds/<role>/previous the one that is in its grace, creds/<role>/<n> version n.
-They are paths of their own so that policies tell them from the current key.`,
+They are paths of their own so that policies tell them from the current key.
+repeatable is as for creds/<role>.`,
 		}),
 		b.path(pathSpec{
 			pattern: "creds/" + nameRegex, suffix: "credentials",
 			synopsis: "Read the current key of a static role, or be issued a key of a dynamic one.",
-			fields:   fieldsOf(nameOf(), issueFields()),
+			fields:   fieldsOf(nameOf(), repeatableField(), issueFields()),
 			ops: map[logical.Operation]operation{
 				logical.ReadOperation: {
 					do: b.creds, summary: "Read the current key, or be issued one.", told: "The key.", answer: schemas(key, rotationFields()),
@@ -63,11 +64,32 @@ For a static role the answer is the current key, with no lease. Read again after
 ttl seconds: whoever does so always holds a key that verifies, whatever is
 rotated meanwhile.
 
+A role with reveal=once hands out each version once; repeatable=true, which agents
+and clients that read again should give, refuses it before anything is used up.
+
 For a dynamic role every read issues a key of its own, with a lease. scopes, ttl
 and label, in the body of a write or as query parameters of a read, narrow it and
 say what it is for.`,
 		}),
 	}
+}
+
+// repeatableField is how somebody who reads again and again says so.
+func repeatableField() fieldSet {
+	return fieldSet{"repeatable": {
+		kind: kindSwitch, asRead: true,
+		about: "The reader will come back for this key: refuse a role whose keys are handed out once only (reveal=once), before this read uses one up. Default: false.",
+	}}
+}
+
+// oneTime refuses to hand out a key that cannot be read again to somebody who means
+// to.
+func oneTime(r *roleNow) error {
+	if r.terms.Reveal != policy.RevealOnce {
+		return nil
+	}
+	return refusal.New("repeatable", true, "role "+r.rec.Name+" hands out each version once only (reveal=once), and nothing was handed out",
+		"read it without repeatable, once, and keep the key; or write the role with reveal=always")
 }
 
 // issueFields are what a reader may ask of a key that is issued to it.
@@ -137,15 +159,22 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, in *input) (*
 			return nil, refusal.New(f, in.values[f], "a static role hands out one key to everybody", "leave it out, or use a dynamic role")
 		}
 	}
-	return b.untilSettled(ctx, req, r, b.currentKey)
+	return b.untilSettled(ctx, req, r, in.flag("repeatable"), b.currentKey)
 }
 
 // keyRead answers a key of the role; settled is false where a commit came between.
 type keyRead func(context.Context, *logical.Request, *roleNow) (resp *logical.Response, settled bool, err error)
 
-// untilSettled repeats a read that commits overtake.
-func (b *backend) untilSettled(ctx context.Context, req *logical.Request, r *roleNow, read keyRead) (*logical.Response, error) {
+// untilSettled repeats a read that commits overtake. A role that hands out its keys
+// once only is refused to readers who are to be able to repeat theirs, also where it
+// became one meanwhile.
+func (b *backend) untilSettled(ctx context.Context, req *logical.Request, r *roleNow, repeatable bool, read keyRead) (*logical.Response, error) {
 	for range 5 {
+		if repeatable {
+			if err := oneTime(r); err != nil {
+				return nil, err
+			}
+		}
 		resp, settled, err := read(ctx, req, r)
 		if settled || err != nil {
 			return resp, err
@@ -194,7 +223,7 @@ func (b *backend) credsOther(ctx context.Context, req *logical.Request, in *inpu
 	if name := r.rec.Name; r.rec.Type == policy.Dynamic {
 		return nil, refusal.New("role", name, "is dynamic: each of its keys was issued to one reader", "read creds/"+name)
 	}
-	return b.untilSettled(ctx, req, r, func(ctx context.Context, req *logical.Request, r *roleNow) (*logical.Response, bool, error) {
+	return b.untilSettled(ctx, req, r, in.flag("repeatable"), func(ctx context.Context, req *logical.Request, r *roleNow) (*logical.Response, bool, error) {
 		return b.otherKey(ctx, req, r, which)
 	})
 }

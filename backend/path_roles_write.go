@@ -36,12 +36,16 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, in *input
 		if err := policy.Check(&tx.old.Policy, p, tx.rec.ID, tx.rec.Type, tx.lim); err != nil {
 			return false, err
 		}
-		before := tx.view()
+		before, was := tx.view(), tx.terms
 		if err := tx.setPolicy(*p); err != nil {
 			return false, err
 		}
 		after := tx.view()
 		warnings = policyWarnings(p, tx.rec.Type, tx.terms)
+		if was.Reveal != tx.terms.Reveal && was.Cadence != nil && tx.terms.Cadence == nil && !in.given("rotation_period") {
+			warnings = append(warnings, "reveal: rotation is by hand only from now on, because a key that is handed out once does not reach who holds the one before: "+
+				"give rotation_period or rotation_schedule in the same write to keep it automatic")
+		}
 		changes := changesOf(before, after)
 		if len(changes) == 0 && !resets {
 			// What was read and is written back leaves the defaults what they are.

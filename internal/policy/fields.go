@@ -210,7 +210,8 @@ var Fields = []Field{
 	{
 		Name: "reveal",
 		Kind: Choice, Default: RevealAlways, Choices: []string{RevealAlways, RevealOnce},
-		About: "always: everybody who may read the role gets the key. once: the first read of a version hands it out and erases it, as for customers' keys. Static roles only.",
+		About: "always: everybody who may read the role gets the key. once: the first read of a version hands it out and erases it, as for customers' keys. Static roles only. " +
+			"The write that chooses once turns automatic rotation off (rotation_period 0) unless it names a period or a schedule: nobody but the customer can come for the next key.",
 		set:   setChoice("reveal", func(p *Policy) *string { return &p.Reveal }, RevealAlways, RevealOnce),
 		reset: func(p *Policy) { p.Reveal = "" },
 		show:  func(_ *Policy, t Terms) any { return t.Reveal },

@@ -76,6 +76,9 @@ type Policy struct {
 // removes a name, is a map[string]any. Names that are no field's are left for
 // the caller to judge.
 //
+// Where keys begin to be handed out once only, rotation is off unless given says
+// when it is to be.
+//
 // A text, list or map that is what p has already is never refused: a build with
 // other rules may have stored it.
 //
@@ -83,6 +86,7 @@ type Policy struct {
 func (p *Policy) With(given map[string]any) (next *Policy, resets bool, err error) {
 	c := *p
 	next = &c
+	var reset []string
 	for i := range Fields {
 		f := &Fields[i]
 		value, named := given[f.Name]
@@ -91,7 +95,7 @@ func (p *Policy) With(given map[string]any) (next *Policy, resets bool, err erro
 		}
 		if value == nil {
 			f.reset(next)
-			resets = resets || !SameField(f.Name, p, next)
+			reset = append(reset, f.Name)
 			continue
 		}
 		if patch, ok := value.(map[string]any); ok && f.Kind == Map {
@@ -106,12 +110,36 @@ func (p *Policy) With(given map[string]any) (next *Policy, resets bool, err erro
 			return nil, false, err
 		}
 	}
+	if next.stopsRotation(p, given) {
+		next.RotationPeriod, next.RotationSchedule = new(Seconds), ""
+	}
 	if next.RotationSchedule != "" && next.RotationPeriod != nil && *next.RotationPeriod == 0 {
 		// How a scheduled role is shown; it says nothing about a later policy
 		// without schedule.
 		next.RotationPeriod = nil
 	}
+	for _, name := range reset {
+		resets = resets || !SameField(name, p, next)
+	}
 	return next, resets, nil
+}
+
+// stopsRotation reports whether the write makes keys go out once only, or puts the
+// rotation of such a policy back to its default, without saying when they are to
+// rotate: then they do not. Who was handed such a key cannot read its successor.
+func (p *Policy) stopsRotation(old *Policy, given map[string]any) bool {
+	if p.Reveal != RevealOnce {
+		return false
+	}
+	if schedule := given["rotation_schedule"]; given["rotation_period"] != nil || schedule != nil && schedule != "" {
+		return false
+	}
+	if old.Reveal != RevealOnce {
+		return true
+	}
+	// One that an older build stored without either goes on with the default of all
+	// roles: nobody has asked for another.
+	return p.RotationPeriod == nil && p.RotationSchedule == "" && (old.RotationPeriod != nil || old.RotationSchedule != "")
 }
 
 // Show is the policy as a reader sees it, every default filled in from its

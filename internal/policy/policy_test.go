@@ -50,7 +50,7 @@ func TestNilResets(t *testing.T) {
 	given := map[string]any{
 		"description": "d", "owner": "o", "metadata": map[string]string{"a": "1"}, "scopes": []string{"x"}, "prefix": "bk", "ttl": 7200, "max_ttl": 7300,
 		"rotation_period": 3600, "rotation_jitter": 60, "rotation_paused": true, "grace_period": 60, "max_grace_period": 120, "refresh_interval": 60,
-		"reveal": "once", "allowed_cidrs": []string{"::1"}, "rate_limit": 1.0, "on_leak": "alert", "leak_grace_period": 60, "disabled": true, "deletion_protection": true,
+		"allowed_cidrs": []string{"::1"}, "rate_limit": 1.0, "on_leak": "alert", "leak_grace_period": 60, "disabled": true, "deletion_protection": true,
 	}
 	all, resets, err := new(Policy).With(given)
 	if err != nil || resets {
@@ -60,10 +60,17 @@ func TestNilResets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	revealing, _, err := new(Policy).With(map[string]any{"reveal": "once"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, f := range Fields {
 		p := all
-		if f.Name == "rotation_schedule" {
+		switch f.Name {
+		case "rotation_schedule":
 			p = scheduled
+		case "reveal":
+			p = revealing
 		}
 		next, resets, err := p.With(map[string]any{f.Name: nil})
 		if err != nil || !resets {
@@ -330,6 +337,14 @@ func TestFieldsAreIndependent(t *testing.T) {
 			rt.Fatal(err)
 		}
 		one := p
+		// What reveal does to the rotation depends on what the same write says of it.
+		if period, named := given["rotation_period"]; named && given["reveal"] == RevealOnce {
+			if one, _, err = one.With(map[string]any{"reveal": RevealOnce, "rotation_period": period}); err != nil {
+				rt.Fatal(err)
+			}
+			delete(given, "reveal")
+			delete(given, "rotation_period")
+		}
 		for name, v := range maps.All(given) {
 			if one, _, err = one.With(map[string]any{name: v}); err != nil {
 				rt.Fatal(err)
@@ -339,4 +354,58 @@ func TestFieldsAreIndependent(t *testing.T) {
 			rt.Fatalf("%+v at once, %+v one by one", at, one)
 		}
 	})
+}
+
+// Keys that are handed out once are rotated by themselves only where somebody has
+// said so; roles of before that rule go on as they were.
+func TestHandedOutOnceIsNotRotatedUnasked(t *testing.T) {
+	const reveal, period, schedule = "reveal", "rotation_period", "rotation_schedule"
+	cron := "0 3 * * *"
+	two := Seconds(7200)
+	older := &Policy{Reveal: RevealOnce} // as a build of before stored it
+	for _, c := range []struct {
+		name       string
+		from       *Policy
+		writes     []map[string]any
+		period     *Seconds
+		schedule   string
+		wantResets bool
+	}{
+		{name: "created", writes: []map[string]any{{reveal: "once"}}, period: new(Seconds)},
+		{name: "created with a period", writes: []map[string]any{{reveal: "once", period: 7200}}, period: &two},
+		{name: "created with a schedule", writes: []map[string]any{{reveal: "once", schedule: cron}}, schedule: cron},
+		{name: "created without a schedule", writes: []map[string]any{{reveal: "once", schedule: ""}}, period: new(Seconds)},
+		{name: "switched", writes: []map[string]any{{}, {reveal: "once"}}, period: new(Seconds)},
+		{name: "switched from a period", writes: []map[string]any{{period: 3600}, {reveal: "once"}}, period: new(Seconds)},
+		{name: "switched from a schedule", writes: []map[string]any{{schedule: cron}, {reveal: "once"}}, period: new(Seconds)},
+		{name: "switched, and a period", writes: []map[string]any{{schedule: cron}, {reveal: "once", schedule: "", period: 7200}}, period: &two},
+		{name: "switched, and reset", writes: []map[string]any{{period: 3600}, {reveal: "once", period: nil}}, period: new(Seconds), wantResets: true},
+		{name: "written again", writes: []map[string]any{{reveal: "once", period: 7200}, {reveal: "once"}}, period: &two},
+		{name: "something else written", writes: []map[string]any{{reveal: "once", period: 7200}, {"owner": "a"}}, period: &two},
+		{name: "a period afterwards", writes: []map[string]any{{reveal: "once"}, {period: 7200}}, period: &two},
+		{name: "its period reset", writes: []map[string]any{{reveal: "once", period: 7200}, {period: nil}}, period: new(Seconds), wantResets: true},
+		{name: "its schedule cleared", writes: []map[string]any{{reveal: "once", schedule: cron}, {schedule: ""}}, period: new(Seconds)},
+		{name: "its schedule reset", writes: []map[string]any{{reveal: "once", schedule: cron}, {schedule: nil}}, period: new(Seconds), wantResets: true},
+		{name: "reset again", writes: []map[string]any{{reveal: "once"}, {period: nil}}, period: new(Seconds)},
+		{name: "for everybody again", writes: []map[string]any{{reveal: "once"}, {reveal: "always"}}, period: new(Seconds)},
+		{name: "an older role", from: older, writes: []map[string]any{{"owner": "a"}}},
+		{name: "an older role, written back", from: older, writes: []map[string]any{{reveal: "once"}}},
+		{name: "an older role, reset", from: older, writes: []map[string]any{{period: nil}}},
+		{name: "an older role, away and back", from: older, writes: []map[string]any{{reveal: "always"}, {reveal: "once"}}, period: new(Seconds)},
+	} {
+		p := &Policy{}
+		if c.from != nil {
+			*p = *c.from
+		}
+		resets := false
+		for _, given := range c.writes {
+			var err error
+			if p, resets, err = p.With(given); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+		}
+		if !reflect.DeepEqual(p.RotationPeriod, c.period) || p.RotationSchedule != c.schedule || resets != c.wantResets {
+			t.Errorf("%s: period %v, schedule %q, reset %v", c.name, p.RotationPeriod, p.RotationSchedule, resets)
+		}
+	}
 }
