@@ -23,8 +23,8 @@ var Version = "v0.1.0-dev"
 
 // backend is one mount of the engine in one process.
 //
-// Locks: role locks (roleLocks) before keyLocks, never two of a kind; the
-// others are leaves. None is held across the network but for storage.
+// Locks: role locks (roleLocks) before keyLocks, never two of a kind but where a
+// role is renamed (lockRoles); the others are leaves. None is held across the network but for storage.
 type backend struct {
 	*framework.Backend
 
@@ -37,6 +37,7 @@ type backend struct {
 	roles       *recordCache[roleRecord]
 	keys        *recordCache[keyRecord]
 	secretCache *recordCache[secretRecord]
+	moves       *recordCache[movedRecord]
 
 	configs       cell[configRecord]
 	digestSecrets cell[digestRecord]
@@ -44,6 +45,7 @@ type backend struct {
 	imported      cell[importedRecord]
 	aside         cell[importedRecord]
 	prefixes      cell[prefixRecord]
+	renames       cell[renameState] // from the record of tidy
 	jobs          jobSet
 	jobWork       jobWork
 	resized       []func(int) // told of a new cache_size
@@ -51,8 +53,11 @@ type backend struct {
 	problems problemSet
 	missed   missedRoles
 	tidy     tidyState
-	leaks    leakBudget
-	importMu sync.Mutex // one import at a time; taken before a role's lock
+	// tidyWrites is held by who writes the record of tidy, so that it says of renames
+	// what the last one said.
+	tidyWrites sync.Mutex
+	leaks      leakBudget
+	importMu   sync.Mutex // one import at a time; taken before a role's lock
 
 	// Verification.
 	views    *keyViews
@@ -88,6 +93,7 @@ func newBackend(c clock, random io.Reader) *backend {
 		roles:       newRecordCache[roleRecord](defaultCacheSize),
 		keys:        newRecordCache[keyRecord](defaultCacheSize),
 		secretCache: newRecordCache[secretRecord](defaultCacheSize),
+		moves:       newRecordCache[movedRecord](defaultCacheSize),
 		views:       newKeyViews(), rates: newRateLimits(c), usage: newUsage(),
 	}
 	b.configs.path, b.configs.none, b.configs.learn = configPath, &configRecord{Schema: recordSchema}, b.resize
@@ -96,8 +102,10 @@ func newBackend(c clock, random io.Reader) *backend {
 	b.imported.path, b.imported.none = importedPath, &importedRecord{Schema: recordSchema}
 	b.aside.path, b.aside.none = asidePath, &importedRecord{Schema: recordSchema}
 	b.prefixes.path, b.prefixes.none = prefixesPath, &prefixRecord{Schema: recordSchema}
+	b.renames.path, b.renames.read = tidyPath, readRenames
+	b.roles.counts = b.standing
 	b.jobs.path, b.jobs.read = jobPrefix, readJobs
-	b.resized = []func(int){b.views.resize, b.rates.resize}
+	b.resized = []func(int){b.moves.resize, b.views.resize, b.rates.resize}
 	b.specs = map[*framework.Path]*pathSpec{}
 	b.Backend = &framework.Backend{
 		Help:           backendHelp,
@@ -138,6 +146,7 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	if _, err := b.config(ctx, req.Storage); err != nil {
 		return err
 	}
+	b.renamesKnown(ctx, req.Storage) // where it cannot be read it is asked for again
 	if !b.writeSafe() {
 		return nil
 	}

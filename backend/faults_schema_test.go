@@ -196,8 +196,11 @@ func TestRecordsOfANewerBuildAreLeftAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			newest := recordSchema
-			if kind+"/" == jobPrefix {
+			switch {
+			case kind+"/" == jobPrefix:
 				newest = jobInsideSchema
+			case path == tidyPath:
+				newest = renameSchema
 			}
 			content["schema"], content["of_the_future"] = newest+1, map[string]any{"x": 1}
 			changed, err := json.Marshal(content)

@@ -78,11 +78,11 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 	if err != nil {
 		return nil, err
 	}
-	role, err := getRecord[roleRecord](ctx, req.Storage, rolePath(roleName))
+	role, err := b.storedOf(ctx, req.Storage, roleName, roleID)
 	if err != nil {
 		return nil, err
 	}
-	if role == nil || role.ID != roleID {
+	if role == nil {
 		return nil, dead("belongs to a role that is gone")
 	}
 	r, err := b.lookOf(role, lim)
@@ -119,7 +119,7 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 	return &logical.Response{Secret: &secret}, nil
 }
 
-// leaseData is what issue stored with the lease.
+// leaseData is what issue stored with the lease: the role may be called otherwise now.
 func leaseData(req *logical.Request) (keyID, role, roleID string) {
 	get := func(name string) string {
 		s, _ := req.Secret.InternalData[name].(string)

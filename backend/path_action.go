@@ -84,6 +84,10 @@ func (b *backend) action(ctx context.Context, a *actionRequest, fn func(*roleTx)
 		}
 	}
 	_, err := mutate(ctx, a.storage, a.role, a.by, func(tx *roleTx) (bool, error) {
+		if tx.rec.Name != a.role {
+			// It had the name once. A policy may allow what is done to one role only.
+			return false, noRole(a.role)
+		}
 		if a.by.requestID != "" {
 			first, err := tx.findReplay(a.op, a.by.requestID, a.params...)
 			if err == nil && first != nil {

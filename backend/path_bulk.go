@@ -239,7 +239,7 @@ func (b *backend) dryRun(ctx context.Context, s logical.Storage, job *jobRecord)
 		if !strings.HasPrefix(name, job.Select.Prefix) {
 			continue
 		}
-		rec, err := getRecord[roleRecord](ctx, s, rolePath(name))
+		rec, err := b.storedRole(ctx, s, name)
 		if err != nil {
 			return nil, err
 		}

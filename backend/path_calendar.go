@@ -174,11 +174,7 @@ func (b *backend) dueRoles(ctx context.Context, s logical.Storage, now, until ti
 			break
 		}
 		seen[e.name] = true
-		path := rolePath(e.name)
-		if id, ok := strings.CutPrefix(e.name, deletedMark); ok {
-			path = deletedPath(id)
-		}
-		rec, err := getRecord[roleRecord](ctx, s, path)
+		rec, err := b.filed(ctx, s, e.name)
 		if err != nil && !errors.Is(err, errSchema) {
 			return nil, time.Time{}, err
 		}
@@ -187,6 +183,15 @@ func (b *backend) dueRoles(ctx context.Context, s logical.Storage, now, until ti
 		}
 	}
 	return roles, complete, nil
+}
+
+// filed is the role, or the deleted one, that an entry of the calendar names; nil if
+// there is none.
+func (b *backend) filed(ctx context.Context, s logical.Storage, name string) (*roleRecord, error) {
+	if id, ok := strings.CutPrefix(name, deletedMark); ok {
+		return getRecord[roleRecord](ctx, s, deletedPath(id))
+	}
+	return b.storedRole(ctx, s, name)
 }
 
 // comingOf is what is known to come for one role.

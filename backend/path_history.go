@@ -106,9 +106,6 @@ func (b *backend) history(ctx context.Context, req *logical.Request, in *input) 
 		if page == nil {
 			return nil, refusal.New("page", r.page, "is not kept any more", "the archive goes back 400 days")
 		}
-		if page.Role != rec.Name {
-			return nil, nil
-		}
 		entries, oldest = page.Entries, r.page
 	}
 	older := -1

@@ -58,7 +58,7 @@ func (b *backend) inventory(ctx context.Context, req *logical.Request, in *input
 	resp, err := windowOf(in).collect(names, func(name string) (map[string]any, error) {
 		// Not through the cache, which is for the roles in use: a long list
 		// would push those out.
-		rec, err := getRecord[roleRecord](ctx, req.Storage, rolePath(name))
+		rec, err := b.storedRole(ctx, req.Storage, name)
 		if errors.Is(err, errSchema) {
 			return map[string]any{"problems": []string{err.Error()}}, nil
 		}

@@ -59,11 +59,11 @@ func (b *backend) lookup(ctx context.Context, req *logical.Request, in *input) (
 	if err != nil {
 		return nil, err
 	}
-	role, err := b.roles.getOrAbsent(ctx, req.Storage, rolePath(key.Role), b.clock.Now())
+	role, err := b.roleOf(ctx, req.Storage, key.Role, key.RoleID, b.clock.Now())
 	if err != nil {
 		return nil, err
 	}
-	if role == nil || role.ID != key.RoleID {
+	if role == nil {
 		// Deleted: until it is purged it can still say whose key this is.
 		if role, err = b.kept(ctx, req.Storage, key.Role, key.RoleID); err != nil {
 			return nil, err

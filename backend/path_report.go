@@ -276,6 +276,10 @@ func (b *backend) listDeferred(ctx context.Context, req *logical.Request, in *in
 		if err != nil || rec == nil {
 			return nil, err
 		}
-		return map[string]any{"role": rec.Role, "role_id": rec.RoleID, "reported": stamp(rec.At), "seen": rec.Seen}, nil
+		role, err := b.homeOf(ctx, req.Storage, rec.Role, rec.RoleID)
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{"role": role, "role_id": rec.RoleID, "reported": stamp(rec.At), "seen": rec.Seen}, nil
 	})
 }

@@ -137,7 +137,7 @@ func (b *backend) revokeNamed(ctx context.Context, r *revokeRequest) (*logical.R
 	switch {
 	case keyErr != nil:
 		return nil, keyErr
-	case key == nil || key.Role != r.role:
+	case key == nil || key.Role != r.role && !b.renamesKnown(ctx, r.storage):
 		return nil, err
 	}
 	r.roleID = key.RoleID

@@ -25,6 +25,8 @@ func (b *backend) pathsStatus() []*framework.Path {
 				answer: map[string]*framework.FieldSchema{
 					"role":            {Type: framework.TypeString, Description: "The role.", Required: true},
 					"role_id":         {Type: framework.TypeString, Description: "Its id, which is never reused.", Required: true},
+					"renamed_from":    {Type: framework.TypeString, Description: "What the role was called before its last rename; empty if it was never renamed.", Required: true},
+					"renamed":         {Type: framework.TypeString, Description: "When that was (RFC 3339); empty if it was never renamed.", Required: true},
 					"type":            {Type: framework.TypeString, Description: "static or dynamic.", Required: true},
 					"now":             {Type: framework.TypeString, Description: "The instant that this answer describes (RFC 3339).", Required: true},
 					"current_version": {Type: framework.TypeInt, Description: "The current version; 0 if there is none.", Required: true},
@@ -64,7 +66,10 @@ func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (
 		"next_rotation": stamp(r.nextActivation(b.mountPaused())),
 		"rotation":      b.rotationInWords(r),
 		"last_error":    "", "attempts": 0, "last_attempt": "", "next_attempt": "",
-		"disabled": rec.Policy.Disabled,
+		"disabled": rec.Policy.Disabled, "renamed_from": "", "renamed": "",
+	}
+	if m := rec.Moved; m != nil {
+		data["renamed_from"], data["renamed"] = m.From, stamp(m.At)
 	}
 	use, err := b.usageOf(ctx, req.Storage, rec)
 	if err != nil {

@@ -185,7 +185,7 @@ func (b *backend) reportedUse(ctx context.Context, s logical.Storage, raw json.R
 	if key == nil || (item.roleID != "" && item.roleID != key.RoleID) {
 		return nil, unknown
 	}
-	role, err := b.roles.getOrAbsent(ctx, s, rolePath(key.Role), b.clock.Now())
+	role, err := b.roleOf(ctx, s, key.Role, key.RoleID, b.clock.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -35,7 +36,7 @@ func (b *backend) endRole(ctx context.Context, s logical.Storage, name string, b
 	}
 	unlock := b.lockRole(name)
 	defer unlock()
-	old, err := getRecord[roleRecord](ctx, s, rolePath(name))
+	old, err := b.heldRole(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +44,12 @@ func (b *backend) endRole(ctx context.Context, s logical.Storage, name string, b
 		b.overtaken(name)
 		return nil, nil
 	}
+	return b.endLocked(ctx, s, old, by, cfg, lim)
+}
+
+// endLocked is endRole for a record in hand, by who holds the role's lock.
+func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRecord, by actor, cfg *configRecord, lim policy.Limits) (*roleRecord, error) {
+	name := old.Name
 	if old.Policy.DeletionProtection {
 		return nil, refusal.New("deletion_protection", true, "role "+refusal.Shown(name)+" is protected", "set it to false first")
 	}
@@ -112,6 +119,12 @@ func (tx *roleTx) purge() (done bool, err error) {
 	}
 	if err := tx.archive(0); err != nil {
 		return false, err
+	}
+	if tx.b.renamesKnown(tx.ctx, tx.s) {
+		// Before the copy, without which nobody comes back to this.
+		if err := tx.b.forgetMove(tx.ctx, tx.s, tx.rec.Name, tx.rec.ID); err != nil {
+			return false, err
+		}
 	}
 	return true, deleteRecord(tx.ctx, tx.s, deletedPath(tx.rec.ID))
 }

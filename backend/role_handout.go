@@ -73,7 +73,7 @@ func (b *backend) plaintext(ctx context.Context, req *logical.Request, r *roleNo
 	}
 	if secret == nil {
 		// Ended and erased since the record was read.
-		fresh, err := getRecord[roleRecord](ctx, req.Storage, rolePath(rec.Name))
+		fresh, err := b.storedRole(ctx, req.Storage, rec.Name)
 		if err != nil {
 			return "", nil, err
 		}

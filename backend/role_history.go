@@ -27,6 +27,7 @@ const (
 	eventRoleUpdated  = "role_updated"
 	eventRoleDeleted  = "role_deleted"
 	eventRoleRestored = "role_restored"
+	eventRoleRenamed  = "role_renamed"
 	eventReported     = "reported"
 	eventRevealed     = "revealed"
 	eventImported     = "imported"

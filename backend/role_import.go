@@ -95,7 +95,10 @@ func (b *backend) known(ctx context.Context, s logical.Storage, id string, a *ad
 		return nil, err
 	}
 	// Under the lock no commit or purge of the role is half done.
-	unlock := b.lockRole(seen.Role)
+	home, unlock, err := b.lockOf(ctx, s, seen.Role, seen.RoleID)
+	if err != nil {
+		return nil, err
+	}
 	defer unlock()
 	key, err := getRecord[keyRecord](ctx, s, keyPath(id))
 	if err != nil || key == nil {
@@ -104,7 +107,7 @@ func (b *backend) known(ctx context.Context, s logical.Storage, id string, a *ad
 	if key.Role != seen.Role || key.RoleID != seen.RoleID {
 		return nil, a.refuse("was changed by somebody else this moment", "repeat the request")
 	}
-	role, hidden, err := b.keeperOf(ctx, s, key)
+	role, hidden, err := b.keeperOf(ctx, s, home, key)
 	if err != nil {
 		return nil, err
 	}
@@ -154,10 +157,11 @@ func neverCommitted(key *keyRecord, role *roleRecord) bool {
 }
 
 // keeperOf is the record that says what became of a key: its role's, or while the
-// role is deleted the copy's; nil if both are gone. The caller holds the role's lock.
-func (b *backend) keeperOf(ctx context.Context, s logical.Storage, key *keyRecord) (role *roleRecord, hidden bool, err error) {
-	role, err = getRecord[roleRecord](ctx, s, rolePath(key.Role))
-	if err != nil || role != nil && role.ID == key.RoleID {
+// role is deleted the copy's; nil if both are gone. home is what the role is called
+// now; the caller holds its lock.
+func (b *backend) keeperOf(ctx context.Context, s logical.Storage, home string, key *keyRecord) (role *roleRecord, hidden bool, err error) {
+	role, err = b.storedOf(ctx, s, home, key.RoleID)
+	if err != nil || role != nil {
 		return role, false, err
 	}
 	role, err = getRecord[roleRecord](ctx, s, deletedPath(key.RoleID))

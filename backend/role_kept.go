@@ -12,16 +12,20 @@ import (
 // can be restored, and comes back without what was killed meanwhile. Of a deleted
 // role the copy that would be restored is changed, under the lock of its name.
 
-// mutateKept runs fn on the role with that id as mutate does, while it is deleted
-// on its copy: then tx.hidden says so. Absence means that neither is there.
+// mutateKept runs fn on the role with that id, which was called by that name once, as
+// mutate does, while it is deleted on its copy: then tx.hidden says so. Absence means
+// that neither is there.
 func (b *backend) mutateKept(ctx context.Context, s logical.Storage, name, id string, by actor, fn func(*roleTx) (bool, error)) (*roleRecord, error) {
 	lim, err := b.limits(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	unlock := b.lockRole(name)
+	home, unlock, err := b.lockOf(ctx, s, name, id)
+	if err != nil {
+		return nil, err
+	}
 	defer unlock()
-	rec, hidden, err := b.keptLocked(ctx, s, name, id)
+	rec, hidden, err := b.keptLocked(ctx, s, home, id)
 	switch {
 	case err != nil:
 		return nil, err
@@ -40,14 +44,19 @@ func (b *backend) mutateKept(ctx context.Context, s logical.Storage, name, id st
 // there.
 func (b *backend) kept(ctx context.Context, s logical.Storage, name, id string) (*roleRecord, error) {
 	// Under the lock, since a restoration between the two looks would hide it.
-	unlock := b.lockRole(name)
+	home, unlock, err := b.lockOf(ctx, s, name, id)
+	if err != nil {
+		return nil, err
+	}
 	defer unlock()
-	rec, _, err := b.keptLocked(ctx, s, name, id)
+	rec, _, err := b.keptLocked(ctx, s, home, id)
 	return rec, err
 }
 
-func (b *backend) keptLocked(ctx context.Context, s logical.Storage, name, id string) (rec *roleRecord, hidden bool, err error) {
-	live, err := getRecord[roleRecord](ctx, s, rolePath(name))
+// keptLocked is kept for who holds the lock of home, which is what the role is called
+// now.
+func (b *backend) keptLocked(ctx context.Context, s logical.Storage, home, id string) (rec *roleRecord, hidden bool, err error) {
+	live, err := b.heldRole(ctx, s, home)
 	if err != nil {
 		return nil, false, err
 	}

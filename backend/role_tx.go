@@ -35,6 +35,9 @@ type roleTx struct {
 	// hidden: the role is deleted, and rec is the copy that a restoration brings
 	// back. Nothing is made for it, its keys only end.
 	hidden bool
+	// back: a deleted role comes back. Of what the indexes had of it nothing is left,
+	// or under another name.
+	back bool
 }
 
 // mintedKey is a key whose records are to be written before the commit.
@@ -92,7 +95,7 @@ func (b *backend) mutate(ctx context.Context, s logical.Storage, name string, by
 func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name string, by actor, lim policy.Limits, fn func(*roleTx) (bool, error)) (*roleRecord, error) {
 	// Always from storage: another node may have written what this one has not
 	// been told of yet.
-	old, err := getRecord[roleRecord](ctx, s, rolePath(name))
+	old, err := b.heldRole(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,9 @@ type recordCache[T any] struct {
 	// inVain remembers, for a moment and apart from what exists, what verification
 	// looked for in vain: a flood of that costs no known record its place.
 	inVain *lru.Cache[string, vainLook]
+	// counts reports whether a record that storage has is to be taken for one; nil:
+	// all are.
+	counts func(context.Context, logical.Storage, *T) (bool, error)
 	seed   maphash.Seed
 	gens   [1024]generation
 }
@@ -93,6 +96,11 @@ func (c *recordCache[T]) get(ctx context.Context, s logical.Storage, path string
 	rec, err := getRecord[T](ctx, s, path)
 	if err != nil || rec == nil {
 		return nil, err
+	}
+	if c.counts != nil {
+		if ok, err := c.counts(ctx, s, rec); err != nil || !ok {
+			return nil, err
+		}
 	}
 	gen.mu.Lock()
 	defer gen.mu.Unlock()

@@ -29,6 +29,8 @@ type change struct {
 	oldKey, key *keyRecord
 	// version is whose plaintext was stored or erased.
 	version int
+	// moved is where the role lives from now on; nil if that is forgotten.
+	moved *movedRecord
 	// unknown: the write returned an error, so what is stored may be either.
 	unknown bool
 }
@@ -39,6 +41,7 @@ const (
 	roleChange changeKind = iota
 	keyChange
 	plaintextChange
+	moveChange
 )
 
 // committed is told of every change, under the lock of what changed.
@@ -50,6 +53,8 @@ func (b *backend) committed(c change) {
 		b.keys.committed(keyPath(c.keyID), unless(c.unknown, c.key))
 	case plaintextChange:
 		b.secretCache.committed(secretPath(c.roleID, c.version), nil) // filled when it is read
+	case moveChange:
+		b.moves.committed(movedPath(c.roleID), unless(c.unknown, c.moved))
 	}
 }
 
@@ -71,6 +76,24 @@ func (b *backend) commitRole(ctx context.Context, s logical.Storage, old, rec *r
 func (b *backend) commitDeletion(ctx context.Context, s logical.Storage, old *roleRecord) error {
 	err := deleteAt(ctx, s, rolePath(old.Name))
 	b.committed(change{what: roleChange, role: old.Name, roleID: old.ID, old: old, unknown: err != nil})
+	return err
+}
+
+// commitMove writes where a role lives that is about to come back.
+func (b *backend) commitMove(ctx context.Context, s logical.Storage, moved *movedRecord) error {
+	data, err := json.Marshal(moved)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", family(movedPrefix), err)
+	}
+	err = writeAt(ctx, s, movedPath(moved.RoleID), data)
+	b.committed(change{what: moveChange, role: moved.Name, roleID: moved.RoleID, moved: moved, unknown: err != nil})
+	return err
+}
+
+// forgetMove removes where a role lived that is gone for good.
+func (b *backend) forgetMove(ctx context.Context, s logical.Storage, role, roleID string) error {
+	err := deleteAt(ctx, s, movedPath(roleID))
+	b.committed(change{what: moveChange, role: role, roleID: roleID, unknown: err != nil})
 	return err
 }
 

@@ -10,6 +10,20 @@ func (b *backend) lockRole(name string) (unlock func()) {
 	return l.Unlock
 }
 
+// lockRoles locks several roles. Names share locks, so the locks, not the names, are
+// what is put in order and cleared of duplicates.
+func (b *backend) lockRoles(names ...string) (unlock func()) {
+	locks := locksutil.LocksForKeys(b.roleLocks, names)
+	for _, l := range locks {
+		l.Lock()
+	}
+	return func() {
+		for _, l := range locks {
+			l.Unlock()
+		}
+	}
+}
+
 func (b *backend) lockKey(id string) (unlock func()) {
 	l := locksutil.LockForKey(b.keyLocks, id)
 	l.Lock()

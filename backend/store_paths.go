@@ -29,6 +29,7 @@ const (
 	usagePrefix     = "usage/"
 	archivePrefix   = "archive/"
 	deferredPrefix  = "deferred/"
+	movedPrefix     = "moved/"
 	jobPrefix       = "job/"
 )
 
@@ -76,7 +77,13 @@ var places = []place{
 	{
 		path: deletedPrefix, rest: "<role_id>", record: "roleRecord",
 		holds:   "a deleted role, for its restoration",
-		written: "before the record of the role is deleted; after a restoration a stub takes its place",
+		written: "before the record of the role is deleted; after a restoration a stub takes its place, after a rename nothing",
+	},
+	{
+		path: movedPrefix, rest: "<role_id>", record: "movedRecord", told: true,
+		holds:   "what a role is called that came back under another name: its keys' records and leases name it as before",
+		written: "before the commit of the restoration, which carries its mark; deleted with the copy of the deleted role",
+		forget:  func(b *backend, path string) { b.moves.drop(path) },
 	},
 	{
 		path: archivePrefix, rest: "<role_id>/<page>", record: "archivePage",
@@ -152,8 +159,9 @@ var places = []place{
 	},
 	{
 		path: tidyPath, record: "tidyRecord",
-		holds:   "how far the pass over the storage has come",
-		written: "after each part of a pass",
+		holds:   "how far the pass over the storage has come, and, by its schema, whether roles were renamed",
+		written: "after each part of a pass, and before the first rename",
+		forget:  func(b *backend, _ string) { b.renames.forget() },
 	},
 	{
 		path: reportersPath, record: "reportersRecord",
@@ -202,6 +210,8 @@ func (b *backend) overtaken(name string) { b.roles.drop(rolePath(name)) }
 func rolePath(name string) string { return rolePrefix + name }
 
 func deletedPath(roleID string) string { return deletedPrefix + roleID }
+
+func movedPath(roleID string) string { return movedPrefix + roleID }
 
 func secretPath(roleID string, n int) string { return secretPrefix + roleID + "/" + strconv.Itoa(n) }
 

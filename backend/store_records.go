@@ -62,10 +62,22 @@ type roleRecord struct {
 	Noise    map[string]noise `json:"noise,omitempty"`
 	Requests []replay         `json:"requests,omitempty"`
 
+	// Moved marks what a restoration wrote, once roles of the mount were renamed: the
+	// record counts only while moved/ says so. It is never changed in place.
+	Moved *move `json:"moved,omitempty"`
+
 	// Deleted marks the copy of a role that waits for its restoration.
 	Deleted   time.Time `json:"deleted,omitzero"`
 	DeletedBy string    `json:"deleted_by,omitempty"`
 	PurgeAt   time.Time `json:"purge_at,omitzero"`
+}
+
+// move is the restoration that brought a role to the name that it has.
+type move struct {
+	Mark string `json:"mark"`
+	// From is what the role was called before its last rename, and At when that was.
+	From string    `json:"from,omitempty"`
+	At   time.Time `json:"at,omitzero"`
 }
 
 // plan is what the automatic rotation counts from. The next planned activation

@@ -21,7 +21,10 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 		b.unfile(ctx, t.s, e.minute, e.name)
 		return nil
 	}
-	unlock := b.lockRole(seen.Name)
+	_, unlock, err := b.lockOf(ctx, t.s, seen.Name, id)
+	if err != nil {
+		return err
+	}
 	defer unlock()
 	copied, err := getRecord[roleRecord](ctx, t.s, path)
 	if err != nil {
@@ -31,11 +34,11 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 		b.unfile(ctx, t.s, e.minute, e.name)
 		return nil
 	}
-	live, err := getRecord[roleRecord](ctx, t.s, rolePath(copied.Name))
+	live, err := b.storedOf(ctx, t.s, copied.Name, id)
 	if err != nil {
 		return err
 	}
-	if live != nil && live.ID == id {
+	if live != nil {
 		// A deletion that never came to its commit, or a restoration that did.
 		if err := deleteRecord(ctx, t.s, path); err != nil {
 			return err

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // Tidy removes what crashes and failed writes left behind and what is too old to
@@ -68,6 +70,8 @@ type tidyRecord struct {
 
 func (r *tidyRecord) schema() int { return r.Schema }
 
+func (r *tidyRecord) newest() int { return renameSchema }
+
 func (r *tidyRecord) running() bool { return !r.Started.IsZero() && r.Finished.IsZero() }
 
 // tidyCount is what a pass did.
@@ -120,6 +124,7 @@ var tidyStages = []tidyStage{
 	{"keys", (*tidyRun).keys},
 	{"archive", (*tidyRun).archives},
 	{"usage", (*tidyRun).usage},
+	{"moved", (*tidyRun).moves},
 	{"reporters", (*tidyRun).reporters},
 	{"reports", (*tidyRun).reports}, // after keys
 }
@@ -178,7 +183,15 @@ func (b *backend) tidySlice(ctx context.Context, t *tick, rec *tidyRecord, calls
 	if err != nil && work.Err() != nil {
 		err = nil // out of time, which is no failure: the next slice goes on
 	}
-	return errors.Join(err, putRecord(ctx, t.s, tidyPath, rec))
+	return errors.Join(err, b.keepTidy(ctx, t.s, rec))
+}
+
+// keepTidy stores how far the pass has come.
+func (b *backend) keepTidy(ctx context.Context, s logical.Storage, rec *tidyRecord) error {
+	return b.storeTidy(ctx, s, func(schema int) any {
+		rec.Schema = schema
+		return rec
+	})
 }
 
 func (r *tidyRun) stages(ctx context.Context) error {

@@ -116,7 +116,7 @@ func (r *tidyRun) endForeign(ctx context.Context) error {
 	// Where a crash comes between the writes this begins anew, and must not take for
 	// unused what only the record said that it replaces.
 	if seen.keep(aside) {
-		if err := putRecord(ctx, r.s, tidyPath, r.rec); err != nil {
+		if err := r.b.keepTidy(ctx, r.s, r.rec); err != nil {
 			return err
 		}
 	}

@@ -76,12 +76,15 @@ func (r *tidyRun) key(ctx context.Context, id string) error {
 		r.sawKey(seen, role)
 		return nil
 	}
-	unlock := r.b.lockRole(seen.Role)
+	_, unlock, err := r.b.lockOf(ctx, r.s, seen.Role, seen.RoleID)
+	if err != nil {
+		return err
+	}
 	defer unlock()
 	unlockKey := r.b.lockKey(id)
 	defer unlockKey()
 	rec, err := getRecord[keyRecord](ctx, r.s, keyPath(id))
-	if err != nil || rec == nil || rec.Role != seen.Role {
+	if err != nil || rec == nil || rec.Role != seen.Role || rec.RoleID != seen.RoleID {
 		return err
 	}
 	fate, role, err := r.fateOf(ctx, rec)
@@ -106,7 +109,7 @@ func (r *tidyRun) key(ctx context.Context, id string) error {
 // fateOf judges a key by its role's record, which it returns if it is the one that
 // the key belongs to.
 func (r *tidyRun) fateOf(ctx context.Context, rec *keyRecord) (keyFate, *roleRecord, error) {
-	role, err := getRecord[roleRecord](ctx, r.s, rolePath(rec.Role))
+	role, err := r.b.storedOf(ctx, r.s, rec.Role, rec.RoleID)
 	if err != nil {
 		return keyStays, nil, err
 	}
@@ -114,7 +117,7 @@ func (r *tidyRun) fateOf(ctx context.Context, rec *keyRecord) (keyFate, *roleRec
 	if rec.Dynamic {
 		born = rec.Issued
 	}
-	if role == nil || role.ID != rec.RoleID {
+	if role == nil {
 		if !r.old(born) {
 			return keyStays, nil, nil
 		}
@@ -230,7 +233,10 @@ func (r *tidyRun) archives(ctx context.Context) (bool, error) {
 }
 
 func (r *tidyRun) archivedPage(ctx context.Context, role, roleID string, n int) error {
-	unlock := r.b.lockRole(role)
+	_, unlock, err := r.b.lockOf(ctx, r.s, role, roleID)
+	if err != nil {
+		return err
+	}
 	defer unlock()
 	// A page that a failed commit left is written again by the next.
 	page, err := getRecord[archivePage](ctx, r.s, archivePath(roleID, n))
@@ -252,10 +258,13 @@ func (r *tidyRun) usage(ctx context.Context) (bool, error) {
 		if err != nil || rec == nil || rec.Role == "" {
 			return err
 		}
-		unlock := r.b.lockRole(rec.Role)
+		home, unlock, err := r.b.lockOf(ctx, r.s, rec.Role, roleID)
+		if err != nil {
+			return err
+		}
 		defer unlock()
-		role, err := getRecord[roleRecord](ctx, r.s, rolePath(rec.Role))
-		if err != nil || (role != nil && role.ID == roleID) {
+		role, err := r.b.storedOf(ctx, r.s, home, roleID)
+		if err != nil || role != nil {
 			return err
 		}
 		copied, err := r.s.Get(ctx, deletedPath(roleID))
@@ -291,14 +300,17 @@ func (r *tidyRun) reports(ctx context.Context) (bool, error) {
 		if err != nil || waiting == nil {
 			return err
 		}
-		unlock := r.b.lockRole(waiting.Role)
+		home, unlock, err := r.b.lockOf(ctx, r.s, waiting.Role, waiting.RoleID)
+		if err != nil {
+			return err
+		}
 		defer unlock()
 		key, err := getRecord[keyRecord](ctx, r.s, keyPath(id))
 		if err != nil {
 			return err
 		}
 		if key != nil {
-			role, _, err := r.b.keeperOf(ctx, r.s, key)
+			role, _, err := r.b.keeperOf(ctx, r.s, home, key)
 			if err != nil || role != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -14,11 +15,11 @@ func (r *tidyRun) problems(ctx context.Context) (bool, error) {
 	return r.stream(ctx, problemPrefix, func(ctx context.Context, name string) error {
 		unlock := r.b.lockRole(name)
 		defer unlock()
-		path := rolePath(name)
-		if id, ok := strings.CutPrefix(name, deletedMark); ok {
-			path = deletedPath(id)
+		id, deleted := strings.CutPrefix(name, deletedMark)
+		role, err := r.b.storedRole(ctx, r.s, name)
+		if deleted {
+			role, err = getRecord[roleRecord](ctx, r.s, deletedPath(id))
 		}
-		role, err := getRecord[roleRecord](ctx, r.s, path)
 		if err != nil {
 			return err
 		}
@@ -40,7 +41,7 @@ func (r *tidyRun) attention(ctx context.Context) (bool, error) {
 	return r.stream(ctx, attentionPrefix, func(ctx context.Context, name string) error {
 		unlock := r.b.lockRole(name)
 		defer unlock()
-		role, err := getRecord[roleRecord](ctx, r.s, rolePath(name))
+		role, err := r.b.storedRole(ctx, r.s, name)
 		if err != nil {
 			return err
 		}
@@ -74,11 +75,11 @@ func (r *tidyRun) deletedRoles(ctx context.Context) (bool, error) {
 			return nil
 		}
 		name := deletedMark + id
-		live, err := getRecord[roleRecord](ctx, r.s, rolePath(seen.Name))
+		live, err := r.b.storedOf(ctx, r.s, seen.Name, id)
 		if err != nil {
 			return err
 		}
-		if (live != nil && live.ID == id) || r.old(seen.PurgeAt) {
+		if live != nil || r.old(seen.PurgeAt) {
 			// It takes the lock and reads both again.
 			if err := r.b.purgeDeleted(ctx, r.tick, dueEntry{minute: seen.Due, name: name}, id); err != nil {
 				return err
@@ -89,7 +90,10 @@ func (r *tidyRun) deletedRoles(ctx context.Context) (bool, error) {
 			}
 			return err
 		}
-		unlock := r.b.lockRole(seen.Name)
+		_, unlock, err := r.b.lockOf(ctx, r.s, seen.Name, id)
+		if err != nil {
+			return err
+		}
 		defer unlock()
 		copied, err := getRecord[roleRecord](ctx, r.s, deletedPath(id))
 		if err != nil || copied == nil {
@@ -171,21 +175,24 @@ func (r *tidyRun) strays(ctx context.Context) (bool, error) {
 }
 
 func (r *tidyRun) stray(ctx context.Context, e dueEntry) error {
-	path, lock := rolePath(e.name), e.name
-	id, deleted := strings.CutPrefix(e.name, deletedMark)
-	if deleted {
-		path = deletedPath(id)
-		seen, err := getRecord[roleRecord](ctx, r.s, path)
+	read := func() (*roleRecord, error) { return r.b.storedRole(ctx, r.s, e.name) }
+	unlock := func() {}
+	if id, deleted := strings.CutPrefix(e.name, deletedMark); deleted {
+		read = func() (*roleRecord, error) { return getRecord[roleRecord](ctx, r.s, deletedPath(id)) }
+		seen, err := read()
 		if err != nil {
 			return err
 		}
 		if seen != nil {
-			lock = seen.Name
+			if _, unlock, err = r.b.lockOf(ctx, r.s, seen.Name, id); err != nil {
+				return err
+			}
 		}
+	} else {
+		unlock = r.b.lockRole(e.name)
 	}
-	unlock := r.b.lockRole(lock)
 	defer unlock()
-	rec, err := getRecord[roleRecord](ctx, r.s, path)
+	rec, err := read()
 	if err != nil {
 		return err
 	}
@@ -205,13 +212,17 @@ func (r *tidyRun) roles(ctx context.Context) (bool, error) {
 		if err != nil || rec == nil {
 			return err
 		}
+		ghost, err := r.left(ctx, rec)
+		if err != nil || ghost {
+			return err
+		}
 		r.sawRole(rec)
 		if wrong, err := r.misfiled(ctx, rec); err != nil || !wrong {
 			return err
 		}
 		unlock := r.b.lockRole(name)
 		defer unlock()
-		if rec, err = getRecord[roleRecord](ctx, r.s, rolePath(name)); err != nil || rec == nil {
+		if rec, err = r.b.storedRole(ctx, r.s, name); err != nil || rec == nil {
 			return err
 		}
 		return r.fileRole(ctx, rec)
@@ -220,6 +231,61 @@ func (r *tidyRun) roles(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	return true, r.endPrefixes(ctx)
+}
+
+// left reports whether the record is no role: a write that landed late left it, and
+// the role lives under another name, or is gone. Once it is old it is removed.
+func (r *tidyRun) left(ctx context.Context, seen *roleRecord) (bool, error) {
+	ok, err := r.b.standing(ctx, r.s, seen)
+	if err != nil || ok {
+		return false, err
+	}
+	unlock := r.b.lockRole(seen.Name)
+	defer unlock()
+	rec, err := getRecord[roleRecord](ctx, r.s, rolePath(seen.Name))
+	if err != nil || rec == nil || !r.old(rec.Committed) {
+		return true, err
+	}
+	// Under the lock no restoration to this name is half done.
+	if ok, err := r.b.standing(ctx, r.s, rec); err != nil || ok {
+		return true, err
+	}
+	if err := r.b.commitDeletion(ctx, r.s, rec); err != nil {
+		return true, err
+	}
+	r.rec.Counts.DeletedRoles++
+	return true, nil
+}
+
+// moves removes what is known of the names of roles that are gone.
+func (r *tidyRun) moves(ctx context.Context) (bool, error) {
+	return r.stream(ctx, movedPrefix, func(ctx context.Context, id string) error {
+		seen, err := getRecord[movedRecord](ctx, r.s, movedPath(id))
+		if err != nil || seen == nil || !r.old(seen.At) {
+			return err
+		}
+		home, unlock, err := r.b.lockOf(ctx, r.s, seen.Name, id)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		role, err := r.b.storedOf(ctx, r.s, home, id)
+		if err != nil || role != nil {
+			return err
+		}
+		copied, err := r.s.Get(ctx, deletedPath(id))
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", family(deletedPrefix), err)
+		}
+		if copied != nil {
+			return nil // it goes with the copy
+		}
+		if err := r.b.forgetMove(ctx, r.s, home, id); err != nil {
+			return err
+		}
+		r.rec.Counts.DeletedRoles++
+		return nil
+	})
 }
 
 // misfiled reports whether the calendar or the index of problems may lack the role.

@@ -54,11 +54,11 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 	} else {
 		path = rolePath(key.Role)
 	}
-	role, err := b.roleAt(ctx, s, q, path, clock)
+	role, err := b.roleFor(ctx, s, q, path, key, clock)
 	if err != nil {
 		return verdict{}, err
 	}
-	if role == nil {
+	if role == nil || q.role != "" && role.Name != q.role {
 		return refused(codeNotFound)
 	}
 	var view *keyView
@@ -101,7 +101,10 @@ func (b *backend) knownKey(ctx context.Context, s logical.Storage, q *question) 
 func (b *backend) askedKey(ctx context.Context, s logical.Storage, q *question, clock time.Time) (*keyRecord, *keyView, code, error) {
 	if q.byID {
 		key, last, _, err := b.lookUp(ctx, s, q, q.keyID, clock)
-		if err != nil || key == nil || key.RoleID != q.roleID || !ofRole(key, q.role) {
+		if err != nil || key == nil || key.RoleID != q.roleID {
+			return nil, nil, codeNotFound, err
+		}
+		if ok, err := b.mayBeOf(ctx, s, q, key, clock); err != nil || !ok {
 			return nil, nil, codeNotFound, err
 		}
 		return key, last, codeValid, nil
@@ -121,11 +124,20 @@ func (b *backend) askedKey(ctx context.Context, s logical.Storage, q *question, 
 	if err != nil {
 		return nil, nil, codeNotFound, err
 	}
+	// What is asked for once is asked for now: what follows must not cost more where
+	// the key is found.
+	b.renamesKnown(ctx, s)
 	key, last, asked, err := b.lookUp(ctx, s, q, parsed.ID(), clock)
 	if err != nil {
 		return nil, nil, codeNotFound, err
 	}
-	if !b.matches(key, d, keyformat.Sum(q.key)) || !ofRole(key, q.role) {
+	known := b.matches(key, d, keyformat.Sum(q.key))
+	if known {
+		if known, err = b.mayBeOf(ctx, s, q, key, clock); err != nil {
+			return nil, nil, codeNotFound, err
+		}
+	}
+	if !known {
 		if key != nil && !q.fresh {
 			err = b.keys.refused(ctx, s, keyPath(key.ID), clock, asked)
 		}
@@ -166,7 +178,15 @@ func (b *backend) matches(key *keyRecord, d *digestRecord, sum [32]byte) bool {
 	return d.secret(n).Equal(stored, sum) && key != nil
 }
 
-func ofRole(key *keyRecord, name string) bool { return name == "" || key.Role == name }
+// mayBeOf reports whether the key, whose secret has matched, may be one of the role
+// that is asked for: it was made there, or its role is called so now.
+func (b *backend) mayBeOf(ctx context.Context, s logical.Storage, q *question, key *keyRecord, clock time.Time) (bool, error) {
+	if q.role == "" || key.Role == q.role {
+		return true, nil
+	}
+	moved, err := b.moveFor(ctx, s, q, key.RoleID, clock)
+	return moved != nil && moved.Name == q.role, err
+}
 
 // askedForeign looks for an imported key that has not this engine's form.
 // Without any in the mount it costs nothing.
@@ -182,6 +202,7 @@ func (b *backend) askedForeign(ctx context.Context, s logical.Storage, q *questi
 	if err != nil {
 		return nil, codeMalformed, err
 	}
+	b.renamesKnown(ctx, s) // as in askedKey
 	sum := keyformat.Sum(q.key)
 	var found *keyRecord
 	askedFound := false
@@ -203,7 +224,13 @@ func (b *backend) askedForeign(ctx context.Context, s logical.Storage, q *questi
 			break // where the role matters, the others cost what an unknown key does
 		}
 	}
-	if !b.matches(found, d, sum) || !ofRole(found, q.role) {
+	known := b.matches(found, d, sum)
+	if known {
+		if known, err = b.mayBeOf(ctx, s, q, found, clock); err != nil {
+			return nil, codeNotFound, err
+		}
+	}
+	if !known {
 		if found != nil && !q.fresh {
 			err = b.keys.refused(ctx, s, keyPath(found.ID), clock, askedFound)
 		}

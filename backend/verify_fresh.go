@@ -27,16 +27,50 @@ func (b *backend) keyAt(ctx context.Context, s logical.Storage, q *question, pat
 	return key, true, err
 }
 
-// roleAt is the role record at that path, nil if there is none.
-func (b *backend) roleAt(ctx context.Context, s logical.Storage, q *question, path string, clock time.Time) (*roleRecord, error) {
+// roleFor is the role that the key belongs to, nil if there is none; path is where it
+// was seen last.
+func (b *backend) roleFor(ctx context.Context, s logical.Storage, q *question, path string, key *keyRecord, clock time.Time) (*roleRecord, error) {
 	if !q.fresh {
-		return b.roles.getOrAbsent(ctx, s, path, clock)
+		return b.roleAt(ctx, s, path, key.Role, key.RoleID, clock)
+	}
+	moved, err := b.moveFor(ctx, s, q, key.RoleID, clock)
+	if err != nil {
+		return nil, err
+	}
+	if path = rolePath(key.Role); moved != nil {
+		path = rolePath(moved.Name)
 	}
 	role, err := getRecord[roleRecord](ctx, s, path)
-	if err == nil {
-		b.roles.compared(path, role)
+	if err != nil {
+		return nil, err
 	}
-	return role, err
+	if role != nil && role.ID == key.RoleID && !role.stands(moved) {
+		role = nil
+	}
+	b.roles.compared(path, role)
+	if role == nil || role.ID != key.RoleID {
+		return nil, nil
+	}
+	return role, nil
+}
+
+// moveFor is where the role with that id lives; nil where its keys know.
+func (b *backend) moveFor(ctx context.Context, s logical.Storage, q *question, id string, clock time.Time) (*movedRecord, error) {
+	if !q.fresh {
+		return b.move(ctx, s, id, clock)
+	}
+	st, err := readRenames(ctx, s)
+	if err != nil || !st.some {
+		return nil, err
+	}
+	if known := b.renames.last(); known != nil && !known.some {
+		b.renames.forget() // it was behind
+	}
+	moved, err := getRecord[movedRecord](ctx, s, movedPath(id))
+	if err == nil {
+		b.moves.compared(movedPath(id), moved)
+	}
+	return moved, err
 }
 
 // digestsFor is digests for a question.

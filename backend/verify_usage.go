@@ -10,16 +10,16 @@ import (
 // countUse counts a use that this server judged. A use of the previous version
 // is urgent: the grace depends on it, after a failover too.
 func (b *backend) countUse(v *verdict, client string) {
-	view, key := v.known, v.known.key
+	view, key, role := v.known, v.known.key, v.known.role.rec.Name
 	hit := &usage.Hit{At: v.now}
 	if v.code != codeValid {
 		hit.Refused = v.code.String()
 	}
 	if key.Dynamic {
-		b.usage.counter.Saw(&view.keyUse, usage.ID{RoleID: key.RoleID, Version: key.Version, KeyID: key.ID}, key.Role, hit)
+		b.usage.counter.Saw(&view.keyUse, usage.ID{RoleID: key.RoleID, Version: key.Version, KeyID: key.ID}, role, hit)
 	}
 	hit.Client = client
 	hit.Ended = v.status.State.Ended()
 	hit.Urgent = v.code == codeValid && v.status.State == keyring.Previous
-	b.usage.counter.Saw(&view.use, usage.ID{RoleID: key.RoleID, Version: key.Version}, key.Role, hit)
+	b.usage.counter.Saw(&view.use, usage.ID{RoleID: key.RoleID, Version: key.Version}, role, hit)
 }
