@@ -50,6 +50,13 @@ var roleStates = map[string]func(m *testMount) (id string){
 		m.write("roles/r", nil)
 		return id
 	},
+	"renamed there and back": func(m *testMount) string { m.rename("r", "n"); return m.rename("n", "r") },
+	"renamed, deleted": func(m *testMount) string {
+		m.rename("r", "n")
+		m.rename("n", "r")
+		id, _ := m.remove("r")
+		return id
+	},
 	"deleted twice": func(m *testMount) string {
 		id, _ := m.remove("r")
 		m.write("roles/r", nil)
@@ -189,7 +196,7 @@ func TestLookupWhateverTheRoleIs(t *testing.T) {
 				key := newKey(m, map[string]any{"owner": "team-a"})
 				keyID := m.keyIDOf(key)
 				id := bring(m)
-				hidden := state != "live" && state != "restored"
+				hidden := m.read404("roles/r") || m.roleID("r") != id
 				m.unchanged(func() {
 					for _, data := range []map[string]any{{"key": key}, {"key_id": keyID}, {"key": "API_KEY=\"" + key + "\"\n"}} {
 						got := m.write("lookup", data)

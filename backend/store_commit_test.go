@@ -15,6 +15,7 @@ func (m *testMount) checkCaches() {
 	cached[roleRecord](m, "roles", m.roles)
 	cached[keyRecord](m, "keys", m.keys)
 	cached[secretRecord](m, "plaintexts", m.secretCache)
+	cached[movedRecord](m, "where roles live", m.moves)
 }
 
 func cached[T any](m *testMount, what string, c *recordCache[T]) {
