@@ -222,9 +222,14 @@ func (c *crowd) restore(r *rand.Rand) {
 		id = c.ids[r.IntN(len(c.ids))]
 	}
 	c.mu.Unlock()
-	if id != "" {
-		c.ask(logical.UpdateOperation, "restore/"+id, nil)
+	if id == "" {
+		return
 	}
+	data := map[string]any{}
+	if r.IntN(2) == 0 {
+		data["name"], data["force"] = []string{"a", "b", "c"}[r.IntN(3)], r.IntN(2) == 0
+	}
+	c.ask(logical.UpdateOperation, "restore/"+id, data)
 }
 
 // create makes or changes a role. Whether there is one may change between the
@@ -319,12 +324,10 @@ func TestManyAtOnce(t *testing.T) {
 			t.Fatalf("key %s of version %s: %+v %v", id, version, rec, err)
 		}
 		var role *roleRecord
-		for _, path := range []string{rolePath(rec.Role), deletedPath(rec.RoleID)} {
-			if stored, err := getRecord[roleRecord](context.Background(), m.storage, path); err != nil {
-				t.Fatal(err)
-			} else if stored != nil && stored.ID == rec.RoleID && stored.Ring.Last > 0 {
-				role = stored
-			}
+		if stored, err := m.kept(context.Background(), m.storage, rec.Role, rec.RoleID); err != nil {
+			t.Fatal(err)
+		} else if stored != nil && stored.ID == rec.RoleID && stored.Ring.Last > 0 {
+			role = stored
 		}
 		if role == nil {
 			t.Errorf("the role of key %s is gone", id)

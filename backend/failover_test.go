@@ -131,9 +131,9 @@ func (c *cluster) seenBy(m *testMount, keys map[string]string) map[string]string
 		all[name] = text
 	}
 	for name, key := range keys {
-		ask("verify "+name, logical.UpdateOperation, "verify", map[string]any{"key": key}, "code", "state", "reason", "scopes", "metadata", "expires_at")
+		ask("verify "+name, logical.UpdateOperation, "verify", map[string]any{"key": key}, "code", "role", "state", "reason", "scopes", "metadata", "expires_at")
 	}
-	for _, role := range []string{"a", "b"} {
+	for _, role := range []string{"a", "b", "c", "e"} {
 		ask("creds "+role, logical.ReadOperation, "creds/"+role, nil, "version", "key_id", "scopes", "ttl", "rotation_period")
 		ask("status "+role, logical.ReadOperation, "status/"+role, nil, "current_version", "next_rotation", "disabled")
 		ask("role "+role, logical.ReadOperation, "roles/"+role, nil, "scopes", "grace_period", "role_id")
@@ -217,6 +217,13 @@ func followed(t *testing.T, order func([]string) []string, late bool) {
 		{"restore", func() { a.write("restore/"+roleID, nil) }},
 		{"delete again", func() { a.remove("a") }},
 		{"create anew", func() { a.write("roles/a", nil); hold("new a1", "a") }},
+		{"rename", func() { a.write("restore/"+roleID, map[string]any{"name": "c"}) }},
+		{"rotate what was renamed", func() { a.write("rotate/c", map[string]any{"grace_period": "9h"}); hold("a5", "c") }},
+		{"delete what was renamed", func() { a.remove("c") }},
+		{"rename again", func() { a.write("restore/"+roleID, map[string]any{"name": "e"}) }},
+		{"delete the other", func() { a.remove("a") }},
+		{"delete it", func() { a.remove("e") }},
+		{"rename back", func() { a.write("restore/"+roleID, map[string]any{"name": "a"}) }},
 	}
 	var owed []string
 	for _, step := range steps {

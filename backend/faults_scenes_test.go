@@ -41,7 +41,33 @@ func roleScenes() []scene {
 		_, err := m.send(logical.UpdateOperation, "restore/"+w.roleID, nil)
 		return err
 	}
-	return append(all, scene{name: "restore", prepare: then(pair(nil), removed), op: restore})
+	renamed := func(m *testMount, w *world) { m.rename("a", "m") }
+	again := func(m *testMount, _ *world) { m.remove("m") }
+	holder := does("roles/n", map[string]any{"type": "dynamic"}) // a check uses the keys of a static one
+	rename := func(data map[string]any) func(*testMount, *world) error {
+		return func(m *testMount, w *world) error {
+			_, err := m.send(logical.UpdateOperation, "restore/"+w.roleID, data)
+			return err
+		}
+	}
+	toN := rename(map[string]any{"name": "n"})
+	return append(all,
+		scene{name: "restore", prepare: then(pair(nil), removed), op: restore},
+		scene{name: "rename", prepare: then(pair(map[string]any{"rotation_period": "30d"}), removed), op: toN},
+		scene{name: "rename again", prepare: then(pair(nil), renamed, again), op: toN},
+		scene{name: "rename back", prepare: then(pair(nil), renamed, again), op: rename(map[string]any{"name": "a"})},
+		scene{name: "restore what was renamed", prepare: then(pair(nil), renamed, again), op: restore},
+		scene{name: "rename over a holder", prepare: then(pair(nil), removed, holder), op: rename(map[string]any{"name": "n", "force": true})},
+		scene{name: "delete what was renamed", prepare: then(pair(nil), renamed, kill("a1", "a2")), op: func(m *testMount, _ *world) error {
+			_, err := m.send(logical.DeleteOperation, "roles/m", nil)
+			return err
+		}},
+		scene{name: "rotate what was renamed", prepare: then(pair(nil), renamed, keeps("a2")), op: writing("rotate/m", map[string]any{"request_id": requestID})},
+		scene{name: "purge what was renamed", prepare: then(pair(nil), renamed, again, waits(23*time.Hour+50*time.Minute), kill("a1", "a2")), tick: true, op: func(m *testMount, w *world) error {
+			m.clock.advance(15 * time.Minute)
+			return ticking(m, w)
+		}, repeat: ticking},
+	)
 }
 
 func rotationScenes() []scene {
@@ -149,6 +175,8 @@ func dynamicScenes() []scene {
 			return err
 		}
 	}
+	gone := func(m *testMount, w *world) { w.roleID, _ = m.remove("d") }
+	renamed := func(m *testMount, _ *world) { m.rename("d", "n") }
 	return []scene{
 		{name: "issue", prepare: then(role, keeps("other", "d1")), op: func(m *testMount, w *world) error {
 			resp, err := m.send(logical.ReadOperation, "creds/d", nil)
@@ -169,6 +197,12 @@ func dynamicScenes() []scene {
 		}},
 		{name: "rotate a generation", prepare: then(role, keeps("other", "d1")), op: writing("rotate/d", map[string]any{"request_id": requestID})},
 		{name: "end a generation", prepare: then(role, kill("other", "d1")), op: writing("rotate/d", map[string]any{"request_id": requestID, "grace_period": 0, "force": true})},
+		{name: "rename dynamic", prepare: then(role, gone), op: func(m *testMount, w *world) error {
+			_, err := m.send(logical.UpdateOperation, "restore/"+w.roleID, map[string]any{"name": "n"})
+			return err
+		}},
+		{name: "renew after a rename", prepare: then(role, renamed, keeps("other", "d1"), waits(time.Hour)), op: lease(logical.RenewOperation)},
+		{name: "lease revoked after a rename", prepare: then(role, renamed, keeps("other"), kill("d1")), op: lease(logical.RevokeOperation)},
 		{name: "revoke a generation", prepare: then(role, kill("other", "d1")), op: writing("revoke/d", map[string]any{"request_id": requestID, "version": 1})},
 	}
 }

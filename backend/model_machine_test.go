@@ -4,6 +4,7 @@ package backend
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ func TestAgainstTheModel(t *testing.T) {
 		w := &machine{m: mountOn(withoutSchemas{t}, &logical.InmemStorage{}, newFakeClock()), roles: map[string]*modelRole{}}
 		rt.Repeat(map[string]func(*rapid.T){
 			"time passes": w.pass, "tick": w.tick, "restart": w.restart,
-			"create": w.create, "delete": w.remove, "restore": w.restore, "disable": w.disable,
+			"create": w.create, "delete": w.remove, "restore": w.restore, "rename": w.rename, "disable": w.disable,
 			"rotate": w.rotate, "rotate more": w.rotate, "promote": w.promote, "rollback": w.rollback, "revoke": w.revoke, "revoke all": w.revokeAll,
 			"": w.compare,
 		})
@@ -140,6 +141,45 @@ func (w *machine) restore(t *rapid.T) {
 		r.deleted = time.Time{}
 		r.commit(w.now())
 	}
+}
+
+// rename restores a deleted role under any name.
+func (w *machine) rename(t *rapid.T) {
+	all := append([]*modelRole(nil), w.gone...)
+	for _, name := range modelNames {
+		if r := w.roles[name]; r != nil && !r.deleted.IsZero() {
+			all = append(all, r)
+		}
+	}
+	if len(all) == 0 {
+		return
+	}
+	r := rapid.SampledFrom(all).Draw(t, "which")
+	name := rapid.SampledFrom(modelNames).Draw(t, "name")
+	force := rapid.Bool().Draw(t, "force")
+	holder, refused := w.roles[name], ""
+	switch {
+	case w.now().Sub(r.deleted) >= 24*time.Hour:
+		refused = "too late"
+	case holder != nil && holder.deleted.IsZero():
+		refused = "the name is in use, by a role whose keys were verified"
+	}
+	w.ask(t, logical.UpdateOperation, "restore/"+r.id, map[string]any{"name": name, "force": force}, refused)
+	if refused != "" {
+		return
+	}
+	w.gone = slices.DeleteFunc(w.gone, func(other *modelRole) bool { return other == r })
+	for other, there := range w.roles {
+		if there == r {
+			delete(w.roles, other)
+		}
+	}
+	if holder != nil && holder != r {
+		w.gone = append(w.gone, holder)
+	}
+	w.roles[name] = r
+	r.deleted = time.Time{}
+	r.commit(w.now())
 }
 
 // nameOf is the name that a role had.
