@@ -59,14 +59,9 @@ func (b *backend) moveFor(ctx context.Context, s logical.Storage, q *question, i
 	if !q.fresh {
 		return b.move(ctx, s, id, clock)
 	}
-	st, err := readRenames(ctx, s)
-	if err != nil || !st.some {
-		return nil, err
-	}
-	if known := b.renames.last(); known != nil && !known.some {
-		b.renames.forget() // it was behind
-	}
-	moved, err := getRecord[movedRecord](ctx, s, movedPath(id))
+	// That there were renames this node knows by itself: only one that may write
+	// answers afresh, and it is who renames.
+	moved, err := b.storedMove(ctx, s, id)
 	if err == nil {
 		b.moves.compared(movedPath(id), moved)
 	}
