@@ -616,3 +616,101 @@ func (m *testMount) read404(path string) bool {
 	m.t.Helper()
 	return m.status(logical.ReadOperation, path, nil) == 404
 }
+
+// What stands where a restoration looks may change until it has the locks.
+func TestRenameThatWasOvertaken(t *testing.T) {
+	s := &pausing{Storage: &logical.InmemStorage{}}
+	m := mountOn(t, s, newFakeClock())
+	m.write("roles/r", nil)
+	key := m.read("creds/r")["api_key"]
+	m.rename("r", "q")
+	id, _ := m.remove("q")
+	s.between = func() {
+		s.between = nil
+		m.write("restore/"+id, map[string]any{"name": "x"})
+	}
+	m.refused(logical.UpdateOperation, "restore/"+id, map[string]any{"name": "n"}, "lives, and is called")
+	m.livesAs(id, "x")
+
+	// So may what a key's record leads to.
+	s.between = func() {
+		s.between = nil
+		m.rename("x", "y")
+	}
+	m.expectReport(key, leakActed)
+	m.livesAs(id, "y")
+	m.expectVerdict(key, "REVOKED")
+	if got := m.write("lookup", map[string]any{"key": key}); got["role"] != "y" || got["state"] != "revoked" {
+		t.Errorf("lookup: %v", got)
+	}
+}
+
+// What a crash may leave of a role that is gone brings nothing back.
+func TestNothingIsLeftToRestore(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/other", nil)
+	m.rename("other", "another")
+	id := "00000000-0000-4000-8000-000000000000"
+	for range 2 {
+		m.refused404("restore/"+id, nil)
+		m.refused404("restore/"+id, map[string]any{"name": "n"})
+		plant(t, m.storage, movedPath(id), &movedRecord{Schema: 1, RoleID: id, Name: "n", Mark: "m", At: m.clock.Now()})
+	}
+	plant(t, m.storage, deletedPath(id), &roleRecord{Schema: 1, Name: "n", ID: id, Type: "static", Deleted: m.clock.Now(), PurgeAt: m.clock.Now().Add(time.Hour)})
+	m.refused404("restore/"+id, map[string]any{"name": "n"})
+	m.run(3 * time.Hour)
+	m.tidyAll()
+	m.run(3 * time.Hour)
+	m.tidyAll()
+	if left := m.under(movedPrefix); len(left) != 1 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// A storage that fails makes nothing look as if it were gone.
+func TestRenamedRoleOnAFailingStorage(t *testing.T) {
+	p := newProbe(&logical.InmemStorage{})
+	m := mountOn(t, p, newFakeClock())
+	m.write("roles/r", map[string]any{"rotation_period": 0})
+	key := m.read("creds/r")["api_key"].(string)
+	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "2h"})
+	lease := m.lease("d", nil)
+	id := m.rename("r", "n")
+	m.rename("d", "e")
+	for what, ask := range map[string]func(m *testMount) (*logical.Response, error){
+		"verify": func(m *testMount) (*logical.Response, error) {
+			return m.send(logical.UpdateOperation, "verify", map[string]any{"key": key})
+		},
+		"bound": func(m *testMount) (*logical.Response, error) {
+			return m.send(logical.UpdateOperation, "verify/n", map[string]any{"key": key})
+		},
+		"lookup": func(m *testMount) (*logical.Response, error) {
+			return m.send(logical.UpdateOperation, "lookup", map[string]any{"key": key})
+		},
+		"restore": func(m *testMount) (*logical.Response, error) {
+			return m.send(logical.UpdateOperation, "restore/"+id, nil)
+		},
+		"creds":   func(m *testMount) (*logical.Response, error) { return m.send(logical.ReadOperation, "creds/n", nil) },
+		"list":    func(m *testMount) (*logical.Response, error) { return m.send(logical.ListOperation, "inventory/", nil) },
+		"renewal": func(m *testMount) (*logical.Response, error) { return m.onLease(logical.RenewOperation, lease, 0) },
+	} {
+		want, err := ask(m.restart())
+		if err != nil {
+			t.Fatal(what, err)
+		}
+		for n := 1; ; n++ {
+			p.reset()
+			fresh := m.restart()
+			p.arm(n, faultFail)
+			got, err := ask(fresh)
+			hit := p.hit()
+			p.reset()
+			if !hit {
+				break
+			}
+			if err == nil && (got == nil || got.IsError() || fmt.Sprint(got.Data["code"], got.Data["role"]) != fmt.Sprint(want.Data["code"], want.Data["role"])) {
+				t.Errorf("%s, call %d fails: it answers %v", what, n, got)
+			}
+		}
+	}
+}

@@ -87,9 +87,6 @@ func (b *backend) namesOf(ctx context.Context, s logical.Storage, want *restorat
 	if moved != nil {
 		names = append(names, moved.Name)
 	}
-	if len(names) == 0 {
-		return nil, errGone(want.id)
-	}
 	if want.name != "" {
 		names = append(names, want.name)
 	}
@@ -220,9 +217,6 @@ func (r *restorer) mayGo(holder *roleRecord) error {
 	if !r.force {
 		return taken("", "delete that one first, give another name, or, if its keys were never used, repeat this with force=true")
 	}
-	if holder.Policy.DeletionProtection {
-		return refusal.New("deletion_protection", true, "role "+refusal.Shown(holder.Name)+", which has the name, is protected", "set it to false first")
-	}
 	if r.config.deleteRecovery() <= 0 {
 		return taken(", and could not be brought back, since the mount's delete_recovery is 0", "set delete_recovery, or delete that role first")
 	}
@@ -248,16 +242,10 @@ func (b *backend) taken(ctx context.Context, s logical.Storage, rec *roleRecord)
 	if err != nil {
 		return "", err
 	}
-	if len(use.Ended) > 0 {
-		return "its keys were used", nil
-	}
 	for _, u := range use.Versions {
 		if last := u.LastUse(); !last.IsZero() {
 			return "its keys were used, last at " + stamp(last), nil
 		}
-	}
-	if rec.Type != policy.Dynamic {
-		return "", nil
 	}
 	ids, err := list(ctx, s, issuedPrefix+rec.ID+"/")
 	if err != nil || len(ids) == 0 {
@@ -324,9 +312,6 @@ func (r *restorer) retireCopy(name string) {
 	}
 	var err error
 	if r.copied.Name != name {
-		if !r.copied.Due.IsZero() {
-			r.b.unfile(r.ctx, r.s, r.copied.Due, deletedMark+r.id)
-		}
 		err = deleteRecord(r.ctx, r.s, deletedPath(r.id))
 	} else {
 		err = putRecord(r.ctx, r.s, deletedPath(r.id), &roleRecord{
