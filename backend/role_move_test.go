@@ -92,8 +92,10 @@ func TestRenamedRoleKeepsItsKeys(t *testing.T) {
 				}
 				for path, want := range map[string]string{"verify/n": "VALID", "verify/r": "NOT_FOUND", "verify/x": "NOT_FOUND"} {
 					for range 2 {
-						if got := m.write(path, map[string]any{"key": key}); got["code"] != want {
-							t.Errorf("%s: %v, want %s", path, got["code"], want)
+						for _, fresh := range []bool{false, true} {
+							if got := m.write(path, map[string]any{"key": key, "fresh": fresh}); got["code"] != want {
+								t.Errorf("%s, fresh %t: %v, want %s", path, fresh, got["code"], want)
+							}
 						}
 						state := map[string]string{"VALID": "STATE"}[want]
 						if got := m.write(path, map[string]any{"key_id": keyID, "role_id": id}); state != "" && got["code"] != state || state == "" && got["code"] != want {
@@ -533,6 +535,9 @@ func TestRestorationThatLandsLate(t *testing.T) {
 						for _, m := range []*testMount{m, m.restart()} {
 							m.livesAs(id, name)
 							m.expectVerdict(key, want)
+							if got := m.write("verify", map[string]any{"key": key, "fresh": true}); got["code"] != want || got["role"] != name {
+								t.Errorf("afresh: %v as %v", got["code"], got["role"])
+							}
 							if got := m.write("lookup", map[string]any{"key_id": keyID}); got["role"] != name {
 								t.Errorf("lookup: %v", got["role"])
 							}
