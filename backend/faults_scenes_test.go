@@ -41,7 +41,7 @@ func roleScenes() []scene {
 		_, err := m.send(logical.UpdateOperation, "restore/"+w.roleID, nil)
 		return err
 	}
-	renamed := func(m *testMount, w *world) { m.rename("a", "m") }
+	renamed := func(m *testMount, _ *world) { m.rename("a", "m") }
 	again := func(m *testMount, _ *world) { m.remove("m") }
 	holder := does("roles/n", map[string]any{"type": "dynamic"}) // a check uses the keys of a static one
 	rename := func(data map[string]any) func(*testMount, *world) error {

@@ -58,9 +58,9 @@ func readRenames(ctx context.Context, s logical.Storage) (*renameState, error) {
 	case entry == nil:
 		return &renameState{}, nil
 	}
-	var head tidyHead
-	err = json.Unmarshal(entry.Value, &head)
-	return &renameState{some: err != nil || head.Schema >= renameSchema}, nil
+	head := tidyHead{Schema: renameSchema}
+	_ = json.Unmarshal(entry.Value, &head) // see above
+	return &renameState{some: head.Schema >= renameSchema}, nil
 }
 
 // renamesKnown reports whether a role of the mount may have been renamed. Where that
