@@ -34,6 +34,14 @@ func (r *Ring) Revoke(now time.Time, numbers ...int) ([]Event, error) {
 	return events, nil
 }
 
+// Bound gives the role another end; zero is none. What has ended by the one that it
+// had stays so.
+func (r *Ring) Bound(now, until time.Time) []Event {
+	events := r.Settle(now)
+	r.Until = until
+	return append(events, r.Settle(now)...)
+}
+
 // Report marks version n as found in the open and makes until its end at the
 // latest (zero: the end it has now stays, but nothing prolongs it any more).
 // The first report decides; a later one can only bring the end nearer. Without

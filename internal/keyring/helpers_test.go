@@ -238,6 +238,9 @@ func differ(a, b *keyring.Ring) string {
 	if a.Last != b.Last {
 		return fmt.Sprintf("last: %d, %d", a.Last, b.Last)
 	}
+	if !a.Until.Equal(b.Until) {
+		return fmt.Sprintf("until: %s, %s", a.Until, b.Until)
+	}
 	if slices.Equal(a.Versions, b.Versions) {
 		return ""
 	}
@@ -246,7 +249,7 @@ func differ(a, b *keyring.Ring) string {
 
 var sentinels = []error{
 	keyring.ErrPendingExists, keyring.ErrNoPending, keyring.ErrTooManyLive, keyring.ErrBadActivation,
-	keyring.ErrNoTarget, keyring.ErrNeedTarget, keyring.ErrUnknown,
+	keyring.ErrNoTarget, keyring.ErrNeedTarget, keyring.ErrUnknown, keyring.ErrOver,
 }
 
 // isExactly reports whether err is that sentinel and no other.

@@ -41,7 +41,7 @@ type State string
 // The states of a version, in order of precedence.
 const (
 	Revoked   State = "revoked"   // killed at once, for good
-	Expired   State = "expired"   // its own ttl is over
+	Expired   State = "expired"   // its own ttl is over, or the role is
 	Retired   State = "retired"   // past its deadline, withdrawn and over, or lapsed
 	Withdrawn State = "withdrawn" // taken back by a rollback, still accepted for a while
 	Pending   State = "pending"   // before its activation
@@ -81,7 +81,8 @@ type Version struct {
 	Auto bool `json:"auto,omitempty"`
 
 	// TTL and Expires: how long the version may live and until when; zero is
-	// forever. Frozen at creation; a promotion may only shorten Expires.
+	// forever. Frozen at creation; a promotion may only shorten Expires, and so does
+	// the mark of an expiry with the role.
 	TTL     time.Duration `json:"ttl,omitempty"`
 	Expires time.Time     `json:"expires,omitzero"`
 
@@ -124,6 +125,9 @@ type Version struct {
 type Ring struct {
 	Versions []Version `json:"versions"`
 	Last     int       `json:"last"`
+	// Until is the end of the role: whatever lives then expires, and nothing is
+	// made, or becomes current, from then on. Zero is none. Only Bound changes it.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // Status is what a version is at an instant, and until when.
@@ -143,8 +147,11 @@ type Status struct {
 
 // Clone returns a copy that shares nothing with r.
 func (r *Ring) Clone() Ring {
-	return Ring{Versions: slices.Clone(r.Versions), Last: r.Last}
+	return Ring{Versions: slices.Clone(r.Versions), Last: r.Last, Until: r.Until}
 }
+
+// Over reports whether the role has ended.
+func (r *Ring) Over(now time.Time) bool { return !r.Until.IsZero() && !now.Before(r.Until) }
 
 // Get returns version n, or nil. The pointer is into the ring.
 func (r *Ring) Get(n int) *Version {
@@ -186,20 +193,20 @@ func (r *Ring) Status(n int, now time.Time) (Status, bool) {
 	return r.status(i, now), true
 }
 
-// planned reports whether the version is activated, or will be at its date. One
-// that ends before its date never is.
-func (v *Version) planned() bool {
+// planned reports whether v is activated, or will be at its date. One that ends
+// before its date never is.
+func (r *Ring) planned(v *Version) bool {
 	if v.Activate.IsZero() {
 		return false
 	}
-	end := earlierSet(v.Expires, v.Cap)
+	end := earlierSet(earlierSet(v.Expires, v.Cap), r.Until)
 	return v.Activated || end.IsZero() || end.After(v.Activate)
 }
 
-// activated reports whether the version has become, by decision or by the clock,
-// one that is or was handed out.
-func (v *Version) activated(now time.Time) bool {
-	return v.planned() && (v.Activated || !now.Before(v.Activate))
+// activated reports whether v has become, by decision or by the clock, one that is
+// or was handed out.
+func (r *Ring) activated(v *Version, now time.Time) bool {
+	return r.planned(v) && (v.Activated || !now.Before(v.Activate))
 }
 
 // firstVerifies is the first instant at which the version verifies.
@@ -214,7 +221,7 @@ func firstVerifies(created, activate time.Time) time.Time {
 // higher that is not withdrawn and activated, or going to be; -1 if none is.
 func (r *Ring) superseder(i int) int {
 	for j := i + 1; j < len(r.Versions); j++ {
-		if s := &r.Versions[j]; s.Withdrawn.IsZero() && s.planned() {
+		if s := &r.Versions[j]; s.Withdrawn.IsZero() && r.planned(s) {
 			return j
 		}
 	}
@@ -254,26 +261,30 @@ func (r *Ring) status(i int, now time.Time) Status {
 	if !v.RevokedAt.IsZero() {
 		return Status{State: Revoked, Until: v.RevokedAt}
 	}
-	if v.ExpiredSeen || (!v.Expires.IsZero() && !now.Before(v.Expires)) {
-		return Status{State: Expired, Until: v.Expires}
+	end, why, planned := r.retirement(i)
+	expires := v.Expires
+	if !v.marked() && (end.IsZero() || !end.Before(r.Until)) {
+		// How one ended, and when, is not for the end of the role to change.
+		expires = earlierSet(expires, r.Until)
+	}
+	if v.ExpiredSeen || (!expires.IsZero() && !now.Before(expires)) {
+		return Status{State: Expired, Until: expires}
 	}
 	if !v.RetiredAt.IsZero() {
 		return Status{State: Retired, Reason: v.RetiredBy, Until: v.RetiredAt, Planned: v.RetiredBy == GraceEnded}
 	}
-
-	end, why, planned := r.retirement(i)
 	if !end.IsZero() && !now.Before(end) {
 		return Status{State: Retired, Reason: why, Until: end, Planned: planned}
 	}
 
 	st := Status{Verifies: true, Until: end, Planned: planned}
-	if !v.Expires.IsZero() && (end.IsZero() || !end.Before(v.Expires)) {
-		st.Until, st.Planned = v.Expires, false
+	if !expires.IsZero() && (end.IsZero() || !end.Before(expires)) {
+		st.Until, st.Planned = expires, false
 	}
 	switch {
 	case !v.Withdrawn.IsZero():
 		st.State = Withdrawn
-	case !v.activated(now):
+	case !r.activated(v, now):
 		st.State = Pending
 		st.VerifiesFrom = firstVerifies(v.Created, v.Activate)
 		st.Verifies = !now.Before(st.VerifiesFrom)
@@ -289,7 +300,7 @@ func (r *Ring) status(i int, now time.Time) Status {
 // ended or not; -1 if there is none.
 func (r *Ring) top(now time.Time) int {
 	for i := len(r.Versions) - 1; i >= 0; i-- {
-		if r.Versions[i].Withdrawn.IsZero() && r.Versions[i].activated(now) {
+		if r.Versions[i].Withdrawn.IsZero() && r.activated(&r.Versions[i], now) {
 			return i
 		}
 	}

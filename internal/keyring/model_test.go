@@ -18,6 +18,7 @@ type model struct {
 	versions []*modelVersion
 	top      *modelVersion // the highest activated one that is not withdrawn
 	last     int
+	until    time.Time // the end of the role
 }
 
 type modelVersion struct {
@@ -50,7 +51,7 @@ type modelVersion struct {
 func (v *modelVersion) live() bool { return !v.state.Ended() }
 
 func (m *model) clone() *model {
-	c := &model{last: m.last}
+	c := &model{last: m.last, until: m.until}
 	for _, v := range m.versions {
 		w := *v
 		c.versions = append(c.versions, &w)
@@ -111,8 +112,8 @@ func (v *modelVersion) lapse() time.Time {
 }
 
 // comes reports whether v is pending and lives to see its date.
-func (v *modelVersion) comes() bool {
-	return v.state == keyring.Pending && !v.held && !upTo(first(v.expires, v.cap), v.date)
+func (m *model) comes(v *modelVersion) bool {
+	return v.state == keyring.Pending && !v.held && !upTo(first(v.expires, v.cap, m.until), v.date)
 }
 
 // advance tells what happens up to now, one event at a time.
@@ -136,7 +137,10 @@ func (m *model) step(now time.Time) bool {
 		if v.live() || v.state == keyring.Retired {
 			offer(v.expires, 0, func() { v.state, v.endedAt = keyring.Expired, v.expires })
 		}
-		if v.comes() {
+		if v.live() {
+			offer(m.until, 0, func() { v.state, v.endedAt, v.expires = keyring.Expired, m.until, m.until })
+		}
+		if m.comes(v) {
 			offer(v.date, 1, func() { m.activate(v, v.date) })
 		}
 		if v.live() {
@@ -192,7 +196,7 @@ func (m *model) coming(v *modelVersion) (time.Time, bool) {
 		return v.deadline, !v.graceless
 	}
 	p := m.pending()
-	if p == nil || !p.comes() || (v.state != keyring.Current && v.state != keyring.Withdrawn) {
+	if p == nil || !m.comes(p) || (v.state != keyring.Current && v.state != keyring.Withdrawn) {
 		return time.Time{}, false
 	}
 	return p.date.Add(p.grace), p.grace > 0
@@ -201,8 +205,8 @@ func (m *model) coming(v *modelVersion) (time.Time, bool) {
 // ends is the earliest known end of a live version, and whether it is planned.
 func (m *model) ends(v *modelVersion) (time.Time, bool) {
 	end, grace := m.coming(v)
-	all := first(end, v.until, v.cap, v.lapse(), v.expires)
-	return all, grace && all.Equal(end) && !all.Equal(v.expires)
+	all := first(end, v.until, v.cap, v.lapse(), v.expires, m.until)
+	return all, grace && all.Equal(end) && !all.Equal(v.expires) && !all.Equal(m.until)
 }
 
 func verifiesFrom(created, date time.Time, held bool) time.Time {
@@ -247,13 +251,19 @@ func (m *model) rotate(now time.Time, mint keyring.Mint, force bool) error {
 		date = now
 	}
 	from := verifiesFrom(now, date, mint.Held)
+	if upTo(m.until, now) {
+		return keyring.ErrOver
+	}
+	if !mint.Held && date.After(now) && upTo(m.until, date) {
+		return keyring.ErrBadActivation
+	}
 	if mint.TTL > 0 && !mint.Held && date.After(now) && !from.Add(mint.TTL).After(date) {
 		return keyring.ErrBadActivation
 	}
 	if mint.Held {
 		date = now
 	}
-	if p := m.pending(); p != nil && p.comes() {
+	if p := m.pending(); p != nil && m.comes(p) {
 		// Invariant 4: no end moves back because p is replaced.
 		if left := p.date.Add(p.grace).Sub(date); left < mint.Grace {
 			mint.Grace = max(left, 0)
@@ -333,7 +343,7 @@ func (m *model) promote(now, when time.Time, grace time.Duration) error {
 	if p.ttl > 0 {
 		expires = first(expires, verifiesFrom(p.created, when, false).Add(p.ttl))
 	}
-	if upTo(first(expires, p.cap), when) {
+	if upTo(first(expires, p.cap, m.until), when) {
 		return keyring.ErrBadActivation
 	}
 	for _, v := range m.versions {
@@ -376,8 +386,8 @@ func (m *model) rollback(now time.Time, to int, grace time.Duration) error {
 	}
 	ends := map[*modelVersion]time.Time{}
 	for _, v := range m.versions {
-		if v.reported {
-			ends[v], _ = m.ends(v) // nothing prolongs it, the end of p included
+		if v.reported || !v.deadline.IsZero() {
+			ends[v], _ = m.ends(v) // nothing prolongs it, if it was reported the end of p included
 		}
 	}
 	m.killPending(now)
@@ -389,7 +399,7 @@ func (m *model) rollback(now time.Time, to int, grace time.Duration) error {
 		if v.withdrawn {
 			until = v.until
 		}
-		v.until = first(until, v.deadline, ends[v])
+		v.until = first(until, ends[v])
 		v.deadline, v.prolonged = time.Time{}, false
 		if v.withdrawn {
 			continue
@@ -434,9 +444,17 @@ func (m *model) killed(now time.Time, numbers []int, replace bool, replacement *
 	case replacement == nil:
 		m.killPending(now)
 		return nil
+	case upTo(m.until, now):
+		return nil
 	default:
 		return m.rotate(now, *replacement, true)
 	}
+}
+
+// bound gives the role another end.
+func (m *model) bound(now, until time.Time) {
+	m.until = until
+	m.advance(now)
 }
 
 func (m *model) extend(n int, step time.Duration) {
@@ -476,7 +494,10 @@ func (m *model) instants(now time.Time) []time.Time {
 				all = append(all, t)
 			}
 		}
-		if v.comes() && v.date.After(now) {
+		if m.until.After(now) {
+			all = append(all, m.until)
+		}
+		if m.comes(v) && v.date.After(now) {
 			all = append(all, v.date)
 		}
 	}

@@ -322,6 +322,18 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 				func(r *keyring.Ring) error { r.Report(m.now, n, until); return nil },
 				func(o *model) error { o.report(m.now, n, until); return nil })
 		},
+		"bound": func(t *rapid.T) {
+			var until time.Time
+			if rapid.IntRange(0, 3).Draw(t, "without end") != 0 {
+				until = m.drawInstant(t, "end")
+			}
+			m.apply(t, "bound",
+				func(r *keyring.Ring) error { r.Bound(m.now, until); return nil },
+				func(o *model) error { o.bound(m.now, until); return nil })
+			if live := live(&m.ring, m.now); m.ring.Over(m.now) && len(live) > 0 {
+				t.Fatalf("the role has ended and %v live", live)
+			}
+		},
 		"trim": func(t *rapid.T) {
 			keep := rapid.IntRange(0, 5).Draw(t, "keep")
 			before := m.ring.Clone()

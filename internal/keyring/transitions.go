@@ -46,6 +46,7 @@ var (
 	ErrNoTarget      = errors.New("nothing to roll back to")
 	ErrNeedTarget    = errors.New("a second rollback in a row needs a version")
 	ErrUnknown       = errors.New("no such version")
+	ErrOver          = errors.New("the role has ended")
 )
 
 // Stamp is how this package and the engine write a time in a text.
@@ -84,7 +85,7 @@ func (r *Ring) Settle(now time.Time) []Event {
 	}
 	states := make([]seen, len(r.Versions))
 	for i := range r.Versions {
-		s := seen{Status: r.status(i, now), activated: r.Versions[i].activated(now)}
+		s := seen{Status: r.status(i, now), activated: r.activated(&r.Versions[i], now)}
 		switch end, why, _ := r.retirement(i); {
 		case s.State == Retired:
 			s.retired, s.why = s.Until, s.Reason
@@ -111,7 +112,7 @@ func (r *Ring) Settle(now time.Time) []Event {
 			if !v.marked() {
 				events = append(events, Event{Kind: EventExpired, Version: v.N, KeyID: v.KeyID, At: st.Until})
 			}
-			v.ExpiredSeen = true
+			v.ExpiredSeen, v.Expires = true, st.Until
 		}
 		if !v.Activated {
 			v.Activate = time.Time{}
@@ -127,7 +128,7 @@ func (r *Ring) Settle(now time.Time) []Event {
 // Nothing changes when an error is returned, beyond what Settle marks.
 func (r *Ring) Rotate(now time.Time, m Mint, force bool) ([]Event, error) {
 	events := r.Settle(now)
-	if err := m.check(now); err != nil {
+	if err := r.check(now, m); err != nil {
 		return events, err
 	}
 	m.Grace = r.cutGrace(now, m)
@@ -149,7 +150,7 @@ func (r *Ring) Rotate(now time.Time, m Mint, force bool) ([]Event, error) {
 // replaced.
 func (r *Ring) cutGrace(now time.Time, m Mint) time.Duration {
 	p := r.Pending(now)
-	if p == nil || !p.planned() {
+	if p == nil || !r.planned(p) {
 		return m.Grace
 	}
 	return max(0, min(m.Grace, p.Activate.Add(p.Grace).Sub(later(m.Activate, now))))
@@ -166,10 +167,18 @@ func (r *Ring) liveAfter(now time.Time, pending *Version, m Mint) int {
 	return next.Live(now)
 }
 
-// check refuses a date at which the version would have expired already. A date
+// check refuses what would never be handed out: anything once the role has ended,
+// and a date at which the role has ended or the version would have expired. A date
 // in the past is now.
-func (m Mint) check(now time.Time) error {
-	if m.Held || m.Activate.IsZero() || !m.Activate.After(now) || m.TTL == 0 {
+func (r *Ring) check(now time.Time, m Mint) error {
+	switch {
+	case r.Over(now):
+		return fmt.Errorf("%w: at %s", ErrOver, Stamp(r.Until))
+	case m.Held || m.Activate.IsZero() || !m.Activate.After(now):
+		return nil
+	case !r.Until.IsZero() && !m.Activate.Before(r.Until):
+		return fmt.Errorf("%w: the role ends at %s, not after the activation", ErrBadActivation, Stamp(r.Until))
+	case m.TTL == 0:
 		return nil
 	}
 	if end := firstVerifies(now, m.Activate).Add(m.TTL); !m.Activate.Before(end) {
@@ -226,7 +235,7 @@ func (r *Ring) retire(i int, now time.Time, why Reason) Event {
 // successor is the version that supersedes the one at i, or nil.
 func (r *Ring) successor(i int, now time.Time) *Version {
 	for j := i + 1; j < len(r.Versions); j++ {
-		if s := &r.Versions[j]; s.Withdrawn.IsZero() && s.activated(now) {
+		if s := &r.Versions[j]; s.Withdrawn.IsZero() && r.activated(s, now) {
 			return s
 		}
 	}
@@ -261,7 +270,7 @@ func (r *Ring) Promote(now, at time.Time, grace time.Duration) (int, []Event, er
 	if v.TTL > 0 {
 		expires = earlierSet(expires, firstVerifies(v.Created, at).Add(v.TTL))
 	}
-	if end := earlierSet(expires, v.Cap); !end.IsZero() && !at.Before(end) {
+	if end := earlierSet(earlierSet(expires, v.Cap), r.Until); !end.IsZero() && !at.Before(end) {
 		return 0, events, fmt.Errorf("%w: version %d ends at %s and would never be handed out", ErrBadActivation, v.N, Stamp(end))
 	}
 	// Nothing prolongs a reported version. The current one cannot be capped
