@@ -48,8 +48,8 @@ func keyStatus(rec *keyRecord, role *roleRecord, now time.Time) keyring.Status {
 	switch {
 	case !rec.RevokedAt.IsZero():
 		return keyring.Status{State: keyring.Revoked, Until: rec.RevokedAt}
-	case st.State == keyring.Retired && !st.Until.IsZero() && !rec.Expires.After(st.Until):
-		// It had expired before its generation retired: how a key ended does not
+	case (st.State == keyring.Retired || st.State == keyring.Expired) && !st.Until.IsZero() && !rec.Expires.After(st.Until):
+		// It had expired before its generation ended: how a key ended does not
 		// change afterwards.
 		return keyring.Status{State: keyring.Expired, Until: rec.Expires}
 	case st.State.Ended():
@@ -69,6 +69,10 @@ func keyStatus(rec *keyRecord, role *roleRecord, now time.Time) keyring.Status {
 
 // noCurrent says why a role has no current key and what makes a new one.
 func noCurrent(rec *roleRecord, now time.Time) error {
+	if rec.Ring.Over(now) {
+		return refusal.New("role", rec.Name, "has no current key: the role ended at "+keyring.Stamp(rec.Ring.Until)+", its valid_until",
+			"if it is to go on, raise valid_until and make a new key with rotate/"+rec.Name)
+	}
 	top := rec.Ring.Top(now)
 	if top == nil {
 		return refusal.New("role", rec.Name, "has no current key yet", "promote the pending version with promote/"+rec.Name)

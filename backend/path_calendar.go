@@ -211,7 +211,7 @@ func (b *backend) comingOf(rec *roleRecord, lim policy.Limits) ([]coming, error)
 		if st.State.Ended() {
 			continue
 		}
-		if st.State == keyring.Pending && !v.Activate.IsZero() {
+		if st.State == keyring.Pending && !v.Activate.IsZero() && r.endsBeforeTheRole(v.Activate) {
 			events = append(events, coming{at: v.Activate, what: comesActivation, rec: rec, n: v.N, keyID: v.KeyID})
 		}
 		if st.Until.IsZero() {
@@ -219,7 +219,7 @@ func (b *backend) comingOf(rec *roleRecord, lim policy.Limits) ([]coming, error)
 		}
 		what := comesRetirement
 		switch {
-		case st.Until.Equal(v.Expires):
+		case st.Until.Equal(v.Expires), st.Until.Equal(rec.Ring.Until):
 			what = comesExpiry
 		case st.State == keyring.Pending:
 			what = comesLapse
@@ -227,11 +227,11 @@ func (b *backend) comingOf(rec *roleRecord, lim policy.Limits) ([]coming, error)
 		events = append(events, coming{at: st.Until, what: what, rec: rec, n: v.N, keyID: v.KeyID})
 	}
 	if stage := r.stageAt(); !stage.IsZero() && !b.mountPaused() {
-		next := rec.Ring.Last + 1
-		if stage.Before(rec.Next) && rec.Next.After(now) {
+		next, at := rec.Ring.Last+1, r.next()
+		if stage.Before(at) && at.After(now) {
 			events = append(events, coming{at: stage, what: comesStaging, rec: rec, n: next})
 		}
-		events = append(events, coming{at: rec.Next, what: comesRotation, rec: rec, n: next})
+		events = append(events, coming{at: at, what: comesRotation, rec: rec, n: next})
 	}
 	return events, nil
 }

@@ -49,7 +49,8 @@ previous version has its grace. What may stand in an item:
   key_id        with sha256: the id of a key that has this engine's form (required
                 for such a key: without it verify does not find the key)
   version       the version's number, above those that the role gave out before
-  expires_at    when the key ends (RFC 3339, at most 100 years ahead)
+  expires_at    when the key ends (RFC 3339, at most 100 years ahead): this version
+                only. valid_until, as of any role, is the end of the role
   grace_period  how long the previous version stays valid
   any field of roles/<role> but type, for a role that is made by the item
 
@@ -70,6 +71,7 @@ func importFields() fieldSet {
 		"key_id":       {kind: kindText, secret: true, about: "With sha256, for a key of this engine's form: its id."},
 		"version":      {kind: kindInteger, about: "The version's number."},
 		"expires_at":   {kind: kindTime, about: "When the key ends."},
+		"valid_until":  {kind: kindText, about: "When the role ends."},
 		"grace_period": {kind: kindDuration, about: "How long the previous version stays valid."},
 	})
 }

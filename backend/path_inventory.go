@@ -36,9 +36,9 @@ that a key of the previous version was accepted after its successor had taken
 over, as far as this server was asked to verify or caches have reported.
 
 problems=true lists only roles that somebody should look at: those that fail, are
-overdue, have no current key, or whose key was reported as found in the open. The
-texts say what is wrong; status/<role> tells more. Use after and limit to read
-page by page.`,
+overdue, have no current key, or end within seven days, or whose key was reported
+as found in the open. The texts say what is wrong; status/<role> tells more. Use
+after and limit to read page by page.`,
 	})}
 }
 
@@ -107,7 +107,7 @@ func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *ro
 		since := cur.CurrentSince()
 		data["current_version"], data["key_id"], data["strength"] = cur.N, cur.KeyID, cur.Strength
 		data["current_since"], data["current_age"] = stamp(since), int64(now.Sub(since)/time.Second)
-		data["expires"] = stamp(hardEnd(cur))
+		data["expires"] = stamp(earlierOf(hardEnd(cur), rec.Ring.Until))
 	}
 	if prev := rec.Ring.PreviousOf(now); prev != nil {
 		used, err := b.lastAccepted(ctx, s, rec, prev.N)

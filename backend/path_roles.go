@@ -68,6 +68,8 @@ and changes nothing.
 Changes of the policy hold from the next rotation on where they concern how keys
 are made (prefix, ttl, grace_period), and at once everywhere else.
 
+At valid_until the role ends: its keys expire, and none is made from then on.
+
 Deleting ends the role's keys at once. Within the mount's delete_recovery the
 role can be brought back, keys and all, with restore/<role_id>. A role created
 anew under the same name has another role_id and never revives an old key.`,

@@ -36,7 +36,7 @@ func TestRoleOfDefaults(t *testing.T) {
 	}
 	want := map[string]any{
 		"name": "a", "type": "static", "description": "", "owner": "", "metadata": map[string]any{}, "scopes": []any{}, "prefix": "ak",
-		"ttl": 0.0, "max_ttl": 0.0, "rotation_period": 7776000.0, "rotation_schedule": "", "rotation_jitter": 0.0, "rotation_paused": false,
+		"ttl": 0.0, "max_ttl": 0.0, "rotation_period": 7776000.0, "rotation_schedule": "", "rotation_window": 0.0, "valid_until": "", "rotation_jitter": 0.0, "rotation_paused": false,
 		"grace_period": 86400.0, "max_grace_period": 86400.0, "refresh_interval": 300.0, "reveal": "always", "allowed_cidrs": []any{},
 		"rate_limit": 0.0, "on_leak": "revoke", "leak_grace_period": 3600.0, "disabled": false, "deletion_protection": false,
 	}

@@ -41,7 +41,7 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, in *input
 			return false, err
 		}
 		after := tx.view()
-		warnings = policyWarnings(p, tx.rec.Type, tx.terms)
+		warnings = append(policyWarnings(p, tx.rec.Type, tx.terms), tx.warnings...)
 		if was.Reveal != tx.terms.Reveal && was.Cadence != nil && tx.terms.Cadence == nil && !in.given("rotation_period") {
 			warnings = append(warnings, "reveal: rotation is by hand only from now on, because a key that is handed out once does not reach who holds the one before: "+
 				"give rotation_period or rotation_schedule in the same write to keep it automatic")
@@ -70,7 +70,11 @@ func (b *backend) createRole(ctx context.Context, req *logical.Request, in *inpu
 			return nil, refusal.New(field, in.text(field), "is given by the engine", "leave it out; to bring back a deleted role use restore/<role_id>")
 		}
 	}
-	p, _, err := new(policy.Policy).With(policyGiven(in))
+	given := policyGiven(in)
+	if given["valid_until"] == "" {
+		return nil, refusal.New("valid_until", "", "is empty", "leave it out, or give a time such as 2027-01-31T08:00:00Z")
+	}
+	p, _, err := new(policy.Policy).With(given)
 	if err != nil {
 		return nil, err
 	}

@@ -146,8 +146,12 @@ func versionStatus(rec *roleRecord, v *keyring.Version, now time.Time) map[strin
 // rotationInWords says when the role rotates next, or why it does not.
 func (b *backend) rotationInWords(r *roleNow) string {
 	rec, t, now := r.rec, &r.terms, r.now
-	pending := rec.Ring.Pending(now)
+	pending, end := rec.Ring.Pending(now), rec.Ring.Until
 	switch {
+	case rec.Ring.Over(now):
+		return "never: the role ended at " + stamp(end) + " (valid_until)"
+	case pending != nil && !pending.Activate.IsZero() && !r.endsBeforeTheRole(pending.Activate):
+		return fmt.Sprintf("no more: the role ends at %s (valid_until), before the date of version %d", stamp(end), pending.N)
 	case pending != nil && !pending.Activate.IsZero():
 		return fmt.Sprintf("version %d is staged and becomes current at %s", pending.N, stamp(pending.Activate))
 	case pending != nil && t.Cadence != nil:
@@ -161,9 +165,13 @@ func (b *backend) rotationInWords(r *roleNow) string {
 		return "paused: rotation_paused is set on the role"
 	case b.mountPaused():
 		return "paused: rotation_paused is set in the mount's config"
-	case !rec.Next.After(now):
-		return "overdue since " + stamp(rec.Next) + ": it comes with one of the next runs of the periodic function"
+	case r.next().IsZero():
+		return "no more: the role ends at " + stamp(end) + " (valid_until)"
+	case !r.next().After(now):
+		return "overdue since " + stamp(r.next()) + ": it comes with one of the next runs of the periodic function"
+	case r.missedWindow():
+		return "at " + stamp(r.next()) + ": the rotation of " + stamp(rec.Next) + " was missed, and rotation_window is over"
 	default:
-		return "at " + stamp(rec.Next)
+		return "at " + stamp(r.next())
 	}
 }

@@ -113,7 +113,7 @@ func policyRequestFields() fieldSet {
 	for i := range policy.Fields {
 		f := &policy.Fields[i]
 		rule := emptyRefused
-		if f.Clears {
+		if f.Clears || f.Blank {
 			rule = emptyTaken
 		}
 		all[f.Name] = field{kind: kinds[f.Kind], about: f.About, def: f.Default, choices: f.Choices, empty: rule}

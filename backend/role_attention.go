@@ -22,7 +22,14 @@ import (
 // as far as it follows from the record and the time of a commit alone.
 func troubles(rec *roleRecord, now time.Time) []string {
 	var texts []string
-	if rec.Ring.Current(now) == nil {
+	switch told := endToldFrom(rec); {
+	case rec.Ring.Over(now):
+		// An end, and no problem.
+	case !told.IsZero() && !now.Before(told):
+		texts = append(texts, fmt.Sprintf("the role ends at %s (valid_until): its keys expire then, and nothing replaces them; "+
+			"if it is to go on, raise valid_until before", keyring.Stamp(rec.Ring.Until)))
+	}
+	if rec.Ring.Current(now) == nil && !rec.Ring.Over(now) {
 		if r := refusal.In(noCurrent(rec, now)); r != nil {
 			texts = append(texts, r.Rule+": "+r.Todo)
 		}
@@ -53,10 +60,10 @@ const overdueAfter = 5 * time.Minute
 // overdue says that the automatic rotation is late, which is no problem of the
 // role where the mount's is paused; empty if it is not.
 func (b *backend) overdue(r *roleNow) string {
-	if r.stageAt().IsZero() || b.mountPaused() || r.now.Sub(r.rec.Next) < overdueAfter {
+	if r.stageAt().IsZero() || b.mountPaused() || r.now.Sub(r.next()) < overdueAfter {
 		return ""
 	}
-	return "the rotation of " + keyring.Stamp(r.rec.Next) + " is overdue"
+	return "the rotation of " + keyring.Stamp(r.next()) + " is overdue"
 }
 
 // attended reports whether the index has the role, as of the record's commit.

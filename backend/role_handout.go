@@ -19,7 +19,7 @@ import (
 func (b *backend) countdown(r *roleNow, cur *keyring.Version) map[string]any {
 	rec, t, now := r.rec, &r.terms, r.now
 	next := r.nextActivation(b.mountPaused())
-	h := keyring.Handout{NextActivation: next, Refresh: t.Refresh, Grace: t.Grace, Ends: hardEnd(cur)}
+	h := keyring.Handout{NextActivation: next, Refresh: t.Refresh, Grace: t.Grace, Ends: earlierOf(hardEnd(cur), rec.Ring.Until)}
 	if p := rec.Ring.Pending(now); p != nil && p.Grace > 0 && (h.Grace == 0 || p.Grace < h.Grace) {
 		h.Grace = p.Grace
 	}
@@ -38,16 +38,18 @@ func (b *backend) countdown(r *roleNow, cur *keyring.Version) map[string]any {
 	return data
 }
 
-// hardEnd is the end of a version that no rotation decides; zero if there is none.
+// hardEnd is the end of a version that no rotation decides, and not that of its
+// role; zero if there is none.
 func hardEnd(v *keyring.Version) time.Time {
-	switch {
-	case v.Cap.IsZero():
-		return v.Expires
-	case v.Expires.IsZero() || v.Cap.Before(v.Expires):
-		return v.Cap
-	default:
-		return v.Expires
+	return earlierOf(v.Cap, v.Expires)
+}
+
+// earlierOf is the earlier of two ends; a zero time is none.
+func earlierOf(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
 	}
+	return a
 }
 
 // plaintext returns the stored key of a live version, and the role's record as

@@ -24,8 +24,32 @@ func (r *roleNow) replan() {
 	if pending := r.dated(); pending != nil {
 		r.rec.Next = p.after(pending, pending.Activate, &r.terms)
 	}
+	r.rec.Next = r.next()
 	if latest := r.latest(); !latest.IsZero() && latest.Before(r.rec.Next) {
 		r.rec.Next = latest
+	}
+	if end := r.rec.Ring.Until; !end.IsZero() && (!r.rec.Next.Before(end) || r.rec.Ring.Over(r.now)) {
+		r.rec.Next = time.Time{} // nothing is planned from the end of the role on
+	}
+}
+
+// next is the next planned activation as of now: the one that is planned, or, where
+// that was missed by more than the rotation window, the one that the role waits for.
+// A version that would end before does not wait, and a role without a current one
+// does not either.
+func (r *roleNow) next() time.Time {
+	planned := r.rec.Next
+	if r.terms.Window == 0 || planned.IsZero() || r.now.Before(planned.Add(r.terms.Window)) || r.rec.Ring.Current(r.now) == nil {
+		return planned
+	}
+	waits := r.terms.Cadence.First(r.now.Add(-r.terms.Window), r.terms.Jitter)
+	switch latest := r.latest(); {
+	case latest.IsZero() || !latest.Before(waits):
+		return waits
+	case latest.After(r.now):
+		return latest
+	default:
+		return planned
 	}
 }
 
@@ -114,6 +138,9 @@ func (r *roleNow) dated() *keyring.Version {
 	return nil
 }
 
+// missedWindow reports whether the rotation that was planned waits for another time.
+func (r *roleNow) missedWindow() bool { return !r.rec.Next.After(r.now) && r.next().After(r.now) }
+
 // latest is the latest instant for the next activation, zero for none: the version
 // that it succeeds would end by itself before its readers have had their grace. A
 // rollback hands out an older key, an activation that was missed may put the next
@@ -126,7 +153,7 @@ func (r *roleNow) latest() time.Time {
 	if p := r.dated(); p != nil {
 		from, last = p.Activate, p // nothing takes the place of what is pending
 	}
-	if last == nil || last.Expires.IsZero() {
+	if last == nil || last.Expires.IsZero() || !r.endsBeforeTheRole(last.Expires) {
 		return time.Time{}
 	}
 	if st, _ := r.rec.Ring.Status(last.N, r.now); st.State.Ended() {
@@ -157,16 +184,41 @@ func (r *roleNow) nextLook() time.Time {
 	if at, ok := r.extensionLook(); ok {
 		consider(at)
 	}
+	// In between the index of problems names the role.
+	for _, at := range []time.Time{endToldFrom(rec), rec.Ring.Until} {
+		if at.After(now) {
+			consider(at)
+		}
+	}
 	return next
+}
+
+// endNotice is how long before its end a role is among those that somebody should
+// look at: time to raise it, or to tell whoever uses its keys.
+const endNotice = 7 * 24 * time.Hour
+
+// endToldFrom is from when on the end of the role is told; zero if it has none.
+func endToldFrom(rec *roleRecord) time.Time {
+	if rec.Ring.Until.IsZero() {
+		return time.Time{}
+	}
+	return rec.Ring.Until.Add(-endNotice)
+}
+
+// endsBeforeTheRole reports whether a version with that end leaves a gap: another
+// one may still follow it.
+func (r *roleNow) endsBeforeTheRole(end time.Time) bool {
+	return r.rec.Ring.Until.IsZero() || end.Before(r.rec.Ring.Until)
 }
 
 // stageAt is when the automatic rotation makes its next version; zero without
 // automatic rotation, and while a version is held.
 func (r *roleNow) stageAt() time.Time {
-	if r.terms.Cadence == nil || r.terms.AutoPaused || r.rec.Next.IsZero() {
+	next := r.next()
+	if r.terms.Cadence == nil || r.terms.AutoPaused || next.IsZero() || r.rec.Ring.Over(r.now) {
 		return time.Time{}
 	}
-	at := r.rec.Next.Add(-r.terms.Lead)
+	at := next.Add(-r.terms.Lead)
 	if p := r.rec.Ring.Pending(r.now); p != nil {
 		if p.Activate.IsZero() {
 			return time.Time{}
@@ -185,12 +237,15 @@ func (r *roleNow) stageDue() bool {
 // nextActivation is the next activation that is planned; zero if there is none.
 func (r *roleNow) nextActivation(mountPaused bool) time.Time {
 	if p := r.rec.Ring.Pending(r.now); p != nil {
+		if !r.endsBeforeTheRole(p.Activate) {
+			return time.Time{}
+		}
 		return p.Activate
 	}
-	if r.terms.Cadence == nil || r.terms.AutoPaused || mountPaused {
+	if r.terms.Cadence == nil || r.terms.AutoPaused || mountPaused || r.rec.Ring.Over(r.now) {
 		return time.Time{}
 	}
-	return r.rec.Next
+	return r.next()
 }
 
 // extensionMargin is how long before the end of a grace it is decided whether

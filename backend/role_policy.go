@@ -17,6 +17,9 @@ func (tx *roleTx) setPolicy(p policy.Policy) error {
 	if err != nil {
 		return err
 	}
+	if err := tx.bound(&p, t.Until); err != nil {
+		return err
+	}
 	if tx.old != nil {
 		// Readers may still hold the longer ttl of the old policy.
 		if old := tx.terms.Bound(); old > t.Bound() {
@@ -35,6 +38,23 @@ func (tx *roleTx) setPolicy(p policy.Policy) error {
 	if !same {
 		tx.anew()
 	}
+	return nil
+}
+
+// bound gives the role the end that the policy names. One that is over ends nothing
+// that it did not end before.
+func (tx *roleTx) bound(p *policy.Policy, until time.Time) error {
+	ring := &tx.rec.Ring
+	if until.Equal(ring.Until) {
+		return nil
+	}
+	if !until.IsZero() && !until.After(tx.now) {
+		return refusal.New("valid_until", p.ValidUntil, "is over: it is "+stamp(tx.now)+" now", "give a later time; disabled=true stops the role's keys, DELETE and revoke/<role> end them")
+	}
+	if ring.Over(tx.now) {
+		tx.warn("valid_until: the role ended at %s, and its keys stay expired: rotate/%s makes a new one", stamp(ring.Until), tx.rec.Name)
+	}
+	tx.record(ring.Bound(tx.now, until), tx.by)
 	return nil
 }
 

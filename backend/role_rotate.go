@@ -117,6 +117,8 @@ func ringRefusal(err error) error {
 		return refusal.New("promote", nil, err.Error(), "stage one with rotate/<role> stage=true")
 	case errors.Is(err, keyring.ErrBadActivation):
 		return refusal.New("activate_at", nil, err.Error(), "choose an earlier date")
+	case errors.Is(err, keyring.ErrOver):
+		return refusal.New("valid_until", nil, err.Error(), "raise valid_until with roles/<role> first")
 	case errors.Is(err, keyring.ErrNeedTarget):
 		return refusal.New("to_version", nil, err.Error(), "name the version to go back to")
 	case errors.Is(err, keyring.ErrNoTarget):

@@ -42,7 +42,8 @@ func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
 // asked for it. A current version that was reported while its role was deleted has
 // an end, and is replaced before it.
 func (tx *roleTx) payOwed() error {
-	if cur := tx.rec.Ring.Current(tx.now); cur != nil && cur.Cap.IsZero() && !tx.endsBeforeALook(cur) {
+	cur := tx.rec.Ring.Current(tx.now)
+	if tx.rec.Ring.Over(tx.now) || cur != nil && cur.Cap.IsZero() && !tx.endsBeforeALook(cur) {
 		tx.rec.Owed = false
 		return nil
 	}
@@ -54,7 +55,7 @@ func (tx *roleTx) payOwed() error {
 // periodic function may come too late.
 func (r *roleNow) endsBeforeALook(v *keyring.Version) bool {
 	end := hardEnd(v)
-	return !end.IsZero() && end.Sub(r.now) <= keyring.MinLead
+	return !end.IsZero() && end.Sub(r.now) <= keyring.MinLead && r.endsBeforeTheRole(end)
 }
 
 // bridge makes the successor of a current version that ends before the periodic
@@ -146,6 +147,9 @@ func (tx *roleTx) postponed() bool {
 	}
 	put := *tx.rec.Plan
 	put.Slot = until.Add(tx.terms.Lead)
+	if tx.terms.Window > 0 {
+		put.Slot = tx.terms.Cadence.First(put.Slot, tx.terms.Jitter)
+	}
 	tx.rec.Plan = &put
 	tx.replan()
 	return tx.rec.Next.After(planned)

@@ -130,8 +130,8 @@ func dueOf(r *roleNow, mountPaused bool) dueJob {
 	case r.rec.Owed:
 		job.urgency, job.at = urgentEnd, r.rec.Committed
 	case !mountPaused && r.stageDue():
-		job.mints, job.urgency, job.at = true, urgentStaging, r.rec.Next
-		if !r.rec.Next.After(r.now) {
+		job.mints, job.urgency, job.at = true, urgentStaging, r.next()
+		if !job.at.After(r.now) {
 			job.urgency = urgentActivation
 		}
 	case ended:

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -22,6 +23,7 @@ const (
 	minPeriod    Seconds = 60
 	maxRefresh   Seconds = 720 * 3600
 	maxLeakGrace Seconds = 168 * 3600
+	minWindow    Seconds = 3600
 )
 
 // Kind is what a field's value is.
@@ -68,6 +70,8 @@ type Field struct {
 	// Clears reports whether the empty text, which is refused elsewhere, clears
 	// the field.
 	Clears bool
+	// Blank: whether the empty text is taken is for the field's own rule.
+	Blank bool
 
 	// set takes a value that the kind holds and refuses what breaks the field's
 	// own rule. Rules between fields are for Check.
@@ -165,6 +169,15 @@ var Fields = []Field{
 		show:  func(p *Policy, _ Terms) any { return p.RotationSchedule },
 	},
 	{
+		Name: "rotation_window",
+		Kind: Duration, Default: 0,
+		About: "How long after each time of rotation_schedule an automatic rotation may still come: at least 1h and shorter than the shortest distance " +
+			"between activations; 0, the default, is as long as it takes. A rotation that was missed waits for the next time, unless the key would end before.",
+		set:   setWindow,
+		reset: func(p *Policy) { p.RotationWindow = 0 },
+		show:  func(p *Policy, _ Terms) any { return int64(p.RotationWindow) },
+	},
+	{
 		Name: "rotation_jitter",
 		Kind: Duration,
 		About: "Shifts the role's rotations by a fixed part of this, derived from role_id, so that roles with one plan do not all rotate at once: " +
@@ -198,6 +211,15 @@ var Fields = []Field{
 		set:   setSeconds("max_grace_period", 0, maxSeconds, func(p *Policy, n Seconds) { p.MaxGracePeriod = &n }),
 		reset: func(p *Policy) { p.MaxGracePeriod = nil },
 		show:  func(_ *Policy, t Terms) any { return InSeconds(t.MaxGrace) },
+	},
+	{
+		Name: "valid_until",
+		Kind: Text, Blank: true,
+		About: "The end of the role (RFC 3339), answered as it was written; none by default. All its keys expire then, and none is made or issued from then on. " +
+			"Raising it later brings no key back. Only null in a patch, or replace=true, takes it away.",
+		set:   setValidUntil,
+		reset: func(p *Policy) { p.ValidUntil = "" },
+		show:  func(p *Policy, _ Terms) any { return p.ValidUntil },
 	},
 	{
 		Name: "refresh_interval",
@@ -312,6 +334,51 @@ func setPeriod(p *Policy, v any) error {
 		return refusal.New(field, n, "must be 0 (only by hand) or at least "+refusal.Duration(minPeriod.Duration()), "give a longer one")
 	}
 	return setSeconds(field, 0, maxSeconds, func(p *Policy, n Seconds) { p.RotationPeriod = &n })(p, v)
+}
+
+func setWindow(p *Policy, v any) error {
+	const field = "rotation_window"
+	if n := Seconds(v.(int)); n != 0 && n < minWindow {
+		return refusal.New(field, n, "must be 0 (none) or at least "+refusal.Duration(minWindow.Duration()), "give a longer one")
+	}
+	return setSeconds(field, 0, maxSeconds, func(p *Policy, n Seconds) { p.RotationWindow = n })(p, v)
+}
+
+// setValidUntil takes a time as it is written. Whether that is over is for who knows
+// the time. The empty text is what a reader of a role without an end got; it takes
+// no end away.
+func setValidUntil(p *Policy, v any) error {
+	const field = "valid_until"
+	text := v.(string)
+	switch _, err := instantOf(text); {
+	case text == p.ValidUntil:
+	case text == "":
+		return refusal.New(field, text, "is empty", "leave it out; null in a patch takes the end away")
+	case err != nil:
+		return refusal.New(field, text, err.Error(), "give a time such as 2027-01-31T08:00:00Z")
+	}
+	p.ValidUntil = text
+	return nil
+}
+
+var (
+	errNoInstant  = errors.New("is not a time as RFC 3339 writes it")
+	errNoneToCome = errors.New("is no time that can come")
+)
+
+// instantOf is the instant that a text names; zero for none.
+func instantOf(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, errNoInstant
+	}
+	if at = at.UTC(); at.Year() < 1970 || at.Year() > 9999 {
+		return time.Time{}, errNoneToCome
+	}
+	return at, nil
 }
 
 func setChoice(field string, at func(*Policy) *string, choices ...string) func(*Policy, any) error {

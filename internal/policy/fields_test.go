@@ -103,6 +103,17 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "rotation_schedule", value: "0\u20283 * * *", refuse: bad("holds a line break (U+2028)")},
 		{field: "rotation_schedule", value: "\xff 0 * * *", refuse: bad(`is not valid UTF-8`)},
 
+		{field: "valid_until", value: "2027-01-31T08:00:00Z", want: "2027-01-31T08:00:00Z"},
+		{field: "valid_until", value: "2027-01-31T10:00:00.250+02:00", want: "2027-01-31T10:00:00.250+02:00"},
+		{field: "valid_until", value: "9999-12-31T23:59:59Z", want: "9999-12-31T23:59:59Z"},
+		{field: "valid_until", value: "", want: ""}, // of a role that has none
+		{field: "valid_until", value: "9999-12-31T23:59:59-01:00", refuse: bad(`valid_until: "9999-12-31T23:59:59-01:00": is no time that can come: give a time such as`)},
+		{field: "valid_until", value: "1969-12-31T23:59:59Z", refuse: bad("is no time that can come")},
+		{field: "valid_until", value: "2027-01-31", refuse: bad(`valid_until: "2027-01-31": is not a time as RFC 3339 writes it: give a time such as`)},
+		{field: "valid_until", value: "30d", refuse: bad("is not a time as RFC 3339 writes it")},
+		{field: "valid_until", value: " 2027-01-31T08:00:00Z", refuse: bad("is not a time as RFC 3339 writes it")},
+		{field: "valid_until", value: key.Reveal(), refuse: bad(`valid_until: "` + redacted + `": is not a time`)},
+
 		{field: "rotation_paused", value: true, want: true},
 		{field: "rotation_paused", value: false, want: false},
 		{field: "reveal", value: "once", want: "once"},
@@ -147,6 +158,7 @@ var durationBounds = map[string]struct {
 	"ttl":              {least: 0, most: 316224000, tooShort: "at least 0 seconds", tooLong: "at most 87840h (316224000 seconds)"},
 	"max_ttl":          {least: 0, most: 316224000, tooShort: "at least 0 seconds", tooLong: "at most 87840h (316224000 seconds)"},
 	"rotation_period":  {least: 60, most: 316224000, tooShort: "must be 0 (only by hand) or at least 1m (60 seconds)", tooLong: "at most 87840h (316224000 seconds)", zero: true},
+	"rotation_window":  {least: 3600, most: 316224000, tooShort: "must be 0 (none) or at least 1h (3600 seconds)", tooLong: "at most 87840h (316224000 seconds)", zero: true},
 	"rotation_jitter":  {least: 0, most: 316224000, tooShort: "at least 0 seconds", tooLong: "at most 87840h (316224000 seconds)"},
 	"grace_period":     {least: 0, most: 316224000, tooShort: "at least 0 seconds", tooLong: "at most 87840h (316224000 seconds)"},
 	"max_grace_period": {least: 0, most: 316224000, tooShort: "at least 0 seconds", tooLong: "at most 87840h (316224000 seconds)"},

@@ -54,10 +54,12 @@ type Policy struct {
 	MaxTTL             *Seconds          `json:"max_ttl,omitempty"`
 	RotationPeriod     *Seconds          `json:"rotation_period,omitempty"`
 	RotationSchedule   string            `json:"rotation_schedule,omitempty"`
+	RotationWindow     Seconds           `json:"rotation_window,omitempty"`
 	RotationJitter     Seconds           `json:"rotation_jitter,omitempty"`
 	RotationPaused     bool              `json:"rotation_paused,omitempty"`
 	GracePeriod        *Seconds          `json:"grace_period,omitempty"`
 	MaxGracePeriod     *Seconds          `json:"max_grace_period,omitempty"`
+	ValidUntil         string            `json:"valid_until,omitempty"` // as written
 	RefreshInterval    *Seconds          `json:"refresh_interval,omitempty"`
 	Reveal             string            `json:"reveal,omitempty"`
 	AllowedCIDRs       []string          `json:"allowed_cidrs,omitempty"`
@@ -112,6 +114,9 @@ func (p *Policy) With(given map[string]any) (next *Policy, resets bool, err erro
 	}
 	if next.stopsRotation(p, given) {
 		next.RotationPeriod, next.RotationSchedule = new(Seconds), ""
+		if _, named := given["rotation_window"]; !named {
+			next.RotationWindow = 0 // it goes with the schedule
+		}
 	}
 	if next.RotationSchedule != "" && next.RotationPeriod != nil && *next.RotationPeriod == 0 {
 		// How a scheduled role is shown; it says nothing about a later policy

@@ -49,7 +49,8 @@ func TestWithLeavesThePolicyAlone(t *testing.T) {
 func TestNilResets(t *testing.T) {
 	given := map[string]any{
 		"description": "d", "owner": "o", "metadata": map[string]string{"a": "1"}, "scopes": []string{"x"}, "prefix": "bk", "ttl": 7200, "max_ttl": 7300,
-		"rotation_period": 3600, "rotation_jitter": 60, "rotation_paused": true, "grace_period": 60, "max_grace_period": 120, "refresh_interval": 60,
+		"rotation_period": 3600, "rotation_window": 3600, "rotation_jitter": 60, "rotation_paused": true, "valid_until": "2027-01-31T08:00:00Z",
+		"grace_period": 60, "max_grace_period": 120, "refresh_interval": 60,
 		"allowed_cidrs": []string{"::1"}, "rate_limit": 1.0, "on_leak": "alert", "leak_grace_period": 60, "disabled": true, "deletion_protection": true,
 	}
 	all, resets, err := new(Policy).With(given)
@@ -93,6 +94,20 @@ func TestNilResets(t *testing.T) {
 	// A reset is told beside another one that was none.
 	if _, resets, _ := all.With(map[string]any{"description": nil, "rotation_schedule": nil}); !resets {
 		t.Error("the reset of a field was forgotten")
+	}
+}
+
+// An empty text, which an unset variable leaves, takes no end away.
+func TestEmptyTakesNoEndAway(t *testing.T) {
+	p := must(t, nil, map[string]any{"valid_until": "2027-01-31T08:00:00Z"}, Static)
+	_, _, err := p.With(map[string]any{"valid_until": ""})
+	wantRefusal(t, err, "valid_until", `valid_until: "": is empty: leave it out; null in a patch takes the end away`)
+	stored := &Policy{ValidUntil: "by another build"}
+	if _, _, err := stored.With(map[string]any{"valid_until": "by another build"}); err != nil {
+		t.Errorf("what is stored is refused: %v", err)
+	}
+	if _, err := stored.Effective(roleID, Static, mount); err == nil {
+		t.Error("an end that cannot be read is none")
 	}
 }
 
@@ -220,7 +235,9 @@ func drawGiven(t *rapid.T, label string) map[string]any {
 		"max_ttl":             seconds(0, 3600, 90000),
 		"rotation_period":     seconds(0, 0, 60, 3600, 86400, 7776000),
 		"rotation_schedule":   rapid.SampledFrom([]string{"", "", "0 3 * * *", "CRON_TZ=Europe/Berlin 30 2 * * 1-5"}).AsAny(),
+		"rotation_window":     seconds(0, 0, 3600, 7200, 40000000),
 		"rotation_jitter":     seconds(0, 1, 600, 3600),
+		"valid_until":         rapid.SampledFrom([]string{"2027-01-31T08:00:00Z", "2027-01-31T10:00:00.5+02:00"}).AsAny(),
 		"rotation_paused":     rapid.Bool().AsAny(),
 		"grace_period":        seconds(0, 1, 600, 86400),
 		"max_grace_period":    seconds(0, 600, 86400, 400000),

@@ -47,6 +47,7 @@ var rules = []rule{
 	{[]string{"reveal"}, checkReveal},
 	{[]string{"ttl"}, checkLeaseTTL},
 	{[]string{"max_ttl", "ttl"}, checkMaxTTL},
+	{[]string{"rotation_window", "rotation_period", "rotation_schedule"}, checkWindow},
 	{[]string{"rotation_jitter", "rotation_period", "rotation_schedule"}, checkJitter},
 	{[]string{"grace_period", "rotation_period", "rotation_schedule"}, checkGrace},
 	{[]string{"max_grace_period", "grace_period", "rotation_period", "rotation_schedule"}, checkMaxGrace},
@@ -177,6 +178,22 @@ func checkGraceOrder(c *transition) error {
 		return nil
 	}
 	return refusal.New("max_grace_period", *most, "must be at least grace_period, which is "+refusal.Duration(c.terms.Grace), "raise it or lower grace_period")
+}
+
+func checkWindow(c *transition, field string) error {
+	window := c.next.RotationWindow
+	switch {
+	case window == 0:
+		return nil
+	case c.next.RotationSchedule == "" && field == "rotation_window":
+		return refusal.New("rotation_window", window, "goes with rotation_schedule, and the role has none", "give a schedule, or leave it out")
+	case c.next.RotationSchedule == "":
+		return refusal.New("rotation_window", window, "goes with rotation_schedule, which is taken away", "write rotation_window=0 with it")
+	case window.Duration() >= c.terms.Shortest:
+		return refusal.New("rotation_window", window, "must be shorter than the shortest distance between activations, which is "+refusal.Duration(c.terms.Shortest),
+			"give a shorter one, or rotate less often")
+	}
+	return nil
 }
 
 func checkJitter(c *transition, _ string) error {

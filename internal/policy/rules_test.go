@@ -50,6 +50,15 @@ func TestRulesBetweenFields(t *testing.T) {
 		{given: g{"rotation_schedule": "0 3 * * *", "rotation_period": 0}},
 		{given: g{"rotation_schedule": "0 3 * * *", "rotation_period": 60}, refuse: `rotation_period: 60: is exclusive with rotation_schedule, which is "0 3 * * *": write rotation_schedule="" with it, or leave it out`},
 
+		{given: g{"rotation_window": 0, "rotation_period": 3600}},
+		{given: g{"rotation_window": 3600, "rotation_schedule": "0 3 * * *"}},
+		{typ: Dynamic, given: g{"rotation_window": 3600, "rotation_schedule": "0 3 * * *"}},
+		{given: g{"rotation_window": day - 1, "rotation_schedule": "0 3 * * *"}},
+		{given: g{"rotation_window": day, "rotation_schedule": "0 3 * * *"}, refuse: "rotation_window: 86400: must be shorter than the shortest distance between activations, which is 24h (86400 seconds): give a shorter one, or rotate less often"},
+		{given: g{"rotation_window": 3600, "rotation_schedule": "0 1,2 * * *"}, refuse: "rotation_window: 3600: must be shorter than the shortest distance between activations, which is 1h (3600 seconds)"},
+		{given: g{"rotation_window": 3600}, refuse: "rotation_window: 3600: goes with rotation_schedule, and the role has none: give a schedule, or leave it out"},
+		{given: g{"rotation_window": 3600, "rotation_period": 86400}, refuse: "rotation_window: 3600: goes with rotation_schedule, and the role has none"},
+
 		// The jitter is part of the ttl's sum, too.
 		{given: g{"rotation_period": 3600, "rotation_jitter": 899}},
 		{given: g{"rotation_period": 3600, "rotation_jitter": 900}, refuse: "rotation_jitter: 900: must be less than a quarter of the distance between activations, which is 1h (3600 seconds): give a shorter one"},
@@ -123,6 +132,8 @@ func TestRefusalsOfChanges(t *testing.T) {
 		{Static, g{"grace_period": 86400}, g{"rotation_period": 9599}, "grace_period: 86400: must be at most nine distances between activations, 23h59m51s (86391 seconds)"},
 		{Static, g{"grace_period": 86400}, g{"rotation_schedule": "* * * * *"}, "grace_period: 86400: must be at most nine distances"},
 		{Static, g{"max_grace_period": 86400, "grace_period": 60}, g{"rotation_period": 9599}, "max_grace_period: 86400: must be at most nine distances"},
+		{Static, g{"rotation_schedule": "0 3 * * *", "rotation_window": 7200}, g{"rotation_schedule": ""}, "rotation_window: 7200: goes with rotation_schedule, which is taken away: write rotation_window=0 with it"},
+		{Static, g{"rotation_schedule": "0 3 * * *", "rotation_window": 7200}, g{"rotation_schedule": "0 1,3 * * *"}, "rotation_window: 7200: must be shorter than the shortest distance"},
 		{Static, g{"rotation_jitter": 900}, g{"rotation_period": 3600}, "rotation_jitter: 900: must be less than a quarter"},
 		{Static, g{"rotation_jitter": 900}, g{"rotation_schedule": "0 * * * *"}, "rotation_jitter: 900: must be less than a quarter"},
 		{Static, g{"ttl": 3600, "rotation_period": 0}, g{"rotation_period": 3600}, "ttl: 3600: must be 0 (forever) or at least 1h40m (6000 seconds): the longest distance between activations, the jitter, the staging lead and the grace together: raise ttl with it, or give a shorter grace_period"},

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"cmp"
+	"fmt"
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
@@ -53,6 +54,8 @@ type Terms struct {
 	Longest    time.Duration // between two activations; 0 without Cadence
 	Shortest   time.Duration // between two activations; 0 without Cadence
 	Jitter     time.Duration // the role's own, fixed part of rotation_jitter
+	Window     time.Duration // how long after its time a rotation may still come; 0 is forever
+	Until      time.Time     // the end of the role; zero is none
 	Lead       time.Duration // how long before its activation a version is staged
 	Grace      time.Duration // of a rotation that names none
 	MaxGrace   time.Duration // to which a grace in use is extended, ≥ Grace
@@ -76,6 +79,10 @@ func (p *Policy) Effective(roleID, typ string, lim Limits) (Terms, error) {
 	}
 	if err := t.rotation(p, typ); err != nil {
 		return Terms{}, err
+	}
+	var err error
+	if t.Until, err = instantOf(p.ValidUntil); err != nil {
+		return Terms{}, fmt.Errorf("valid_until: %w", err)
 	}
 	t.Lead = keyring.Lead(lim.StageAhead, t.Shortest)
 	grace := defaultGrace
@@ -104,6 +111,7 @@ func (t *Terms) rotation(p *Policy, typ string) error {
 			return err
 		}
 		t.Cadence, t.Longest, t.Shortest = c, c.longest, c.shortest
+		t.Window = p.RotationWindow.Duration()
 		return nil
 	}
 	period := time.Duration(0)

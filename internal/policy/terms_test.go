@@ -23,7 +23,7 @@ func effective(t *testing.T, p Policy, typ string, lim Limits) Terms {
 func TestDefaults(t *testing.T) {
 	static := map[string]any{
 		"description": "", "owner": "", "metadata": map[string]string{}, "scopes": []string{}, "prefix": "ak", "ttl": int64(0), "max_ttl": int64(0),
-		"rotation_period": int64(90 * 86400), "rotation_schedule": "", "rotation_jitter": int64(0), "rotation_paused": false,
+		"rotation_period": int64(90 * 86400), "rotation_schedule": "", "rotation_window": int64(0), "rotation_jitter": int64(0), "rotation_paused": false, "valid_until": "",
 		"grace_period": int64(86400), "max_grace_period": int64(86400), "refresh_interval": int64(300), "reveal": "always",
 		"allowed_cidrs": []string{}, "rate_limit": 0.0, "on_leak": "revoke", "leak_grace_period": int64(3600), "disabled": false, "deletion_protection": false,
 	}
@@ -52,12 +52,13 @@ func TestEffective(t *testing.T) {
 		t.Errorf("%+v, want %+v", terms, want)
 	}
 	terms = effective(t, Policy{
-		Prefix: "bk", TTL: seconds(400000), RotationSchedule: "0 9 * * 1-5", RotationJitter: 3600, RotationPaused: true, GracePeriod: seconds(60), MaxGracePeriod: seconds(90),
+		Prefix: "bk", TTL: seconds(400000), RotationSchedule: "0 9 * * 1-5", RotationWindow: 7200, ValidUntil: "2027-01-31T10:00:00.5+02:00", RotationJitter: 3600, RotationPaused: true, GracePeriod: seconds(60), MaxGracePeriod: seconds(90),
 		RefreshInterval: seconds(7), Reveal: RevealOnce, OnLeak: LeakAlert, LeakGracePeriod: seconds(0),
 	}, Static, mount)
 	want = Terms{
 		TTL: 400000 * time.Second, Cadence: schedule(t, "0 9 * * 1-5"), AutoPaused: true, Longest: 3 * day, Shortest: day, Jitter: keyring.Jitter(roleID, time.Hour),
 		Lead: 10 * time.Minute, Grace: time.Minute, MaxGrace: 90 * time.Second, Refresh: 7 * time.Second, Prefix: "bk", Reveal: RevealOnce, OnLeak: LeakAlert,
+		Window: 2 * time.Hour, Until: time.Date(2027, 1, 31, 8, 0, 0, 500000000, time.UTC),
 	}
 	if terms != want {
 		t.Errorf("%+v, want %+v", terms, want)
