@@ -42,6 +42,7 @@ var engineAccess = []access{
 	{"creds/{name}", "update", nil},
 	{"creds/{name}/{which}", "read", nil},
 	{"history/{name}", "read", []string{operator, rotator}},
+	{"grace/{name}", "update", []string{operator, rotator}},
 	{"import", "update", []string{operator}},
 	{"inventory", "list", []string{operator}},
 	{"key-format", "read", []string{gateway, operator}},

@@ -87,7 +87,13 @@ func rotationScenes() []scene {
 		m.tick()
 		w.hold(m, "a", "a2")
 	}
+	ends := func(until string) func(*testMount, *world) error {
+		return action("grace/a", map[string]any{"valid_until": until})
+	}
+	rotated := does("rotate/a", map[string]any{"grace_period": "300h"})
 	return []scene{
+		{name: "end earlier", prepare: then(pair(nil), rotated, kill("a2")), op: ends("0"), kills: true, only: true},
+		{name: "end later", prepare: then(pair(nil), rotated, keeps("a2")), op: ends("350h")},
 		{name: "rotate", prepare: then(pair(nil), keeps("a2")), op: action("rotate/a", map[string]any{})},
 		{name: "rotate without grace", prepare: then(pair(nil), kill("a2")), op: action("rotate/a", map[string]any{"grace_period": 0})},
 		{name: "rotate what has a plan", prepare: then(pair(map[string]any{"rotation_period": "30d"}), keeps("a2")), op: action("rotate/a", map[string]any{})},

@@ -30,7 +30,7 @@ func TestAgainstTheModel(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"time passes": w.pass, "tick": w.tick, "restart": w.restart,
 			"create": w.create, "delete": w.remove, "restore": w.restore, "rename": w.rename, "disable": w.disable,
-			"rotate": w.rotate, "rotate more": w.rotate, "promote": w.promote, "rollback": w.rollback, "revoke": w.revoke, "revoke all": w.revokeAll,
+			"rotate": w.rotate, "rotate more": w.rotate, "promote": w.promote, "rollback": w.rollback, "set an end": w.setEnd, "revoke": w.revoke, "revoke all": w.revokeAll,
 			"": w.compare,
 		})
 	})
@@ -265,6 +265,17 @@ func (w *machine) rollback(t *rapid.T) {
 	data := map[string]any{}
 	grace := w.drawGrace(t, r, data)
 	w.ask(t, logical.UpdateOperation, "rollback/"+name, data, r.rollback(w.now(), grace))
+}
+
+func (w *machine) setEnd(t *rapid.T) {
+	name, r := w.role(t)
+	if r == nil || len(r.versions) == 0 {
+		return
+	}
+	v := r.versions[rapid.IntRange(max(1, len(r.versions)-4), len(r.versions)).Draw(t, "version")-1]
+	d := rapid.SampledFrom([]time.Duration{0, time.Second, time.Hour, 20 * time.Hour, 5 * 24 * time.Hour}).Draw(t, "end in")
+	data := map[string]any{"version": v.n, "valid_until": int(d / time.Second)}
+	w.ask(t, logical.UpdateOperation, "grace/"+name, data, r.setEnd(v, w.now(), w.now().Add(d)))
 }
 
 func (w *machine) revoke(t *rapid.T) {

@@ -30,6 +30,8 @@ type modelVersion struct {
 	revoked    bool
 	withdrawn  time.Time // until; zero: it is not
 	back       bool      // current again after a rollback
+	set        time.Time // the end that somebody gave it in place of its grace's
+	past       int       // versions up to this one end it no more, withdrawn as it is
 	retired    bool      // seen past its deadline by a commit
 }
 
@@ -43,7 +45,7 @@ func (v *modelVersion) activated(now time.Time) bool {
 // tocome, one whose activation is still to come counts too.
 func (r *modelRole) successor(v *modelVersion, now time.Time, tocome bool) *modelVersion {
 	for _, s := range r.versions {
-		if s.n > v.n && !s.isWithdrawn() && (s.activated(now) || tocome && s.activated(s.activation)) {
+		if s.n > max(v.n, v.past) && !s.isWithdrawn() && (s.activated(now) || tocome && s.activated(s.activation)) {
 			return s
 		}
 	}
@@ -55,6 +57,9 @@ func (r *modelRole) deadline(v *modelVersion, now time.Time) time.Time {
 	var end time.Time
 	if s := r.successor(v, now, true); s != nil {
 		end = s.activation.Add(s.grace)
+	}
+	if !v.set.IsZero() {
+		end = v.set
 	}
 	if v.activation.IsZero() {
 		end = v.created.Add(7 * 24 * time.Hour)
@@ -217,11 +222,31 @@ func (r *modelRole) rollback(now time.Time, grace time.Duration) (refused string
 	}
 	for _, v := range r.versions {
 		// A grace that runs already is not prolonged by taking back what began it.
-		if v.n > target.n && v.isWithdrawn() && r.successor(v, now, false) != nil {
+		if (v.n > target.n || v.past >= target.n) && v.isWithdrawn() && r.successor(v, now, false) != nil {
 			v.withdrawn = r.deadline(v, now)
 		}
 	}
-	top.withdrawn, target.back = now.Add(grace), true
+	top.withdrawn, target.back, target.set = now.Add(grace), true, time.Time{}
+	r.commit(now)
+	return ""
+}
+
+// setEnd gives a version that is on its way out another end.
+func (r *modelRole) setEnd(v *modelVersion, now, until time.Time) (refused string) {
+	r.commit(now)
+	switch st := r.state(v, now); {
+	case st != "previous" && st != "withdrawn":
+		return st
+	case !v.expiry.IsZero() && until.After(v.expiry):
+		return "beyond its expiry"
+	case st == "previous":
+		v.set = until
+	default:
+		if s := r.successor(v, now, true); s != nil && until.After(s.activation.Add(s.grace)) {
+			v.past = len(r.versions)
+		}
+		v.withdrawn = until
+	}
 	r.commit(now)
 	return ""
 }

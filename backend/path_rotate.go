@@ -4,12 +4,14 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
@@ -162,8 +164,8 @@ func (b *backend) rotate(ctx context.Context, req *logical.Request, in *input) (
 		}
 		activation := later(at, tx.now)
 		if cut := v.Grace; cut < grace {
-			tx.warn("grace_period is %s instead of %s: the pending version would have ended the previous one then, and nothing prolongs that",
-				refusal.Duration(cut), refusal.Duration(grace))
+			tx.warn("grace_period is %s instead of %s: the pending version would have ended the previous one then; %s",
+				refusal.Duration(cut), refusal.Duration(grace), mendedBy(tx.rec.Name, v, prior, tx.now))
 		}
 		if !stage && asked {
 			tx.warnShortGrace(grace, activation)
@@ -175,6 +177,21 @@ func (b *backend) rotate(ctx context.Context, req *logical.Request, in *input) (
 		}
 		return tx.rotationAnswer(v.N, prior), nil
 	})
+}
+
+// mendedBy says what gives the previous version a later end, where a version that
+// was pending cut its grace short.
+func mendedBy(role string, v, prior *keyring.Version, now time.Time) string {
+	switch {
+	case v.Activate.IsZero():
+		return "promote/" + role + " takes another grace_period"
+	case v.Activate.After(now):
+		return "promote/" + role + " activate_at=" + stamp(v.Activate) + " with a grace_period gives it a later end"
+	case prior != nil && v.Grace > 0:
+		return fmt.Sprintf("grace/%s version=%d gives it a later one", role, prior.N)
+	default:
+		return "nothing brings back what has ended"
+	}
 }
 
 func (b *backend) promote(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {

@@ -18,6 +18,7 @@ func (b *backend) paths() []*framework.Path {
 		b.pathsRestore(),
 		b.pathsCreds(),
 		b.pathsRotate(),
+		b.pathsGrace(),
 		b.pathsRevoke(),
 		b.pathsStatus(),
 		b.pathsHistory(),

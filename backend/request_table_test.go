@@ -86,6 +86,7 @@ func tableBases() map[string]func(ids map[string]string, field string) (logical.
 		"update rotate":         plain(update, "rotate/s", nil),
 		"update promote":        plain(update, "promote/p", nil),
 		"update rollback":       plain(update, "rollback/s", nil),
+		"update grace":          plain(update, "grace/s", map[string]any{"valid_until": "2h"}),
 		"read creds static":     plain(logical.ReadOperation, "creds/s", nil),
 		"read creds":            plain(logical.ReadOperation, "creds/d", nil),
 		"update creds":          plain(update, "creds/d", nil),

@@ -54,6 +54,14 @@ const (
 	maxGraceWithoutRotation = 400 * 24 * time.Hour
 )
 
+// graceLimit is the longest grace that somebody may ask for.
+func graceLimit(t policy.Terms) time.Duration {
+	if t.Shortest > 0 {
+		return maxGraceDistances * t.Shortest
+	}
+	return maxGraceWithoutRotation
+}
+
 func graceLimitWhy(t policy.Terms) string {
 	if t.Shortest > 0 {
 		return "nine times the shortest distance between rotations"
@@ -134,10 +142,7 @@ func (tx *roleTx) requestedGrace(asked *policy.Seconds) (time.Duration, error) {
 	if asked == nil {
 		return tx.defaultGrace(), nil
 	}
-	limit := maxGraceWithoutRotation
-	if tx.terms.Shortest > 0 {
-		limit = maxGraceDistances * tx.terms.Shortest
-	}
+	limit := graceLimit(tx.terms)
 	if *asked < 0 || *asked > policy.Seconds(limit/time.Second) {
 		return 0, refusal.New("grace_period", int64(*asked), "is more than "+refusal.Duration(limit)+", "+graceLimitWhy(tx.terms),
 			"choose a shorter one")

@@ -41,6 +41,7 @@ var newFields = map[string]string{
 	"role.moved.mark":             "as moved",
 	"role.moved.from":             "the history tells it",
 	"role.moved.at":               "as from",
+	"role.ring.versions.past":     "a withdrawn version that was given a later end ends with the grace of its successor",
 	"role.ring.until":             "goes with policy.valid_until: the role has no end any more",
 	"role.policy.valid_until":     "the operator's tool sees that it is gone; what has ended by then is marked",
 	"role.policy.rotation_window": "a rotation that was missed comes at once",

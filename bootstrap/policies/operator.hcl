@@ -25,6 +25,10 @@ path "apikeys/rollback/*" {
   capabilities = ["update"]
 }
 
+path "apikeys/grace/*" {
+  capabilities = ["update"]
+}
+
 path "apikeys/revoke/*" {
   capabilities = ["update"]
 }

@@ -12,6 +12,10 @@ path "apikeys/rollback/orders" {
   capabilities = ["update"]
 }
 
+path "apikeys/grace/orders" {
+  capabilities = ["update"]
+}
+
 path "apikeys/status/orders" {
   capabilities = ["read"]
 }

@@ -249,7 +249,7 @@ func differ(a, b *keyring.Ring) string {
 
 var sentinels = []error{
 	keyring.ErrPendingExists, keyring.ErrNoPending, keyring.ErrTooManyLive, keyring.ErrBadActivation,
-	keyring.ErrNoTarget, keyring.ErrNeedTarget, keyring.ErrUnknown, keyring.ErrOver,
+	keyring.ErrNoTarget, keyring.ErrNeedTarget, keyring.ErrUnknown, keyring.ErrOver, keyring.ErrNotEnding, keyring.ErrBeyond,
 }
 
 // isExactly reports whether err is that sentinel and no other.

@@ -59,7 +59,7 @@ type Reason string
 const (
 	GraceEnded Reason = "grace_ended" // the grace of the rotation that superseded it is over
 	RolledBack Reason = "rolled_back" // a rollback withdrew it, and its time is over
-	Superseded Reason = "superseded"  // a rotation ended it without grace, it made room, or its leak ended it
+	Superseded Reason = "superseded"  // a rotation ended it without grace, it made room, its leak or somebody ended it early
 	Lapsed     Reason = "lapsed"      // held for seven days without being promoted
 )
 
@@ -95,11 +95,15 @@ type Version struct {
 	// the latest instant at which it still verifies.
 	Withdrawn      time.Time `json:"withdrawn,omitzero"`
 	WithdrawnUntil time.Time `json:"withdrawn_until,omitzero"`
+	// Past: no version up to this number ends a withdrawn one any more, because
+	// somebody gave it a later end. Those made since do.
+	Past int `json:"past,omitempty"`
 	// Reinstated is the rollback that made the version current again.
 	Reinstated time.Time `json:"reinstated,omitzero"`
 
 	// Reported is when somebody found the key in the open. Nothing prolongs a
-	// reported version any more: Cap is its end at the latest.
+	// reported version any more: Cap is its end at the latest. Of one that was not
+	// reported it is an earlier end that somebody gave it.
 	Reported time.Time `json:"reported,omitzero"`
 	Cap      time.Time `json:"cap,omitzero"`
 	// LeakRotated: the one replacement that a report may cause has happened.
@@ -221,7 +225,7 @@ func firstVerifies(created, activate time.Time) time.Time {
 // higher that is not withdrawn and activated, or going to be; -1 if none is.
 func (r *Ring) superseder(i int) int {
 	for j := i + 1; j < len(r.Versions); j++ {
-		if s := &r.Versions[j]; s.Withdrawn.IsZero() && r.planned(s) {
+		if s := &r.Versions[j]; s.N > r.Versions[i].Past && s.Withdrawn.IsZero() && r.planned(s) {
 			return j
 		}
 	}

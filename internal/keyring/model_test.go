@@ -46,6 +46,8 @@ type modelVersion struct {
 	until     time.Time // given by the rollback
 	reported  bool
 	cap       time.Time
+	hand      time.Time // an earlier end, given by somebody
+	past      int       // the versions up to this one end it no more
 }
 
 func (v *modelVersion) live() bool { return !v.state.Ended() }
@@ -144,9 +146,9 @@ func (m *model) step(now time.Time) bool {
 			offer(v.date, 1, func() { m.activate(v, v.date) })
 		}
 		if v.live() {
-			end := first(v.deadline, v.until, v.cap, v.lapse())
+			end := first(v.deadline, v.until, v.cap, v.hand, v.lapse())
 			offer(end, 2, func() {
-				why := keyring.Superseded // by its cap
+				why := keyring.Superseded // by its cap, or by hand
 				switch end {
 				case v.deadline:
 					if !v.graceless {
@@ -177,7 +179,7 @@ func (v *modelVersion) retire(when time.Time, why keyring.Reason) {
 // their deadline.
 func (m *model) activate(v *modelVersion, when time.Time) {
 	for _, o := range m.versions {
-		if !o.live() || !o.deadline.IsZero() || (o.state != keyring.Current && o.state != keyring.Withdrawn) {
+		if !o.live() || !o.deadline.IsZero() || v.n <= o.past || (o.state != keyring.Current && o.state != keyring.Withdrawn) {
 			continue
 		}
 		o.deadline, o.graceless = when.Add(v.grace), v.grace == 0
@@ -196,7 +198,7 @@ func (m *model) coming(v *modelVersion) (time.Time, bool) {
 		return v.deadline, !v.graceless
 	}
 	p := m.pending()
-	if p == nil || !m.comes(p) || (v.state != keyring.Current && v.state != keyring.Withdrawn) {
+	if p == nil || !m.comes(p) || p.n <= v.past || (v.state != keyring.Current && v.state != keyring.Withdrawn) {
 		return time.Time{}, false
 	}
 	return p.date.Add(p.grace), p.grace > 0
@@ -205,7 +207,7 @@ func (m *model) coming(v *modelVersion) (time.Time, bool) {
 // ends is the earliest known end of a live version, and whether it is planned.
 func (m *model) ends(v *modelVersion) (time.Time, bool) {
 	end, grace := m.coming(v)
-	all := first(end, v.until, v.cap, v.lapse(), v.expires, m.until)
+	all := first(end, v.until, v.cap, v.hand, v.lapse(), v.expires, m.until)
 	return all, grace && all.Equal(end) && !all.Equal(v.expires) && !all.Equal(m.until)
 }
 
@@ -392,7 +394,7 @@ func (m *model) rollback(now time.Time, to int, grace time.Duration) error {
 	}
 	m.killPending(now)
 	for _, v := range m.versions {
-		if v.n <= target.n || !v.activated {
+		if !v.activated || v.n == target.n || v.n < target.n && v.past < target.n {
 			continue
 		}
 		until := now.Add(grace)
@@ -411,7 +413,7 @@ func (m *model) rollback(now time.Time, to int, grace time.Duration) error {
 	}
 	m.advance(now)
 	target.state, target.reinstated = keyring.Current, true
-	target.deadline, target.prolonged = time.Time{}, false
+	target.deadline, target.hand, target.prolonged = time.Time{}, time.Time{}, false
 	m.top = target
 	return nil
 }
@@ -464,6 +466,42 @@ func (m *model) extend(n int, step time.Duration) {
 	}
 }
 
+// setEnd gives a version that is on its way out another end.
+func (m *model) setEnd(now time.Time, n int, until time.Time) error {
+	v := m.get(n)
+	switch {
+	case v == nil:
+		return keyring.ErrUnknown
+	case v.state != keyring.Previous && v.state != keyring.Withdrawn:
+		return keyring.ErrNotEnding
+	}
+	limit := first(v.expires, m.until)
+	if v.reported {
+		limit, _ = m.ends(v)
+	}
+	if !limit.IsZero() && until.After(limit) {
+		return keyring.ErrBeyond
+	}
+	if until.Before(now) {
+		until = now
+	}
+	v.hand = time.Time{}
+	deadline, _ := m.coming(v)
+	switch {
+	case v.state == keyring.Withdrawn:
+		v.until = until
+		if !deadline.IsZero() && until.After(deadline) {
+			v.deadline, v.past = time.Time{}, m.last
+		}
+	case until.Before(v.deadline):
+		v.hand = until
+	case until.After(v.deadline):
+		v.deadline, v.prolonged = until, true
+	}
+	m.advance(now)
+	return nil
+}
+
 func (m *model) report(now time.Time, n int, until time.Time) {
 	v := m.get(n)
 	v.reported = true
@@ -489,7 +527,7 @@ func (m *model) instants(now time.Time) []time.Time {
 			continue
 		}
 		end, _ := m.ends(v)
-		for _, t := range []time.Time{end, v.expires, v.deadline, v.until, v.cap, v.lapse(), m.status(v.n, now).VerifiesFrom} {
+		for _, t := range []time.Time{end, v.expires, v.deadline, v.until, v.cap, v.hand, v.lapse(), m.status(v.n, now).VerifiesFrom} {
 			if t.After(now) {
 				all = append(all, t)
 			}

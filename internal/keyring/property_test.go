@@ -309,6 +309,36 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 				func(r *keyring.Ring) error { r.Extend(m.now, n, step); return nil },
 				func(o *model) error { o.extend(n, step); return nil })
 		},
+		"set an end": func(t *rapid.T) {
+			n, until := m.drawNumber(t, false), m.drawInstant(t, "end")
+			var ending []int
+			for _, v := range m.ring.Versions {
+				if st, _ := m.ring.Status(v.N, m.now); st.State == keyring.Previous || st.State == keyring.Withdrawn {
+					ending = append(ending, v.N)
+				}
+			}
+			if len(ending) > 0 && rapid.IntRange(0, 9).Draw(t, "any version") > 0 {
+				n = rapid.SampledFrom(ending).Draw(t, "version on its way out")
+			}
+			var before keyring.Version
+			if v := m.ring.Get(n); v != nil {
+				before = *v
+			}
+			was, _ := m.ring.Status(n, m.now)
+			m.apply(t, "set an end",
+				func(r *keyring.Ring) error { _, err := r.SetEnd(m.now, n, until); return err },
+				func(o *model) error { return o.setEnd(m.now, n, until) })
+			is, _ := m.ring.Status(n, m.now)
+			v := m.ring.Get(n)
+			switch {
+			case v == nil || is.State.Ended():
+			case !v.Expires.Equal(before.Expires):
+				t.Fatalf("version %d expires at %s, not %s", n, v.Expires, before.Expires)
+			case !v.Expires.IsZero() && is.Until.After(v.Expires), m.ring.Over(is.Until.Add(-1)),
+				!v.Reported.IsZero() && is.Until.After(was.Until):
+				t.Fatalf("version %d: %s before, %s after", n, describe(was), describe(is))
+			}
+		},
 		"report": func(t *rapid.T) {
 			if len(m.ring.Versions) == 0 {
 				return
@@ -324,8 +354,12 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		},
 		"bound": func(t *rapid.T) {
 			var until time.Time
-			if rapid.IntRange(0, 3).Draw(t, "without end") != 0 {
+			// Seldom soon: there is little to see of a role that has ended.
+			switch rapid.IntRange(0, 9).Draw(t, "end") {
+			case 0:
 				until = m.drawInstant(t, "end")
+			case 1, 2, 3, 4:
+				until = m.now.Add(time.Duration(rapid.IntRange(10, 60).Draw(t, "days")) * day)
 			}
 			m.apply(t, "bound",
 				func(r *keyring.Ring) error { r.Bound(m.now, until); return nil },
@@ -415,4 +449,29 @@ func sorted(events []keyring.Event) string {
 	all := strings.Split(told(events), ", ")
 	slices.Sort(all)
 	return fmt.Sprint(all)
+}
+
+// TestEndsAgainstModel is TestAgainstModel with versions that are on their way out,
+// and what moves ends.
+func TestEndsAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine()
+		actions := m.actions()
+		for i := range 3 {
+			mint := keyring.Mint{KeyID: keyID(i + 1), Grace: time.Duration(rapid.IntRange(2, 9).Draw(t, "grace")) * day}
+			m.apply(t, "rotate",
+				func(r *keyring.Ring) error { _, err := r.Rotate(m.now, mint, false); return err },
+				func(o *model) error { return o.rotate(m.now, mint, false) })
+			m.now = m.now.Add(time.Hour)
+		}
+		for name := range actions {
+			switch name {
+			case "", "forward", "backwards", "look ahead", "rotate", "rollback", "report", "extend", "bound", "set an end":
+			default:
+				delete(actions, name)
+			}
+		}
+		actions["set an end, too"] = actions["set an end"]
+		t.Repeat(actions)
+	})
 }

@@ -32,9 +32,10 @@ func (r *Ring) Rollback(now time.Time, to int, grace time.Duration) (int, []Even
 	if p := r.Pending(now); p != nil {
 		events = append(events, r.kill(p, now))
 	}
-	for i := target + 1; i < len(r.Versions); i++ {
+	for i := range r.Versions {
 		v := &r.Versions[i]
-		if !v.Activated {
+		// Below the target only those are touched that one above it ends.
+		if !v.Activated || i <= target && (i == target || v.Past < r.Versions[target].N) {
 			continue
 		}
 		until, again := now.Add(grace), !v.Withdrawn.IsZero()
@@ -57,6 +58,7 @@ func (r *Ring) Rollback(now time.Time, to int, grace time.Duration) (int, []Even
 	events = append(events, r.Settle(now)...)
 	t := &r.Versions[target]
 	t.Reinstated = now
+	t.Cap = time.Time{} // set by hand: a reported version is no target
 	return t.N, append(events, Event{Kind: EventRestored, Version: t.N, KeyID: t.KeyID, At: now}), nil
 }
 

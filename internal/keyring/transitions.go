@@ -24,6 +24,7 @@ const (
 	EventRestored  EventKind = "reinstated" // current again after a rollback
 	EventExtended  EventKind = "extended"   // its grace was prolonged
 	EventCapped    EventKind = "capped"     // reported: it ends at the latest then
+	EventEndSet    EventKind = "end_set"    // somebody gave it another end
 )
 
 // Event is one thing that happened to one version.
@@ -33,7 +34,7 @@ type Event struct {
 	KeyID   string
 	At      time.Time
 	Reason  Reason    // of a retirement
-	Until   time.Time // of a withdrawal, an extension or a cap: the new end; of a staging: the activation
+	Until   time.Time // of a withdrawal, an extension, a cap or an end set: the new end; of a staging: the activation
 }
 
 // Refusals. They are the caller's mistakes, told apart with errors.Is; the text
@@ -46,6 +47,8 @@ var (
 	ErrNoTarget      = errors.New("nothing to roll back to")
 	ErrNeedTarget    = errors.New("a second rollback in a row needs a version")
 	ErrUnknown       = errors.New("no such version")
+	ErrNotEnding     = errors.New("not on its way out")
+	ErrBeyond        = errors.New("too late an end")
 	ErrOver          = errors.New("the role has ended")
 )
 
@@ -235,7 +238,7 @@ func (r *Ring) retire(i int, now time.Time, why Reason) Event {
 // successor is the version that supersedes the one at i, or nil.
 func (r *Ring) successor(i int, now time.Time) *Version {
 	for j := i + 1; j < len(r.Versions); j++ {
-		if s := &r.Versions[j]; s.Withdrawn.IsZero() && r.activated(s, now) {
+		if s := &r.Versions[j]; s.N > r.Versions[i].Past && s.Withdrawn.IsZero() && r.activated(s, now) {
 			return s
 		}
 	}
