@@ -3,8 +3,11 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 // jobKeys is how many keys of a role a step looks at.
@@ -69,7 +72,7 @@ func (r *jobRun) revokeKey(ctx context.Context, id, roleID, to string) (killed b
 			// The second time it may be the first that has killed it.
 			killed = killed || rec.RevokedAt.IsZero() && r.b.now().Before(rec.Expires)
 			return true, nil
-		}, causeRequest, r.job.Reason)
+		}, causeRequest, r.job.Reason, cmp.Or(r.job.Code, keyring.Unspecified))
 		return err
 	})
 	return killed && err == nil, err

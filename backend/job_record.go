@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
@@ -71,6 +72,7 @@ type jobRecord struct {
 	Action   string          `json:"action"`
 	Select   selector        `json:"selector"`
 	Reason   string          `json:"reason,omitempty"`
+	Code     keyring.Reason  `json:"reason_code,omitempty"`
 	Grace    *policy.Seconds `json:"grace_period,omitempty"`
 	Replace  bool            `json:"rotate"`
 	Pace     int             `json:"pace"` // actions per second; 0 is no limit

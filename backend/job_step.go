@@ -187,7 +187,7 @@ func (r *jobRun) act(ctx context.Context, name string) error {
 	job := r.job
 	by := actor{
 		cause: causeRequest, entityID: job.EntityID, display: job.Display, caller: "bulk:" + job.ID,
-		requestID: "bulk:" + job.ID, reason: job.Reason,
+		requestID: "bulk:" + job.ID, reason: job.Reason, code: job.Code,
 	}
 	_, err := r.b.mutate(ctx, r.s, name, by, func(tx *roleTx) (bool, error) {
 		if first, err := tx.findReplay(job.Action, by.requestID, ""); err != nil || first != nil {

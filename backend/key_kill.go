@@ -6,12 +6,14 @@ import (
 	"context"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 // killKey marks the key of a dynamic role as revoked, in one Put, and returns
 // its record. meant says whether what was found, nil if nothing was, is the key to
 // kill, or refuses it. A key that is dead already stays as it is.
-func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, meant func(*keyRecord) (bool, error), cause, reason string) (*keyRecord, error) {
+func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, meant func(*keyRecord) (bool, error), cause, reason string, code keyring.Reason) (*keyRecord, error) {
 	rec, err := b.mutateKey(ctx, s, id, func(rec *keyRecord) (bool, error) {
 		if yes, err := meant(rec); err != nil || !yes {
 			return false, err
@@ -24,7 +26,7 @@ func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, mea
 			rec.ExpiredSeen = true // no clock that goes back revives it
 			return true, nil
 		}
-		rec.RevokedAt, rec.Revoked = now, cause
+		rec.RevokedAt, rec.Revoked, rec.Code = now, cause, code
 		if reason != "" {
 			rec.Revoked = cause + ": " + reason
 		}

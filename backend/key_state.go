@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -47,7 +48,7 @@ func keyStatus(rec *keyRecord, role *roleRecord, now time.Time) keyring.Status {
 	}
 	switch {
 	case !rec.RevokedAt.IsZero():
-		return keyring.Status{State: keyring.Revoked, Until: rec.RevokedAt}
+		return keyring.Status{State: keyring.Revoked, Reason: rec.Code, Until: rec.RevokedAt}
 	case (st.State == keyring.Retired || st.State == keyring.Expired) && !st.Until.IsZero() && !rec.Expires.After(st.Until):
 		// It had expired before its generation ended: how a key ended does not
 		// change afterwards.
@@ -65,6 +66,15 @@ func keyStatus(rec *keyRecord, role *roleRecord, now time.Time) keyring.Status {
 		}
 	}
 	return st
+}
+
+// reasonOf is the reason of a state as answers show it. What was revoked before
+// there were reason codes has none.
+func reasonOf(st keyring.Status) string {
+	if st.State == keyring.Revoked {
+		return string(cmp.Or(st.Reason, keyring.Unspecified))
+	}
+	return string(st.Reason)
 }
 
 // noCurrent says why a role has no current key and what makes a new one.

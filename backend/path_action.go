@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -23,7 +24,8 @@ var requestIDForm = regexp.MustCompile(`^[A-Za-z0-9._:/-]{8,128}$`)
 // keys, so the text that comes with it must not stop it.
 func actionFields(closes bool) fieldSet {
 	return fieldsOf(nameOf(), fieldSet{
-		"reason": reasonField("Why; kept in the role's history.", closes),
+		"reason":      reasonField("Why; kept in the role's history.", closes),
+		"reason_code": codeField("What the reason is, for what the request ends; kept in the history and told by verify of a REVOKED key."),
 		"request_id": {
 			about: "Makes the request repeatable: the same id with the same parameters, from the same caller, does nothing again " +
 				"and answers as the first time. 8 to 128 of A-Z a-z 0-9 . _ : / -",
@@ -126,7 +128,7 @@ func (b *backend) action(ctx context.Context, a *actionRequest, fn func(*roleTx)
 // readActor reads who asks and why.
 func readActor(req *logical.Request, in *input) (actor, error) {
 	by := requester(req)
-	by.reason = keyformat.Redact(in.text("reason"))
+	by.reason, by.code = keyformat.Redact(in.text("reason")), keyring.Reason(in.text("reason_code"))
 	if in.given("request_id") {
 		by.requestID = in.text("request_id")
 		if !requestIDForm.MatchString(by.requestID) || keyformat.Redact(by.requestID) != by.requestID {

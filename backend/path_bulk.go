@@ -32,23 +32,24 @@ const (
 // jobFields describe a job in answers.
 func jobFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"job":      {Type: framework.TypeString, Description: "The job's id; empty for a dry run.", Required: true},
-		"action":   {Type: framework.TypeString, Description: "What is done.", Required: true},
-		"state":    {Type: framework.TypeString, Description: "dry_run, running, done or stopped.", Required: true},
-		"selector": {Type: framework.TypeMap, Description: "What is meant."},
-		"reason":   {Type: framework.TypeString, Description: "Why."},
-		"created":  {Type: framework.TypeString, Description: "When the job was made (RFC 3339)."},
-		"finished": {Type: framework.TypeString, Description: "When it ended (RFC 3339); empty before."},
-		"after":    {Type: framework.TypeString, Description: "The last role that is done with, by name."},
-		"seen":     {Type: framework.TypeInt, Description: "Roles looked at."},
-		"acted":    {Type: framework.TypeInt, Description: "Roles acted on."},
-		"keys":     {Type: framework.TypeInt, Description: "Keys of dynamic roles acted on."},
-		"failed":   {Type: framework.TypeInt, Description: "Roles where the action failed."},
-		"failures": {Type: framework.TypeSlice, Description: "The last of these, each with role and error."},
-		"roles":    {Type: framework.TypeStringSlice, Description: "Dry run: the roles that would be acted on, at most 1000."},
-		"matched":  {Type: framework.TypeInt, Description: "Dry run: how many were found."},
-		"complete": {Type: framework.TypeBool, Description: "Dry run: every role was looked at. If not, there may be more."},
-		"replayed": replayFields()["replayed"], "replayed_at": replayFields()["replayed_at"],
+		"job":         {Type: framework.TypeString, Description: "The job's id; empty for a dry run.", Required: true},
+		"action":      {Type: framework.TypeString, Description: "What is done.", Required: true},
+		"state":       {Type: framework.TypeString, Description: "dry_run, running, done or stopped.", Required: true},
+		"selector":    {Type: framework.TypeMap, Description: "What is meant."},
+		"reason":      {Type: framework.TypeString, Description: "Why."},
+		"reason_code": {Type: framework.TypeString, Description: "The reason code; empty where none was given."},
+		"created":     {Type: framework.TypeString, Description: "When the job was made (RFC 3339)."},
+		"finished":    {Type: framework.TypeString, Description: "When it ended (RFC 3339); empty before."},
+		"after":       {Type: framework.TypeString, Description: "The last role that is done with, by name."},
+		"seen":        {Type: framework.TypeInt, Description: "Roles looked at."},
+		"acted":       {Type: framework.TypeInt, Description: "Roles acted on."},
+		"keys":        {Type: framework.TypeInt, Description: "Keys of dynamic roles acted on."},
+		"failed":      {Type: framework.TypeInt, Description: "Roles where the action failed."},
+		"failures":    {Type: framework.TypeSlice, Description: "The last of these, each with role and error."},
+		"roles":       {Type: framework.TypeStringSlice, Description: "Dry run: the roles that would be acted on, at most 1000."},
+		"matched":     {Type: framework.TypeInt, Description: "Dry run: how many were found."},
+		"complete":    {Type: framework.TypeBool, Description: "Dry run: every role was looked at. If not, there may be more."},
+		"replayed":    replayFields()["replayed"], "replayed_at": replayFields()["replayed_at"],
 	}
 }
 
@@ -68,6 +69,7 @@ func (b *backend) pathsBulk() []*framework.Path {
 				"issued_to":    {empty: emptyNever, about: "With revoke: the keys of dynamic roles that were issued to this entity id or display name."},
 				"roles":        {kind: kindList, empty: emptyNever, about: "These roles, at most 1000. Each has to exist."},
 				"reason":       reasonField("Why; kept in the roles' histories.", true),
+				"reason_code":  codeField("What the reason is, for the keys that the job ends."),
 				"grace_period": {kind: kindDuration, about: "With rotate: how long the previous versions stay valid. Default: each role's own."},
 				"rotate":       {kind: kindSwitch, def: true, about: "With revoke: replace what is killed."},
 				"request_id":   actionFields(true)["request_id"],
@@ -132,7 +134,7 @@ func readBulk(req *logical.Request, in *input) (*bulkRequest, error) {
 	}
 	params := in.digests()
 	r := &bulkRequest{params: params, dryRun: in.flag("dry_run"), job: &jobRecord{
-		Schema: recordSchema, Action: in.text("action"), Reason: by.reason, Grace: graceAsked(in), Replace: in.flag("rotate"),
+		Schema: recordSchema, Action: in.text("action"), Reason: by.reason, Code: by.code, Grace: graceAsked(in), Replace: in.flag("rotate"),
 		Pace: int(pace), EntityID: by.entityID, Display: by.display, State: jobRunning,
 		RequestID: by.requestID, Caller: by.caller, Params: params[0],
 		Select: selector{
@@ -277,7 +279,7 @@ func (j *jobRecord) view() map[string]any {
 		sel["roles"] = j.Select.Roles
 	}
 	return map[string]any{
-		"job": j.ID, "action": j.Action, "state": j.State, "selector": sel, "reason": j.Reason,
+		"job": j.ID, "action": j.Action, "state": j.State, "selector": sel, "reason": j.Reason, "reason_code": string(j.Code),
 		"created": stamp(j.Created), "finished": stamp(j.Finished), "after": j.After,
 		"seen": j.Seen, "acted": j.Acted, "keys": j.Keys, "failed": j.Failed, "failures": failures,
 	}

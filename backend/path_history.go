@@ -39,7 +39,7 @@ func (b *backend) pathsHistory() []*framework.Path {
 					"page":       {Type: framework.TypeInt, Description: "The page of the archive; -1 for the newest entries.", Required: true},
 					"older_page": {Type: framework.TypeInt, Description: "The page of the archive with what came before; -1 if there is none.", Required: true},
 					"entries": {Type: framework.TypeSlice, Required: true, Description: "Newest first: time, kind, version, key_id, cause (periodic, request, lease, leak or limit), " +
-						"entity_id, display_name, request_id, reason, until, and for changes of the policy fields: each with old and new."},
+						"entity_id, display_name, request_id, reason, reason_code, until, and for changes of the policy fields: each with old and new."},
 					"noise": {Type: framework.TypeMap, Required: true, Description: "What may happen often and is counted rather than listed: by kind, its count, first and last time."},
 				},
 			},
@@ -191,7 +191,7 @@ func historyView(entries []historyEntry, limit int) []any {
 		}
 		view = append(view, map[string]any{
 			"time": stamp(e.Time), "kind": e.Kind, "version": e.Version, "key_id": e.KeyID, "cause": e.Cause,
-			"entity_id": e.EntityID, "display_name": e.Display, "request_id": e.RequestID, "reason": e.Reason,
+			"entity_id": e.EntityID, "display_name": e.Display, "request_id": e.RequestID, "reason": e.Reason, "reason_code": string(e.Code),
 			"until": stamp(e.Until), "fields": fields,
 		})
 	}

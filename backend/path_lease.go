@@ -45,7 +45,7 @@ func (b *backend) revokeLease(ctx context.Context, req *logical.Request, _ *fram
 	}
 	_, err := b.killKey(ctx, req.Storage, id, func(rec *keyRecord) (bool, error) {
 		return rec != nil && rec.RoleID == roleID, nil
-	}, causeLease, "")
+	}, causeLease, "", "")
 	if err != nil {
 		return respond(err)
 	}

@@ -3,12 +3,14 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -32,6 +34,7 @@ func (b *backend) pathsLookup() []*framework.Path {
 				"version":      {Type: framework.TypeInt, Description: "The version of the role that the key is, or was issued in.", Required: true},
 				"state":        {Type: framework.TypeString, Description: "pending, current, previous, withdrawn, retired, expired or revoked.", Required: true},
 				"reason":       {Type: framework.TypeString, Description: "Why it ended, as far as is known; else empty.", Required: true},
+				"reason_code":  {Type: framework.TypeString, Description: "The reason that was given for its end: unspecified, leaked, offboarded, superseded, abuse or policy; empty if none was.", Required: true},
 				"disabled":     {Type: framework.TypeBool, Description: "The role is disabled: verify refuses the key.", Required: true},
 				"issued_to":    {Type: framework.TypeMap, Description: "Of a dynamic key: entity_id, display_name and label.", Required: true},
 				"issued":       {Type: framework.TypeString, Description: "When the key was made (RFC 3339); empty where that is forgotten.", Required: true},
@@ -113,14 +116,21 @@ func (b *backend) keyFacts(ctx context.Context, s logical.Storage, key *keyRecor
 	if key.Revoked != "" {
 		reason = key.Revoked
 	}
+	code := cmp.Or(key.Code, role.DeletedCode)
+	if st.State == keyring.Revoked {
+		code = keyring.Reason(reasonOf(st))
+	}
 	reported := key.Reported
 	if v := role.Ring.Get(key.Version); v != nil && !key.Dynamic {
 		reported = v.Reported
+		if st.State != keyring.Revoked {
+			code = cmp.Or(v.Code, code)
+		}
 	}
 	data := map[string]any{
 		"role": role.Name, "role_id": role.ID, "role_deleted": stamp(role.Deleted), "type": role.Type,
 		"owner": role.Policy.Owner, "description": role.Policy.Description,
-		"key_id": key.ID, "version": key.Version, "state": string(st.State), "reason": reason, "disabled": role.Policy.Disabled,
+		"key_id": key.ID, "version": key.Version, "state": string(st.State), "reason": reason, "reason_code": string(code), "disabled": role.Policy.Disabled,
 		"issued_to": map[string]any{"entity_id": key.EntityID, "display_name": key.Display, "label": key.Label},
 		"issued":    stamp(madeAt(key, role)), "expires": "", "ended": "", "reported": stamp(reported),
 		"last_use": stamp(use.LastUse()), "usage": usageView(&use),

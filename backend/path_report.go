@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -51,8 +52,9 @@ func (b *backend) pathsReport() []*framework.Path {
 			pattern: "report/release", verb: "release", suffix: "deferred-reports",
 			synopsis: "Act on deferred reports.",
 			fields: fieldSet{
-				"key_ids": {kind: kindList, empty: emptyNever, about: "The key ids to act on, at most 1000."},
-				"reason":  reasonField("Why; kept in the roles' histories.", true),
+				"key_ids":     {kind: kindList, empty: emptyNever, about: "The key ids to act on, at most 1000."},
+				"reason":      reasonField("Why; kept in the roles' histories.", true),
+				"reason_code": leakCodeField(),
 			},
 			ops: map[logical.Operation]operation{
 				logical.UpdateOperation: {
@@ -70,6 +72,7 @@ One that fails does not stop the others, and goes on waiting.`,
 			pattern: "report", verb: "report", suffix: "leaked-keys",
 			synopsis: "Report keys that were found in the open.",
 			fields: fieldsOf(whereFields(), fieldSet{
+				"reason_code": leakCodeField(),
 				"key": {
 					kind: kindText, secret: true,
 					about: "What was found: a key, or a text with keys in it, at most 100. An imported key of another form has to stand alone, " +
@@ -120,7 +123,7 @@ func (b *backend) report(ctx context.Context, req *logical.Request, in *input) (
 	if err != nil {
 		return nil, err
 	}
-	done, err := b.reportAll(ctx, req.Storage, finds, requester(req), cfg)
+	done, err := b.reportAll(ctx, req.Storage, finds, reporter(req, in), cfg)
 	if err != nil {
 		return nil, err // what was acted on stays so; a repetition does the rest
 	}
@@ -137,6 +140,20 @@ func (b *backend) report(ctx context.Context, req *logical.Request, in *input) (
 		data = map[string]any{"found": found, "result": done.results[0]}
 	}
 	return answer(data, append(in.warnings, done.warnings...)...), nil
+}
+
+// leakCodeField is the reason code of a report.
+func leakCodeField() field {
+	f := codeField("What the reason is, for the keys that it ends. Default: leaked.")
+	f.def = string(keyring.Leaked)
+	return f
+}
+
+// reporter is who reports, or releases reports.
+func reporter(req *logical.Request, in *input) actor {
+	by := requester(req)
+	by.code = keyring.Reason(in.text("reason_code"))
+	return by
 }
 
 // readFinds reads the one form that the request uses. What is wrong with an item
@@ -232,7 +249,7 @@ func (b *backend) release(ctx context.Context, req *logical.Request, in *input) 
 		return nil, refusal.New("key_ids", len(asked), "must name 1 to 1000 keys", "report/deferred lists those that wait")
 	}
 	ids := idsNamed(in, asked)
-	by := requester(req)
+	by := reporter(req, in)
 	by.reason = keyformat.Redact(in.text("reason"))
 	outcomes, err := b.releaseAll(ctx, req.Storage, ids, by)
 	if err != nil {

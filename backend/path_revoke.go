@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"math"
 
@@ -215,7 +216,7 @@ func (tx *roleTx) revokeKey(r *revokeRequest) (map[string]any, error) {
 		}
 		ended = !rec.RevokedAt.IsZero() || rec.ExpiredSeen
 		return true, nil
-	}, causeRequest, tx.by.reason)
+	}, causeRequest, tx.by.reason, cmp.Or(tx.by.code, keyring.Unspecified))
 	if err != nil {
 		return nil, err
 	}

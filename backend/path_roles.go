@@ -8,7 +8,9 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
 func (b *backend) pathsRoles() []*framework.Path {
@@ -28,7 +30,7 @@ func (b *backend) pathsRoles() []*framework.Path {
 		b.path(pathSpec{
 			pattern: "roles/" + nameRegex, suffix: "role",
 			synopsis: "Declare, read, change and delete a role.",
-			fields:   fieldsOf(policyRequestFields(), roleIdentity(), replaceField("the role")),
+			fields:   fieldsOf(policyRequestFields(), roleIdentity(), replaceField("the role"), deletionFields()),
 			exists:   b.roleExists,
 			ops: map[logical.Operation]operation{
 				logical.CreateOperation: {
@@ -75,6 +77,13 @@ role can be brought back, keys and all, with restore/<role_id>. A role created
 anew under the same name has another role_id and never revives an old key.`,
 		}),
 	}
+}
+
+// deletionFields are what a deletion says of itself.
+func deletionFields() fieldSet {
+	f := codeField("With DELETE: what the reason is; kept in the history.")
+	f.query = true
+	return fieldSet{"reason_code": f}
 }
 
 // replaceField is the field by which a write states all of what it writes.
@@ -133,6 +142,9 @@ func (b *backend) listRoles(ctx context.Context, req *logical.Request, in *input
 }
 
 func (b *backend) readRole(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	if in.given("reason_code") {
+		return nil, refusal.New("reason_code", in.text("reason_code"), "goes with DELETE", "leave it out")
+	}
 	r, err := b.look(ctx, req.Storage, in.text("name"))
 	if err != nil || r == nil {
 		return nil, err
@@ -146,7 +158,9 @@ func (b *backend) deleteRole(ctx context.Context, req *logical.Request, in *inpu
 	if !validName(name) {
 		return nil, nil
 	}
-	gone, err := b.endRole(ctx, req.Storage, name, requester(req))
+	by := requester(req)
+	by.code = keyring.Reason(in.text("reason_code"))
+	gone, err := b.endRole(ctx, req.Storage, name, by)
 	if err != nil || gone == nil {
 		return nil, err
 	}

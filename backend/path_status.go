@@ -131,9 +131,12 @@ func numberOf(v *keyring.Version) int {
 func versionStatus(rec *roleRecord, v *keyring.Version, now time.Time) map[string]any {
 	st, _ := rec.Ring.Status(v.N, now)
 	data := map[string]any{
-		"version": v.N, "key_id": v.KeyID, "state": string(st.State), "reason": string(st.Reason),
+		"version": v.N, "key_id": v.KeyID, "state": string(st.State), "reason": string(st.Reason), "reason_code": string(v.Code),
 		"created": stamp(v.Created), "activated": stamp(v.Activate), "expires": stamp(v.Expires),
 		"ends": "", "ended": "", "reported": stamp(v.Reported), "automatic": v.Auto,
+	}
+	if st.State == keyring.Revoked {
+		data["reason_code"] = reasonOf(st)
 	}
 	if st.State.Ended() {
 		data["ended"] = stamp(st.Until)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
@@ -119,6 +120,15 @@ func policyRequestFields() fieldSet {
 		all[f.Name] = field{kind: kinds[f.Kind], about: f.About, def: f.Default, choices: f.Choices, empty: rule}
 	}
 	return all
+}
+
+// codeField is the reason code of what ends keys.
+func codeField(about string) field {
+	f := field{kind: kindText, about: about}
+	for _, code := range keyring.Codes {
+		f.choices = append(f.choices, string(code))
+	}
+	return f
 }
 
 // reasonField is why something is done. What closes is never refused for it.

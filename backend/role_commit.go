@@ -154,7 +154,7 @@ func (tx *roleTx) trim() error {
 		}
 		end := *stored
 		st := endOf(&v)
-		end.End, end.Reported = &st, v.Reported
+		end.End, end.Reported, end.Code = &st, v.Reported, v.Code
 		if err := tx.b.commitKey(tx.ctx, tx.s, stored, &end); err != nil {
 			return err
 		}
@@ -166,7 +166,7 @@ func (tx *roleTx) trim() error {
 func endOf(v *keyring.Version) keyEnd {
 	switch {
 	case !v.RevokedAt.IsZero():
-		return keyEnd{State: keyring.Revoked, At: v.RevokedAt}
+		return keyEnd{State: keyring.Revoked, Reason: v.Code, At: v.RevokedAt}
 	case v.ExpiredSeen:
 		return keyEnd{State: keyring.Expired, At: v.Expires}
 	default:

@@ -58,7 +58,7 @@ func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRec
 		return nil, err
 	}
 	tx.note(historyEntry{Kind: eventRoleDeleted})
-	tx.rec.Deleted, tx.rec.DeletedBy, tx.rec.Committed = tx.now, by.display, tx.now
+	tx.rec.Deleted, tx.rec.DeletedBy, tx.rec.DeletedCode, tx.rec.Committed = tx.now, by.display, by.code, tx.now
 	tx.rec.PurgeAt = tx.now.Add(cfg.deleteRecovery())
 	tx.rec.Seq++
 

@@ -53,7 +53,7 @@ func (tx *roleTx) entombVersion(v *keyring.Version) error {
 		return err
 	}
 	tomb := *stored
-	tomb.End, tomb.Reported = &end, v.Reported
+	tomb.End, tomb.Reported, tomb.Code = &end, v.Reported, v.Code
 	return tx.b.commitKey(tx.ctx, tx.s, stored, &tomb)
 }
 
@@ -113,7 +113,7 @@ func killedWith(key *keyRecord, role *roleRecord, now time.Time) *keyRecord {
 		return nil
 	}
 	c := *key
-	c.RevokedAt, c.Revoked = st.Until, "its generation was revoked"
+	c.RevokedAt, c.Revoked, c.Code = st.Until, "its generation was revoked", st.Reason
 	return &c
 }
 

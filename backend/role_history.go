@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -52,6 +53,7 @@ type actor struct {
 	caller    string // identifies the caller for request ids; never shown
 	requestID string
 	reason    string
+	code      keyring.Reason // the reason code; empty where none is given
 }
 
 // requester is the actor behind a request.
@@ -77,18 +79,40 @@ func attributed(e historyEntry, by actor, now time.Time) historyEntry {
 	if e.Time.IsZero() {
 		e.Time = now
 	}
-	e.Cause, e.EntityID, e.Display, e.RequestID = by.cause, by.entityID, by.display, by.requestID
+	e.Cause, e.EntityID, e.Display, e.RequestID, e.Code = by.cause, by.entityID, by.display, by.requestID, by.code
 	if e.Reason == "" {
 		e.Reason = by.reason
 	}
 	return e
 }
 
-// record adds what happened to versions to the role's history.
+// record adds what happened to versions to the role's history, and the reason code
+// to the versions that it ends or gives an end.
 func (tx *roleTx) record(events []keyring.Event, by actor) {
 	for _, e := range events {
-		tx.rec.History = append(tx.rec.History, attributed(eventEntry(e), by, tx.now))
+		entry := attributed(eventEntry(e), by, tx.now)
+		if v := tx.rec.Ring.Get(e.Version); v != nil {
+			switch e.Kind {
+			case keyring.EventRevoked:
+				v.Code = cmp.Or(by.code, v.Code, tx.unnamedCode())
+				entry.Code = v.Code
+			case keyring.EventRetired, keyring.EventCapped, keyring.EventEndSet:
+				v.Code = cmp.Or(by.code, v.Code)
+			default:
+			}
+		}
+		tx.rec.History = append(tx.rec.History, entry)
 	}
+}
+
+// unnamedCode is the reason code of a kill for which nobody named one: where the
+// transition is not there to kill, another version has taken the place of a pending
+// one.
+func (tx *roleTx) unnamedCode() keyring.Reason {
+	if tx.kill {
+		return keyring.Unspecified
+	}
+	return keyring.Superseded
 }
 
 func eventEntry(e keyring.Event) historyEntry {

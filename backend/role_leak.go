@@ -277,7 +277,7 @@ func (b *backend) reported(ctx context.Context, s logical.Storage, key *keyRecor
 			return outcome, err
 		}
 		var now *keyRecord
-		if outcome, now, err = b.reportedGone(ctx, s, key); now == nil {
+		if outcome, now, err = b.reportedGone(ctx, s, key, by.code); now == nil {
 			return outcome, err
 		}
 		key = now
@@ -309,7 +309,7 @@ func (b *backend) reportedStatic(ctx context.Context, s logical.Storage, key *ke
 // reportedGone marks a key whose role is gone for good, as long as its record is
 // there: it verifies no more, and must not come back by an import. Where an import
 // took it over a moment ago its record as it is now is returned.
-func (b *backend) reportedGone(ctx context.Context, s logical.Storage, key *keyRecord) (outcome string, now *keyRecord, err error) {
+func (b *backend) reportedGone(ctx context.Context, s logical.Storage, key *keyRecord, code keyring.Reason) (outcome string, now *keyRecord, err error) {
 	outcome = leakUnknown
 	_, err = b.mutateKey(ctx, s, key.ID, func(rec *keyRecord) (bool, error) {
 		switch {
@@ -323,7 +323,7 @@ func (b *backend) reportedGone(ctx context.Context, s logical.Storage, key *keyR
 		if tombstone(rec) {
 			return false, nil
 		}
-		rec.Reported = b.now()
+		rec.Reported, rec.Code = b.now(), cmp.Or(rec.Code, code)
 		if !rec.Dynamic {
 			rec.End = &keyEnd{State: keyring.Retired, Reason: keyring.Superseded, At: rec.Reported}
 		}
@@ -430,11 +430,11 @@ func (b *backend) reportedDynamic(ctx context.Context, s logical.Storage, key *k
 		}
 		switch action {
 		case leakRevoke:
-			rec.RevokedAt, rec.Revoked = now, shorten(causeLeak+": "+seen, maxReason)
+			rec.RevokedAt, rec.Revoked, rec.Code = now, shorten(causeLeak+": "+seen, maxReason), by.code
 			killed = true
 		case leakRotate:
 			grace := policy.OrDefault(role.Policy.LeakGracePeriod, policy.DefaultLeakGrace)
-			rec.Cap, rec.LeakRotated = now.Add(grace), true
+			rec.Cap, rec.LeakRotated, rec.Code = now.Add(grace), true, by.code
 		case leakAlert, leakNothing:
 		}
 		changed = true

@@ -147,7 +147,7 @@ func (r *restorer) lives(rec *roleRecord) (*restored, error) {
 func (r *restorer) restore(there *roleRecord) (*restored, error) {
 	name := cmp.Or(r.name, r.copied.Name)
 	rec := r.copied.clone()
-	rec.Deleted, rec.DeletedBy, rec.PurgeAt, rec.Due = time.Time{}, "", time.Time{}, time.Time{}
+	rec.Deleted, rec.DeletedBy, rec.DeletedCode, rec.PurgeAt, rec.Due = time.Time{}, "", "", time.Time{}, time.Time{}
 	tx, err := r.b.begin(r.ctx, r.s, opening{by: r.by, lim: r.lim, old: r.copied, rec: rec})
 	switch {
 	case err != nil:

@@ -69,7 +69,9 @@ type roleRecord struct {
 	// Deleted marks the copy of a role that waits for its restoration.
 	Deleted   time.Time `json:"deleted,omitzero"`
 	DeletedBy string    `json:"deleted_by,omitempty"`
-	PurgeAt   time.Time `json:"purge_at,omitzero"`
+	// DeletedCode is the reason code of the deletion.
+	DeletedCode keyring.Reason `json:"deleted_code,omitempty"`
+	PurgeAt     time.Time      `json:"purge_at,omitzero"`
 }
 
 // move is the restoration that brought a role to the name that it has.
@@ -114,6 +116,7 @@ type historyEntry struct {
 	Display   string                 `json:"display_name,omitempty"`
 	RequestID string                 `json:"request_id,omitempty"`
 	Reason    string                 `json:"reason,omitempty"`
+	Code      keyring.Reason         `json:"reason_code,omitempty"`
 	Until     time.Time              `json:"until,omitzero"`
 	Fields    map[string]fieldChange `json:"fields,omitempty"`
 }
@@ -168,6 +171,7 @@ type keyRecord struct {
 	ExpiredSeen bool           `json:"expired_seen,omitempty"`
 	RevokedAt   time.Time      `json:"revoked_at,omitzero"`
 	Revoked     string         `json:"revoked,omitempty"` // why
+	Code        keyring.Reason `json:"reason_code,omitempty"`
 	Scopes      []string       `json:"scopes,omitempty"`
 	Narrowed    bool           `json:"narrowed,omitempty"` // Scopes holds even if empty
 	TTL         policy.Seconds `json:"ttl,omitempty"`      // asked for at issue; 0: the role's

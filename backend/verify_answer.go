@@ -79,7 +79,7 @@ func render(v *verdict, now any) map[string]any {
 	data["code"] = codeAnswers[v.code]
 	data["now"] = now
 	data["state"] = stateAnswers[v.status.State]
-	data["reason"] = string(v.status.Reason)
+	data["reason"] = reasonOf(v.status)
 	data["expires_at"] = ends
 	data["end"] = end
 	data["cache_ttl"] = v.cache

@@ -173,7 +173,7 @@ func TestVerifyStatesAndCodes(t *testing.T) {
 				m.write("revoke/r", map[string]any{"version": 1})
 				return key
 			},
-			want: map[string]any{"valid": false, "code": "REVOKED", "state": "revoked", "reason": "", "expires_at": "2026-03-02T09:00:00Z", "end": "hard"},
+			want: map[string]any{"valid": false, "code": "REVOKED", "state": "revoked", "reason": "unspecified", "expires_at": "2026-03-02T09:00:00Z", "end": "hard"},
 		},
 		"disabled": {
 			make: func(m *testMount) any {

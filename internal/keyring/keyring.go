@@ -52,7 +52,8 @@ const (
 // Ended reports whether the state is final.
 func (s State) Ended() bool { return s == Revoked || s == Expired || s == Retired }
 
-// Reason says why a version is retired.
+// Reason says why a version is retired, or what somebody gave as the reason of its
+// end.
 type Reason string
 
 // The reasons of retirement.
@@ -62,6 +63,18 @@ const (
 	Superseded Reason = "superseded"  // a rotation ended it without grace, it made room, its leak or somebody ended it early
 	Lapsed     Reason = "lapsed"      // held for seven days without being promoted
 )
+
+// The reasons that somebody may give for an end, beside Superseded.
+const (
+	Unspecified Reason = "unspecified"
+	Leaked      Reason = "leaked"     // it was found in the open
+	Offboarded  Reason = "offboarded" // who used it is gone
+	Abuse       Reason = "abuse"      // it was misused
+	Policy      Reason = "policy"     // a rule wants it
+)
+
+// Codes are all reasons that somebody may give.
+var Codes = []Reason{Unspecified, Leaked, Offboarded, Superseded, Abuse, Policy}
 
 // Version is one version of a role: a key of a static role, a generation of a
 // dynamic one.
@@ -109,6 +122,9 @@ type Version struct {
 	// LeakRotated: the one replacement that a report may cause has happened.
 	LeakRotated bool `json:"leak_rotated,omitempty"`
 
+	// Code is the reason that somebody gave for its end; empty where nobody did.
+	Code Reason `json:"reason_code,omitempty"`
+
 	RevokedAt   time.Time `json:"revoked_at,omitzero"`
 	ExpiredSeen bool      `json:"expired_seen,omitempty"`
 	RetiredAt   time.Time `json:"retired_at,omitzero"`
@@ -137,7 +153,7 @@ type Ring struct {
 // Status is what a version is at an instant, and until when.
 type Status struct {
 	State  State
-	Reason Reason // of a retired version
+	Reason Reason // why it retired; of a revoked version its Code
 	// Verifies: a presented key of this version is accepted.
 	Verifies bool
 	// VerifiesFrom is when a pending version begins to be accepted.
@@ -263,7 +279,7 @@ func (r *Ring) status(i int, now time.Time) Status {
 	v := &r.Versions[i]
 
 	if !v.RevokedAt.IsZero() {
-		return Status{State: Revoked, Until: v.RevokedAt}
+		return Status{State: Revoked, Reason: v.Code, Until: v.RevokedAt}
 	}
 	end, why, planned := r.retirement(i)
 	expires := v.Expires
