@@ -5,6 +5,7 @@ package backend
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
@@ -14,6 +15,13 @@ const (
 	// keepEnded is how many ended versions a role record remembers. How those
 	// before ended is written into their key records.
 	keepEnded = 20
+	// keepLingering is how many of them keep their plaintexts for an hour after a
+	// planned end: in a storm of rotations those of the oldest are erased early.
+	keepLingering = 64
+	// trimAtOnce and trimWithKill are how many versions one commit forgets at most,
+	// if its size does not ask for more. A kill does not wait for many.
+	trimAtOnce   = 100
+	trimWithKill = 4
 	// maxRecordSize and sizeGoal bound a role record: above the goal, history
 	// moves to the archive early.
 	maxRecordSize = 256 << 10
@@ -34,7 +42,7 @@ func (tx *roleTx) commit() error {
 	if err := tx.optional(tx.erase()); err != nil {
 		return err
 	}
-	if err := tx.trim(); err != nil {
+	if err := tx.optional(tx.trim(keepEnded, tx.trimmed())); err != nil {
 		return err
 	}
 	if err := tx.optional(tx.notePrefixes()); err != nil {
@@ -49,11 +57,9 @@ func (tx *roleTx) commit() error {
 		}
 	}
 	oldDue := rec.Due
-	if err := tx.file(); err != nil {
-		if err := tx.optional(err); err != nil {
-			return err
-		}
-		tx.b.missed.add(rec.Name)
+	fileErr := tx.file()
+	if err := tx.optional(fileErr); err != nil {
+		return err
 	}
 	if err := tx.optional(tx.attend()); err != nil {
 		return err
@@ -69,6 +75,9 @@ func (tx *roleTx) commit() error {
 
 	// From here on the transition has happened; what fails is left to the next
 	// look at the role or to tidy.
+	if fileErr != nil {
+		tx.fileLate()
+	}
 	if !oldDue.IsZero() && !oldDue.Equal(rec.Due) {
 		tx.b.unfile(tx.ctx, tx.s, oldDue, rec.Name)
 	}
@@ -87,17 +96,24 @@ func (tx *roleTx) optional(err error) error {
 	return nil
 }
 
-// erase deletes the plaintexts that are due for it. What makes them due (an
-// end, a revelation) is committed already, so the order of the two writes is
-// free.
+// erase deletes the plaintexts that are due for it, and those of the oldest ended
+// versions where too many linger. What makes them due (an end, a revelation) is
+// committed already, so the order of the two writes is free.
 func (tx *roleTx) erase() error {
 	if tx.old == nil {
 		return nil
 	}
+	early := map[int]bool{}
+	if _, lingering := tx.old.Ring.Forgettable(tx.now); len(lingering) > keepLingering {
+		lingering = lingering[:len(lingering)-keepLingering]
+		for _, n := range lingering[:min(len(lingering), tx.trimmed())] {
+			early[n] = true
+		}
+	}
 	for i := range tx.rec.Ring.Versions {
 		v := &tx.rec.Ring.Versions[i]
 		stored := tx.old.Ring.Get(v.N)
-		if stored == nil || (!endMarked(stored) && stored.Revealed.IsZero()) || !tx.erasable(stored, &tx.old.Ring) {
+		if stored == nil || (!endMarked(stored) && stored.Revealed.IsZero()) || !early[v.N] && !tx.erasable(stored, &tx.old.Ring) {
 			continue
 		}
 		if err := tx.b.erasePlaintext(tx.ctx, tx.s, tx.rec.Name, tx.rec.ID, v.N); err != nil {
@@ -106,6 +122,14 @@ func (tx *roleTx) erase() error {
 		v.Plain = false
 	}
 	return nil
+}
+
+// trimmed is how many versions the commit forgets at most.
+func (tx *roleTx) trimmed() int {
+	if tx.kill {
+		return trimWithKill
+	}
+	return trimAtOnce
 }
 
 // erasable reports whether the plaintext of v, a version of ring, is due to be
@@ -135,31 +159,32 @@ func (tx *roleTx) eraseKilled() {
 	}
 }
 
-// trim drops the oldest ended versions, after their key records were told how
-// they ended.
-func (tx *roleTx) trim() error {
-	if tx.kill {
-		return nil // the next transition does it
-	}
-	for _, v := range tx.rec.Ring.Trim(tx.now, keepEnded) {
-		if v.KeyID == "" {
-			continue
-		}
-		stored, err := getRecord[keyRecord](tx.ctx, tx.s, keyPath(v.KeyID))
-		if err != nil {
+// trim forgets the oldest ended versions, all but keep and most at once, after their
+// key records were told how they ended.
+func (tx *roleTx) trim(keep, most int) error {
+	ended, _ := tx.rec.Ring.Forgettable(tx.now)
+	for _, n := range ended[:min(max(0, len(ended)-keep), most)] {
+		if err := tx.tellEnd(tx.rec.Ring.Get(n)); err != nil {
 			return err
 		}
-		if stored == nil || stored.End != nil {
-			continue
-		}
-		end := *stored
-		st := endOf(&v)
-		end.End, end.Reported, end.Code = &st, v.Reported, v.Code
-		if err := tx.b.commitKey(tx.ctx, tx.s, stored, &end); err != nil {
-			return err
-		}
+		tx.rec.Ring.Forget(n)
 	}
 	return nil
+}
+
+// tellEnd writes into the record of the version's key how it ended.
+func (tx *roleTx) tellEnd(v *keyring.Version) error {
+	if v.KeyID == "" {
+		return nil
+	}
+	stored, err := getRecord[keyRecord](tx.ctx, tx.s, keyPath(v.KeyID))
+	if err != nil || stored == nil || stored.End != nil {
+		return err
+	}
+	end := *stored
+	st := endOf(v)
+	end.End, end.Reported, end.Code = &st, v.Reported, v.Code
+	return tx.b.commitKey(tx.ctx, tx.s, stored, &end)
 }
 
 // endOf is the end that is marked in a version.
@@ -193,36 +218,85 @@ func (tx *roleTx) writeKey(m *mintedKey) error {
 	return tx.b.storePlaintext(tx.ctx, tx.s, tx.rec, m.version, m.plain)
 }
 
-// encode makes the bytes of the record and keeps them within bounds: history
-// goes to the archive, then the oldest answers to request ids go.
+// encode makes the bytes of the record and keeps them within bounds: history goes to
+// the archive, then ended versions go, then the oldest answers to request ids. No
+// transition fails because there is too much of those.
 func (tx *roleTx) encode() ([]byte, error) {
 	if err := tx.optional(tx.archive(maxHistory)); err != nil {
 		return nil, err
 	}
-	for keep := maxHistory / 2; ; keep /= 2 {
-		data, err := json.Marshal(tx.rec)
+	for {
+		data, err := tx.rec.encode()
 		if err != nil {
-			return nil, fmt.Errorf("encoding the role record: %w", err)
+			return nil, err
+		}
+		if len(data) <= sizeGoal {
+			return data, nil
+		}
+		fits := len(data) <= maxRecordSize
+		smaller, err := tx.shrink(fits)
+		if err := tx.optional(err); err != nil {
+			return nil, err
 		}
 		switch {
-		case len(data) <= sizeGoal:
+		case smaller && err == nil:
+		case fits && smaller:
+			return tx.rec.encode() // some of it may have been put elsewhere
+		case fits:
 			return data, nil
-		case len(tx.rec.History) > 0:
-			err := tx.archive(keep)
-			if err != nil && len(data) <= maxRecordSize && tx.optional(err) == nil {
-				return data, nil // a kill does not wait for a smaller record
-			}
-			if err != nil {
-				return nil, err
-			}
-		case len(tx.rec.Requests) > 0:
-			tx.rec.Requests = tx.rec.Requests[(len(tx.rec.Requests)+1)/2:]
-		case len(data) <= maxRecordSize:
-			return data, nil
+		case tx.cut():
 		default:
 			return nil, fmt.Errorf("the role record has %d bytes, more than %d", len(data), maxRecordSize)
 		}
 	}
+}
+
+func (r *roleRecord) encode() ([]byte, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the role record: %w", err)
+	}
+	return data, nil
+}
+
+// shrink takes out of the record what it need not hold, and puts it where it
+// belongs; false where there is nothing like that. A kill does not wait for more than
+// history to go where the record fits.
+func (tx *roleTx) shrink(fits bool) (bool, error) {
+	if n := len(tx.rec.History); n > 0 {
+		return true, tx.archive(n / 2)
+	}
+	if fits && tx.kill {
+		return false, nil
+	}
+	if ended, _ := tx.rec.Ring.Forgettable(tx.now); len(ended) > keepEnded {
+		return true, tx.trim(keepEnded, trimAtOnce)
+	}
+	if n := len(tx.rec.Requests); n > 0 {
+		tx.rec.Requests = tx.rec.Requests[(n+1)/2:]
+		return true, nil
+	}
+	return false, nil
+}
+
+// cut drops what the record cannot hold and what could not be put elsewhere: old
+// history first, then answers to request ids, then what is remembered of ended
+// versions. Tidy finds what hung on those. False where nothing is left to drop.
+func (tx *roleTx) cut() bool {
+	if n := len(tx.rec.History); n > 0 {
+		tx.rec.History = append([]historyEntry(nil), tx.rec.History[(n+1)/2:]...)
+		return true
+	}
+	if n := len(tx.rec.Requests); n > 0 {
+		tx.rec.Requests = tx.rec.Requests[(n+1)/2:]
+		return true
+	}
+	bare, lingering := tx.rec.Ring.Forgettable(tx.now)
+	ended := slices.Concat(bare, lingering)
+	for _, n := range ended[:(len(ended)+1)/2] {
+		tx.rec.Ring.Forget(n)
+	}
+	return len(ended) > 0
 }
 
 // file writes the calendar entry for the next look at the role. It is left to
@@ -242,6 +316,17 @@ func (tx *roleTx) file() error {
 	}
 	tx.rec.Due = minute
 	return nil
+}
+
+// fileLate names a role that the commit could not file to the next tick, and files it
+// once more for the one after a failover: its record does not know of that entry.
+func (tx *roleTx) fileLate() {
+	tx.b.missed.add(tx.rec.Name)
+	if look := tx.nextLook(); !look.IsZero() {
+		if err := putBytes(tx.ctx, tx.s, duePath(tx.b.fileAt(look), tx.rec.Name), dueValue); err != nil {
+			tx.b.Logger().Warn("a role is missing in the calendar", "role", tx.rec.Name, "error", err)
+		}
+	}
 }
 
 // notePrefixes writes down what the role's next keys, and those that this

@@ -5,6 +5,8 @@ package backend
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
@@ -132,7 +134,16 @@ func (tx *roleTx) archive(keep int) error {
 			Schema: recordSchema, RoleID: tx.rec.ID, Role: tx.rec.Name, Page: tx.rec.Archived,
 			Written: tx.now, Entries: tx.rec.History[:n],
 		}
-		if err := putRecord(tx.ctx, tx.s, archivePath(tx.rec.ID, page.Page), page); err != nil {
+		data, err := json.Marshal(page)
+		for err == nil && len(data) > maxRecordSize && n > 1 {
+			n /= 2
+			page.Entries = tx.rec.History[:n]
+			data, err = json.Marshal(page)
+		}
+		if err != nil {
+			return fmt.Errorf("encoding a page of history: %w", err)
+		}
+		if err := putBytes(tx.ctx, tx.s, archivePath(tx.rec.ID, page.Page), data); err != nil {
 			return err
 		}
 		tx.rec.Archived++

@@ -108,7 +108,7 @@ func (f *fleet) run(t *rapid.T, until time.Time) {
 				f.planned = keyring.NextPeriod(f.planned, m.Activate, f.period)
 			}
 		}
-		f.ring.Trim(f.now, 3)
+		trim(&f.ring, f.now, 3)
 	}
 	f.now = until
 }

@@ -73,35 +73,50 @@ func (r *Ring) Report(now time.Time, n int, until time.Time) []Event {
 	return append(events, r.Settle(now)...)
 }
 
-// Trim forgets ended versions whose plaintext is gone until at most keep of
-// them are left, oldest first, and returns those it forgot. Kept beyond that
-// are the version on top, which says why there is no current one, and those
-// that give a version which is not marked as ended its end.
-func (r *Ring) Trim(now time.Time, keep int) []Version {
+// DropPending revokes the pending version where no other takes its place. What was
+// withdrawn and was to end with it ends no later for that; the current version, which
+// was too, is the caller's to end.
+func (r *Ring) DropPending(now time.Time) []Event {
+	events := r.Settle(now)
+	p := r.Pending(now)
+	if p == nil {
+		return events
+	}
+	pending := r.index(p.N)
+	for i := range r.Versions {
+		v := &r.Versions[i]
+		if v.Withdrawn.IsZero() || v.marked() || r.superseder(i) != pending {
+			continue
+		}
+		v.WithdrawnUntil = earlierSet(v.WithdrawnUntil, p.Activate.Add(p.Grace))
+	}
+	return append(events, r.kill(p, now))
+}
+
+// Forgettable are the numbers of the ended versions that nothing needs any more,
+// oldest first: bare, those whose plaintext is gone, and lingering, those whose is
+// not. Needed are the version on top, which says why there is no current one, and
+// those that give a version which is not marked as ended its end.
+func (r *Ring) Forgettable(now time.Time) (bare, lingering []int) {
 	needed := map[int]bool{r.top(now): true}
 	for i := range r.Versions {
 		if !r.Versions[i].marked() {
 			needed[i], needed[r.superseder(i)] = true, true
 		}
 	}
-	var ended []int // numbers
 	for i := range r.Versions {
-		if !needed[i] && !r.Versions[i].Plain {
-			ended = append(ended, r.Versions[i].N)
+		switch v := &r.Versions[i]; {
+		case needed[i]:
+		case v.Plain:
+			lingering = append(lingering, v.N)
+		default:
+			bare = append(bare, v.N)
 		}
 	}
-	if len(ended) <= keep {
-		return nil
-	}
-	ended = ended[:len(ended)-keep]
-	var gone []Version
-	r.Versions = slices.DeleteFunc(r.Versions, func(v Version) bool {
-		if len(ended) == 0 || v.N != ended[0] {
-			return false
-		}
-		ended = ended[1:]
-		gone = append(gone, v)
-		return true
-	})
-	return gone
+	return bare, lingering
+}
+
+// Forget takes version n out of the ring.
+func (r *Ring) Forget(n int) {
+	r.Versions = slices.DeleteFunc(r.Versions, func(v Version) bool { return v.N == n })
 }

@@ -124,6 +124,19 @@ func TestKillAndReplace(t *testing.T) {
 		same(t, "told", told(events), "revoked 2@1d, revoked 3@1d")
 		r.is(day, "1+previous@5d~, 2-revoked@1d, 3-revoked@1d")
 	})
+	t.Run("current, where there can be no replacement: what is withdrawn ends no later for the pending one's death", func(t *testing.T) {
+		r := newRole(t)
+		r.rotate(0, 0)
+		r.rotate(0, 9*day)
+		r.rollback(0, 0, 9*day)
+		r.stage(0, 0, on(3*day))
+		r.is(day, "1+current@3d, 2+withdrawn@3d, 3+pending from 0s")
+		if _, _, err := kill(&r.Ring, at(day), []int{1}, nil); err != nil {
+			t.Fatal(err)
+		}
+		r.is(day, "1-revoked@1d, 2+withdrawn@3d, 3-revoked@1d")
+		r.is(3*day, "1-revoked@1d, 2-retired/rolled_back@3d, 3-revoked@1d")
+	})
 	t.Run("pending: nothing takes its place", func(t *testing.T) {
 		r := newRole(t)
 		r.rotate(0, 0)
@@ -472,9 +485,12 @@ func TestTrim(t *testing.T) {
 		{0, "[]", "[2 6]"},
 	} {
 		before := slices.Clone(r.Versions)
-		gone := r.Trim(epoch, c.keep)
+		gone := trim(&r.Ring, epoch, c.keep)
 		same(t, fmt.Sprintf("gone, keeping %d", c.keep), numbers(gone), c.gone)
 		same(t, fmt.Sprintf("left, keeping %d", c.keep), numbers(r.Versions), c.left)
+		if _, lingering := r.Forgettable(epoch); fmt.Sprint(lingering) != "[2]" {
+			t.Errorf("lingering: %v", lingering)
+		}
 		for _, v := range gone {
 			if i := slices.IndexFunc(before, func(b keyring.Version) bool { return b.N == v.N }); before[i] != v {
 				t.Errorf("version %d comes back changed", v.N)
@@ -513,7 +529,7 @@ func TestTrimKeeps(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRole(t)
 			c.build(r)
-			r.Trim(at(7*day), 0)
+			trim(&r.Ring, at(7*day), 0)
 			same(t, "left", numbers(r.Versions), c.left)
 		})
 	}

@@ -179,10 +179,21 @@ func kill(r *keyring.Ring, now time.Time, numbers []int, replacement *keyring.Mi
 	var more []keyring.Event
 	if replacement != nil {
 		more, err = r.Rotate(now, *replacement, true)
-	} else if p := r.Pending(now); p != nil {
-		more, err = r.Revoke(now, p.N)
+	} else {
+		more = r.DropPending(now)
 	}
 	return append(events, more...), replacement != nil, err
+}
+
+// trim forgets what can be forgotten, but the newest keep, and returns it.
+func trim(r *keyring.Ring, now time.Time, keep int) []keyring.Version {
+	var gone []keyring.Version
+	bare, _ := r.Forgettable(now)
+	for _, n := range bare[:max(0, len(bare)-keep)] {
+		gone = append(gone, *r.Get(n))
+		r.Forget(n)
+	}
+	return gone
 }
 
 // live are the versions that have not ended, the pending one included.

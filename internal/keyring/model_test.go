@@ -444,6 +444,12 @@ func (m *model) killed(now time.Time, numbers []int, replace bool, replacement *
 	case !hit || !replace:
 		return nil
 	case replacement == nil:
+		for _, v := range m.versions {
+			// Invariant 4: no end moves back because p dies.
+			if end, _ := m.coming(v); v.state == keyring.Withdrawn && v.deadline.IsZero() {
+				v.until = first(v.until, end)
+			}
+		}
 		m.killPending(now)
 		return nil
 	case upTo(m.until, now):

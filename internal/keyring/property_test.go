@@ -195,9 +195,10 @@ func (m *machine) kill(t *rapid.T, numbers []int) {
 			},
 			func(o *model) error { return o.killed(m.now, numbers, how != "left", replacement) })
 	}
-	if hit && how == "replaced" {
+	if hit && how != "left" {
+		// Invariant 4, also of those that were to end with the pending version.
 		m.notProlonged(t, "kill", time.Time{}, op)
-		if cur := m.ring.Current(m.now); number(cur) != m.ring.Last || m.ring.Pending(m.now) != nil {
+		if cur := m.ring.Current(m.now); how == "replaced" && number(cur) != m.ring.Last || m.ring.Pending(m.now) != nil {
 			t.Fatalf("killed %v, and then: %s", numbers, show(&m.ring, m.now.Sub(epoch)))
 		}
 	} else {
@@ -371,7 +372,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"trim": func(t *rapid.T) {
 			keep := rapid.IntRange(0, 5).Draw(t, "keep")
 			before := m.ring.Clone()
-			gone := m.ring.Trim(m.now, keep)
+			gone := trim(&m.ring, m.now, keep)
 			m.trimmed = m.trimmed || len(gone) > 0
 			for _, v := range gone {
 				if st, _ := before.Status(v.N, m.now); !st.State.Ended() {
@@ -399,6 +400,34 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 // invariants that hold for each.
 func TestAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) { t.Repeat(newMachine().actions()) })
+}
+
+// TestKillsProlongNothing is invariant 4 where the current version is killed while
+// others are withdrawn and one is pending, whether or not there is a replacement.
+func TestKillsProlongNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine()
+		actions := m.actions()
+		do := func(name string) { actions[name](t) }
+		for range rapid.IntRange(2, 4).Draw(t, "versions") {
+			mint := m.drawMint(t)
+			m.apply(t, "rotate",
+				func(r *keyring.Ring) error { _, err := r.Rotate(m.now, mint, true); return err },
+				func(o *model) error { return o.rotate(m.now, mint, true) })
+			do("forward a little")
+		}
+		do("rollback")
+		do("stage")
+		do("promote")
+		for range rapid.IntRange(0, 3).Draw(t, "more") {
+			do(rapid.SampledFrom([]string{"forward a little", "report", "extend", "promote"}).Draw(t, "what"))
+		}
+		if cur := m.ring.Current(m.now); cur != nil {
+			m.kill(t, []int{cur.N})
+		}
+		m.check(t)
+		do("look ahead")
+	})
 }
 
 // TestSettlingChangesNothing: with a clock that only goes forward it makes no
