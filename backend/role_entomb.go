@@ -118,9 +118,11 @@ func killedWith(key *keyRecord, role *roleRecord, now time.Time) *keyRecord {
 }
 
 // tombstone reports whether the key's record itself says that the key ended and must
-// not come back: what a lease that ran out says is kept for a while only.
+// not come back: what a lease that ran out or was given back says is kept for a while
+// only. Those are the usual ends, of every leased key there ever was.
 func tombstone(key *keyRecord) bool {
-	return key.End != nil || key.Dynamic && (!key.RevokedAt.IsZero() || !key.Reported.IsZero())
+	killed := !key.RevokedAt.IsZero() && key.Revoked != causeLease
+	return key.End != nil || key.Dynamic && (killed || !key.Reported.IsZero())
 }
 
 // ending is how the key ended for good, in words, and its last state, as far as its

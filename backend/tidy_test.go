@@ -821,3 +821,40 @@ func (m *testMount) stillNeeded(s store, id string, n int) bool {
 	}
 	return role.Ring.Get(n).Plain
 }
+
+// TestLeasedKeysAreKeptAsTheyEnded: what ended as leases do is remembered for 30 days,
+// what somebody killed for as long as history is.
+func TestLeasedKeysAreKeptAsTheyEnded(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "20h", "on_leak": "alert"})
+	over, back, killed, reported := m.lease("d", nil), m.lease("d", nil), m.lease("d", nil), m.lease("d", nil)
+	m.clock.advance(time.Minute)
+	if _, err := m.onLease(logical.RevokeOperation, back, 0); err != nil {
+		t.Fatal(err)
+	}
+	m.write("revoke/d", map[string]any{"key_id": killed.Data["key_id"]})
+	m.write("report", map[string]any{"key": reported.Data["api_key"]})
+	if _, err := m.onLease(logical.RevokeOperation, reported, 0); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(want string) {
+		t.Helper()
+		m.tidyAll()
+		got := ""
+		for _, lease := range []*logical.Response{over, back, killed, reported} {
+			got += " " + m.verdict(lease.Data["api_key"])
+		}
+		if got != want {
+			t.Errorf("at %s:%s, want%s", m.clock.Now(), got, want)
+		}
+	}
+	expect(" VALID REVOKED REVOKED REVOKED")
+	m.clock.advance(deadKept)
+	expect(" EXPIRED REVOKED REVOKED REVOKED")
+	m.clock.advance(21 * time.Hour)
+	expect(" NOT_FOUND NOT_FOUND REVOKED REVOKED")
+	m.clock.advance(archiveKept - deadKept - 22*time.Hour)
+	expect(" NOT_FOUND NOT_FOUND REVOKED REVOKED")
+	m.clock.advance(2 * time.Hour)
+	expect(" NOT_FOUND NOT_FOUND NOT_FOUND NOT_FOUND")
+}
