@@ -37,6 +37,9 @@ var configFields = []configField{
 		func(c *configRecord) **int { return &c.MaxLeakActions }, (*configRecord).maxLeakActions),
 	configSwitch("trust_reported_usage", "What caches report as used also prolongs graces (max_grace_period), not only what verify saw itself. Default: false.",
 		func(c *configRecord) *bool { return &c.TrustReportedUsage }),
+	configSwitch("count_reads", "It is a problem of a role that nobody has read or used the current version while the previous one is about to end. "+
+		"Only where the active node answers all reads of creds: standbys that serve reads count none. Roles with reveal=once need no such setting. Default: false.",
+		func(c *configRecord) *bool { return &c.CountReads }),
 	configSwitch("allow_weak_imports", "Keys that can be guessed may be imported. Default: false.",
 		func(c *configRecord) *bool { return &c.AllowWeakImports }),
 	configNumber("cache_size", 100, 10000000, "How many records of each kind a node keeps in memory at most: 100 to 10000000. Default: 20000.",

@@ -13,7 +13,7 @@ import (
 
 var configDefaults = map[string]any{
 	"rotation_paused": false, "max_rotations_per_second": 50.0, "stage_ahead": 600.0, "delete_recovery": 86400.0,
-	"max_leak_actions": 100.0, "trust_reported_usage": false, "allow_weak_imports": false, "cache_size": 20000.0,
+	"max_leak_actions": 100.0, "trust_reported_usage": false, "allow_weak_imports": false, "cache_size": 20000.0, "count_reads": false,
 }
 
 func TestConfigFields(t *testing.T) {
@@ -45,6 +45,8 @@ func TestConfigFields(t *testing.T) {
 		{field: "max_leak_actions", value: -5, refuse: "max_leak_actions: -5: "},
 		{field: "trust_reported_usage", value: true, want: true},
 		{field: "allow_weak_imports", value: true, want: true},
+		{field: "count_reads", value: true, want: true},
+		{field: "count_reads", value: "", refuse: "count_reads: is empty"},
 		{field: "cache_size", value: 100, want: 100.0},
 		{field: "cache_size", value: 99, refuse: "cache_size: 99: must be from 100 to 10000000: "},
 		{field: "cach_size", value: 99, refuse: `cach_size: unknown field: did you mean cache_size?`},

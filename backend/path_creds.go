@@ -198,7 +198,7 @@ func (b *backend) currentKey(ctx context.Context, req *logical.Request, r *roleN
 	if cur == nil {
 		return nil, false, noCurrent(rec, now)
 	}
-	plain, rec, err := b.plaintext(ctx, req, r, cur.N)
+	plain, rec, err := b.handOut(ctx, req, r, cur.N)
 	if err != nil || rec == nil {
 		return nil, false, err
 	}
@@ -251,7 +251,7 @@ func (b *backend) otherKey(ctx context.Context, req *logical.Request, r *roleNow
 	if st.State.Ended() {
 		return nil, false, refusal.New("version", which, fmt.Sprintf("version %d is %s since %s", v.N, st.State, stamp(st.Until)), "read creds/"+rec.Name)
 	}
-	plain, rec, err := b.plaintext(ctx, req, r, v.N)
+	plain, rec, err := b.handOut(ctx, req, r, v.N)
 	if err != nil || rec == nil {
 		return nil, false, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
 
 func (b *backend) pathsInventory() []*framework.Path {
@@ -96,12 +97,18 @@ func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *ro
 		return nil, err
 	}
 	now := r.now
+	prev, use := rec.Ring.PreviousOf(now), &usage.Record{}
+	if prev != nil {
+		if use, err = b.usageOf(ctx, s, rec); err != nil {
+			return nil, err
+		}
+	}
 	data := map[string]any{
 		"role_id": rec.ID, "type": rec.Type, "owner": rec.Policy.Owner, "disabled": rec.Policy.Disabled,
 		"current_version": 0, "key_id": "", "current_since": "", "current_age": int64(0), "expires": "", "strength": "",
 		"next_rotation": stamp(r.nextActivation(b.mountPaused())), "rotation": b.rotationInWords(r),
 		"previous_version": 0, "previous_until": "", "previous_last_used": "", "previous_in_use": false,
-		"problems": b.problemsOf(r, p),
+		"problems": b.problemsOf(r, p, use),
 	}
 	if cur := rec.Ring.Current(now); cur != nil {
 		since := cur.CurrentSince()
@@ -109,8 +116,8 @@ func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *ro
 		data["current_since"], data["current_age"] = stamp(since), int64(now.Sub(since)/time.Second)
 		data["expires"] = stamp(earlierOf(hardEnd(cur), rec.Ring.Until))
 	}
-	if prev := rec.Ring.PreviousOf(now); prev != nil {
-		used, err := b.lastAccepted(ctx, s, rec, prev.N)
+	if prev != nil {
+		used, err := b.acceptedIn(ctx, s, use, prev.N)
 		if err != nil {
 			return nil, err
 		}

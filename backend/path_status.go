@@ -79,6 +79,9 @@ func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (
 	for i := len(rec.Ring.Versions) - 1; i >= 0; i-- {
 		v := &rec.Ring.Versions[i]
 		status, used := versionStatus(rec, v, now), use.Of(usage.ID{Version: v.N})
+		if at := v.Revealed; !at.IsZero() && used.Reads.Count == 0 {
+			used.Reads = usage.Reads{Count: 1, First: at.Unix(), Last: at.Unix()} // the record is sure of it, counts may be lost
+		}
 		status["usage"] = usageView(&used)
 		versions = append(versions, status)
 	}
@@ -98,19 +101,21 @@ func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (
 		data["last_error"], data["attempts"] = p.Error, p.Attempts
 		data["last_attempt"], data["next_attempt"] = stamp(p.Last), stamp(p.Next)
 	}
-	data["problems"] = b.problemsOf(r, p)
+	data["problems"] = b.problemsOf(r, p, use)
 	return answer(data), nil
 }
 
 // problemsOf says in words what an operator should look at.
-func (b *backend) problemsOf(r *roleNow, p *problem) []string {
+func (b *backend) problemsOf(r *roleNow, p *problem, use *usage.Record) []string {
 	problems := []string{}
 	if p != nil {
 		problems = append(problems, fmt.Sprintf("failing since %s, %d attempts: %s", stamp(p.First), p.Attempts, p.Error))
 	}
 	problems = append(problems, troubles(r.rec, r.now)...)
-	if text := b.overdue(r); text != "" {
-		problems = append(problems, text)
+	for _, text := range []string{r.unclaimed(use), b.overdue(r)} {
+		if text != "" {
+			problems = append(problems, text)
+		}
 	}
 	if text := b.clockProblem(r.rec.Committed); text != "" {
 		problems = append(problems, "the role's record was "+text)

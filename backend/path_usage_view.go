@@ -14,6 +14,7 @@ import (
 
 func usageView(u *usage.Use) map[string]any {
 	data := tallyView(&u.Seen)
+	data["reads"], data["first_read"], data["last_read"] = u.Reads.Count, stamp(u.Reads.FirstRead()), stamp(u.Reads.LastRead())
 	data["reported"] = tallyView(&u.Reported)
 	return data
 }

@@ -68,7 +68,13 @@ func (b *backend) overdue(r *roleNow) string {
 
 // attended reports whether the index has the role, as of the record's commit.
 func attended(rec *roleRecord) bool {
-	return rec.Deleted.IsZero() && len(troubles(rec, rec.Committed)) > 0
+	return rec.Deleted.IsZero() && wantsAttention(rec, rec.Committed)
+}
+
+// wantsAttention reports whether the record says that somebody should look at the
+// role. Whether an unclaimed version still is, counts say.
+func wantsAttention(rec *roleRecord, now time.Time) bool {
+	return len(troubles(rec, now)) > 0 || unclaimedAt(rec, now)
 }
 
 // problemNames lists the roles in the index of problems, and says which of them

@@ -351,7 +351,7 @@ func (tx *roleTx) notePrefixes() error {
 // the commit that needs it. The two records say on their own whether there is
 // one already, so the usual transition writes nothing here.
 func (tx *roleTx) attend() error {
-	if len(troubles(tx.rec, tx.now)) == 0 || (tx.old != nil && attended(tx.old) && !tx.back) {
+	if !wantsAttention(tx.rec, tx.now) || (tx.old != nil && attended(tx.old) && !tx.back) {
 		return nil
 	}
 	return putBytes(tx.ctx, tx.s, attentionPath(tx.rec.Name), dueValue)

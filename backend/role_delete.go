@@ -120,6 +120,7 @@ func (tx *roleTx) purge() (done bool, err error) {
 	if err := tx.archive(0); err != nil {
 		return false, err
 	}
+	tx.b.forgetUsage(tx.rec.ID)
 	if tx.b.renamesKnown(tx.ctx, tx.s) {
 		// Before the copy, without which nobody comes back to this.
 		if err := tx.b.forgetMove(tx.ctx, tx.s, tx.rec.Name, tx.rec.ID); err != nil {

@@ -190,6 +190,9 @@ func (r *roleNow) nextLook() time.Time {
 			consider(at)
 		}
 	}
+	if at, ok := r.claimLook(); ok {
+		consider(at)
+	}
 	return next
 }
 

@@ -25,6 +25,11 @@ func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
 		return acted, err
 	}
 	acted += extended
+	looked, err := tx.lookForClaim()
+	if err != nil {
+		return acted, err
+	}
+	acted += looked
 	if tx.rec.Owed {
 		return acted + 1, tx.payOwed()
 	}

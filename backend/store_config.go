@@ -33,6 +33,7 @@ type configRecord struct {
 	TrustReportedUsage    bool            `json:"trust_reported_usage,omitempty"`
 	AllowWeakImports      bool            `json:"allow_weak_imports,omitempty"`
 	CacheSize             *int            `json:"cache_size,omitempty"` // records of each kind
+	CountReads            bool            `json:"count_reads,omitempty"`
 }
 
 func (c *configRecord) schema() int { return c.Schema }
@@ -89,6 +90,13 @@ func (b *backend) limits(ctx context.Context, s logical.Storage) (policy.Limits,
 // leaseTTLs are the mount's default and maximum TTL of leases.
 func (b *backend) leaseTTLs() (defaultTTL, maxTTL time.Duration) {
 	return b.System().DefaultLeaseTTL(), b.System().MaxLeaseTTL()
+}
+
+// countsReads reports whether the mount's config says that this node counts all
+// reads, as far as it has read it.
+func (b *backend) countsReads() bool {
+	cfg := b.configs.last()
+	return cfg != nil && cfg.CountReads
 }
 
 // mountPaused reports whether the mount's automatic rotation is paused, as far as

@@ -18,6 +18,8 @@ type roleNow struct {
 	rec   *roleRecord // shared
 	terms policy.Terms
 	now   time.Time
+	// countsReads: by the mount's config the reads of every role are counted.
+	countsReads bool
 }
 
 // look is the role with that name as it is now, from the cache where that has it;
@@ -42,7 +44,7 @@ func (b *backend) look(ctx context.Context, s logical.Storage, name string) (*ro
 // lookOf is look for a record in hand. Where its policy cannot be read, record and
 // now are still there.
 func (b *backend) lookOf(rec *roleRecord, lim policy.Limits) (*roleNow, error) {
-	r := &roleNow{rec: rec, now: b.now(rec.Committed)}
+	r := &roleNow{rec: rec, now: b.now(rec.Committed), countsReads: b.countsReads()}
 	var err error
 	if r.terms, err = rec.under(&rec.Policy, lim); err != nil {
 		return r, fmt.Errorf("role %s: %w", rec.Name, err)

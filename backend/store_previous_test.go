@@ -69,6 +69,13 @@ var newFields = map[string]string{
 	"deleted.deleted_code":           "the same",
 	"key.reason_code":                "the same",
 	"job.reason_code":                "the same",
+	"role.versions.looked_for":       "the older build looks for nobody; this one looks again",
+	"role.versions.unclaimed":        "the same",
+	"usage.versions.d":               "reads are counted anew",
+	"usage.versions.d.n":             "the same",
+	"usage.versions.d.f":             "the same",
+	"usage.versions.d.l":             "the same",
+	"config.count_reads":             "the older build counts none",
 }
 
 // pastCaller is who sent a request.

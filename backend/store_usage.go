@@ -152,10 +152,15 @@ func (b *backend) keyUsage(ctx context.Context, s logical.Storage, key *keyRecor
 // far as this server saw it, or was told where the mount trusts that; zero if
 // never.
 func (b *backend) lastAccepted(ctx context.Context, s logical.Storage, rec *roleRecord, n int) (time.Time, error) {
-	stored, err := b.usageOf(ctx, s, rec)
+	use, err := b.usageOf(ctx, s, rec)
 	if err != nil {
 		return time.Time{}, err
 	}
+	return b.acceptedIn(ctx, s, use, n)
+}
+
+// acceptedIn is lastAccepted by a role's usage.
+func (b *backend) acceptedIn(ctx context.Context, s logical.Storage, stored *usage.Record, n int) (time.Time, error) {
 	cfg, err := b.config(ctx, s)
 	if err != nil {
 		return time.Time{}, err
@@ -165,6 +170,14 @@ func (b *backend) lastAccepted(ctx context.Context, s logical.Storage, rec *role
 		return use.LastAccepted(), nil
 	}
 	return use.Seen.LastAccepted(), nil
+}
+
+// forgetUsage forgets what was counted of a role that is about to be gone for good
+// and waits to be stored. What is stored tidy removes.
+func (b *backend) forgetUsage(roleID string) {
+	for _, name := range b.usage.counter.Names(roleID) {
+		b.usage.counter.Forget(name)
+	}
 }
 
 // dropUsage forgets the counts of a role that is gone for good, in storage and

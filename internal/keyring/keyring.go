@@ -134,6 +134,10 @@ type Version struct {
 	Plain bool `json:"plain,omitempty"`
 	// Revealed is when a reveal-once version was handed out.
 	Revealed time.Time `json:"revealed,omitzero"`
+	// LookedFor: near the end of the version that it superseded somebody looked
+	// whether anybody has come for it; Unclaimed is when, if nobody had.
+	LookedFor bool      `json:"looked_for,omitempty"`
+	Unclaimed time.Time `json:"unclaimed,omitzero"`
 	// Strength is what is known of an imported key; empty for minted ones.
 	Strength string `json:"strength,omitempty"`
 	// Foreign marks an imported key that has not this engine's own form.

@@ -15,6 +15,11 @@ const (
 	// maxLabelsPerEntry bounds the labels: on average so many for an entry. Beyond
 	// it new ones are OtherLabel until the next flush.
 	maxLabelsPerEntry = 4
+	// readShare is the part of the entries, one in so many, that reads may open: a
+	// fleet of readers must leave no use uncounted, on which graces depend.
+	readShare = 4
+	// readPatience is how many times longer than uses reads wait for storage.
+	readPatience = 4
 )
 
 const shardCount = 64
@@ -41,8 +46,9 @@ type group struct {
 	mu     sync.Mutex
 	taken  bool
 	rec    Record
-	since  time.Time // of the oldest use in it
+	since  time.Time // of the oldest use or read in it
 	urgent bool
+	used   bool // there is more in it than reads
 }
 
 // NewCounter returns a counter that has counted nothing.
@@ -93,7 +99,8 @@ type Hit struct {
 func (c *Counter) Saw(slot *Slot, id ID, role string, hit *Hit) {
 	g, u := slot.lock()
 	if g == nil {
-		if g, u = c.lock(slot, id, role, hit.At); g == nil {
+		if g, u = c.lock(slot, id, role, hit.At, c.limit); g == nil {
+			c.missed.Add(1)
 			return
 		}
 	}
@@ -105,7 +112,18 @@ func (c *Counter) Saw(slot *Slot, id ID, role string, hit *Hit) {
 	if hit.Ended {
 		g.rec.addEnded(at, 1)
 	}
-	g.urgent = g.urgent || hit.Urgent
+	g.used, g.urgent = true, g.urgent || hit.Urgent
+	g.mu.Unlock()
+}
+
+// Read counts that a version was handed out. Where very much is counted already
+// it is left out. role is the role's name.
+func (c *Counter) Read(id ID, role string, at time.Time) {
+	g, u := c.lock(&Slot{}, id, role, at, c.limit/readShare)
+	if g == nil {
+		return
+	}
+	u.Reads.add(Reads{Count: 1, First: at.Unix(), Last: at.Unix()})
 	g.mu.Unlock()
 }
 
@@ -124,15 +142,16 @@ func (c *Counter) Told(id ID, role string, rep *Report, now time.Time) {
 	if t.Accepted > 0 {
 		t.Used = t.Last
 	}
-	g, u := c.lock(&Slot{}, id, role, now)
+	g, u := c.lock(&Slot{}, id, role, now, c.limit)
 	if g == nil {
+		c.missed.Add(1)
 		return
 	}
 	u.Reported.add(&t)
 	if rep.Client != "" {
 		c.client(&u.Reported, rep.Client).add(&t)
 	}
-	g.urgent = g.urgent || rep.Urgent
+	g.used, g.urgent = true, g.urgent || rep.Urgent
 	g.mu.Unlock()
 }
 
@@ -162,13 +181,13 @@ func (c *Counter) weigh(rec *Record, sign int64) {
 func (c *Counter) Missed() int64 { return c.missed.Swap(0) }
 
 // lock returns the open group and the entry of the id, with the group locked;
-// nil where too much is counted already.
-func (c *Counter) lock(slot *Slot, id ID, role string, now time.Time) (*group, *Use) {
+// nil where a new one is needed and limit are held already.
+func (c *Counter) lock(slot *Slot, id ID, role string, now time.Time, limit int64) (*group, *Use) {
 	name := id.RecordName()
 	for {
-		g := c.group(name, now)
+		g := c.group(name, now, limit)
 		if g == nil {
-			break
+			return nil, nil
 		}
 		g.mu.Lock()
 		if g.taken {
@@ -177,9 +196,9 @@ func (c *Counter) lock(slot *Slot, id ID, role string, now time.Time) (*group, *
 		}
 		u := g.rec.find(id)
 		if u == nil {
-			if c.held.Load() >= c.limit {
+			if c.held.Load() >= limit {
 				g.mu.Unlock()
-				break
+				return nil, nil
 			}
 			u = g.rec.findOrAdd(id)
 			c.held.Add(1)
@@ -188,18 +207,16 @@ func (c *Counter) lock(slot *Slot, id ID, role string, now time.Time) (*group, *
 		slot.place.Store(&place{group: g, use: u})
 		return g, u
 	}
-	c.missed.Add(1)
-	return nil, nil
 }
 
-// group returns the open group of the record; nil if there is none and too much
-// is counted for a new one.
-func (c *Counter) group(name string, now time.Time) *group {
+// group returns the open group of the record; nil if there is none and limit are
+// held already.
+func (c *Counter) group(name string, now time.Time, limit int64) *group {
 	sh := c.shard(name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	g := sh.open[name]
-	if g == nil && c.held.Load() < c.limit {
+	if g == nil && c.held.Load() < limit {
 		g = &group{since: now}
 		sh.open[name] = g
 	}

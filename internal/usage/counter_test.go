@@ -112,6 +112,71 @@ func TestDue(t *testing.T) {
 	}
 }
 
+// Reads are counted apart from uses, and are no reason to write soon.
+func TestReads(t *testing.T) {
+	c, s := NewCounter(), stores{}
+	const name = "role/versions"
+	for _, d := range []time.Duration{time.Minute, 0, 2 * time.Minute} {
+		c.Read(version(1), "r", at(d))
+	}
+	for wait, want := range map[time.Duration]int{45 * time.Minute: 0, 59 * time.Minute: 0, 61 * time.Minute: 1, -2 * time.Minute: 1} {
+		if due := c.Due(at(wait), 15*time.Minute); len(due) != want {
+			t.Errorf("after %s %v are due", wait, due)
+		}
+	}
+	if due := c.Due(at(time.Minute), 0); len(due) != 1 {
+		t.Error("the last flush leaves reads out")
+	}
+	s.flush(c, name, false)
+	c.Read(version(1), "r", at(time.Hour))
+	s.flush(c, name, true)
+	use := s.read(c, name).Of(version(1))
+	if r := use.Reads; r.Count != 4 || !r.FirstRead().Equal(at(0)) || !r.LastRead().Equal(at(time.Hour)) {
+		t.Errorf("reads: %+v", r)
+	}
+	if !use.LastUse().IsZero() || !use.LastAccepted().IsZero() || use.Seen.First != 0 {
+		t.Error("a read counts as a use")
+	}
+	if none := s.read(c, name).Of(version(2)).Reads; !none.FirstRead().IsZero() || !none.LastRead().IsZero() {
+		t.Errorf("never read: %+v", none)
+	}
+	// A use makes the record as urgent as any.
+	c.Saw(&Slot{}, version(1), "r", &Hit{At: at(time.Hour)})
+	if due := c.Due(at(76*time.Minute), 15*time.Minute); len(due) != 1 {
+		t.Error("a use waits with the reads")
+	}
+	batch := c.Take(name)
+	c.Read(version(1), "r", at(time.Hour))
+	batch.Failed()
+	if due := c.Due(at(76*time.Minute), 15*time.Minute); len(due) != 1 {
+		t.Error("a use whose flush failed waits with the reads")
+	}
+}
+
+// However much is read, there is room for uses, and they are not hurried.
+func TestReadsTakeNoRoomFromUses(t *testing.T) {
+	c := newCounter(40)
+	for n := range 50 {
+		c.Read(version(n), "r", at(0))
+		if want := n >= 5; (len(c.Due(at(0), time.Hour)) == 1) != want {
+			t.Errorf("%d reads are due: %v", n+1, !want)
+		}
+	}
+	if c.held.Load() != 10 || c.Missed() != 0 {
+		t.Errorf("%d entries for reads, %d missed", c.held.Load(), c.missed.Load())
+	}
+	c.Read(version(0), "r", at(time.Second))
+	if r := (stores{}).read(c, "role/versions").Of(version(0)).Reads; r.Count != 2 {
+		t.Errorf("a version that is counted was read %d times", r.Count)
+	}
+	for n := range 30 {
+		c.Saw(&Slot{}, ID{RoleID: "other", Version: n}, "r", &Hit{At: at(0)})
+	}
+	if c.Missed() != 0 {
+		t.Error("a use found no room")
+	}
+}
+
 func TestEntriesAreBounded(t *testing.T) {
 	c := newCounter(10)
 	saw := func(role string, n int) {
@@ -236,7 +301,7 @@ func TestTakeOfNothing(t *testing.T) {
 	if c.Take("role/versions") != nil {
 		t.Error("took something")
 	}
-	c.group("role/versions", at(0))
+	c.group("role/versions", at(0), c.limit)
 	if c.Take("role/versions") != nil || len(c.Due(at(0), 0)) != 0 {
 		t.Error("took something")
 	}
@@ -268,7 +333,7 @@ func TestCounterProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c, s := NewCounter(), stores{}
 		slots := map[ID]*Slot{}
-		seen, reported := map[ID]int64{}, map[ID]int64{}
+		seen, reported, read := map[ID]int64{}, map[ID]int64{}, map[ID]int64{}
 		ids := []ID{version(1), version(2), {RoleID: "role", Version: 1, KeyID: "a1"}, {RoleID: "role", Version: 1, KeyID: "a2"}, {RoleID: "other", Version: 1}}
 		for _, id := range ids {
 			slots[id] = &Slot{}
@@ -294,6 +359,9 @@ func TestCounterProperties(t *testing.T) {
 			for _, client := range use.Seen.Clients {
 				labelled += client.Accepted
 			}
+			if use.Reads.Count != read[id] {
+				t.Fatalf("%+v: read %d times, want %d", id, use.Reads.Count, read[id])
+			}
 			if use.Seen.Accepted != seen[id] || labelled != seen[id] || use.Reported.Accepted != reported[id] {
 				t.Fatalf("%+v: seen %s, reported %s, want %d and %d", id, line(&use.Seen), line(&use.Reported), seen[id], reported[id])
 			}
@@ -301,7 +369,7 @@ func TestCounterProperties(t *testing.T) {
 		for range rapid.IntRange(1, 80).Draw(t, "steps") {
 			id := rapid.SampledFrom(ids).Draw(t, "id")
 			name := id.RecordName()
-			switch rapid.IntRange(0, 5).Draw(t, "step") {
+			switch rapid.IntRange(0, 6).Draw(t, "step") {
 			case 0, 1:
 				c.Saw(slots[id], id, "r", &Hit{At: at(0), Client: rapid.SampledFrom([]string{"x", "y"}).Draw(t, "client")})
 				seen[id]++
@@ -318,6 +386,9 @@ func TestCounterProperties(t *testing.T) {
 				if batches[name] == nil {
 					check(id)
 				}
+			case 6:
+				c.Read(id, "r", at(0))
+				read[id]++
 			}
 		}
 		for _, id := range ids {

@@ -10,22 +10,32 @@ import (
 )
 
 // Due lists the records whose counts are to go to storage: those with a use that
-// is urgent, those whose oldest use has waited for that long, and all of them
-// where memory fills up. Those that have waited longest come first.
+// is urgent, those whose oldest use has waited for that long, or oldest read for
+// readPatience times as long, and all of them where memory fills up. Those that have
+// waited longest come first.
 func (c *Counter) Due(now time.Time, wait time.Duration) []string {
 	type waiting struct {
 		name  string
 		since time.Time
 	}
 	crowded := c.held.Load() > c.limit/2 || c.labels.Load() > c.limit*maxLabelsPerEntry/2
+	readers := c.held.Load() > c.limit/readShare/2
 	var due []waiting
 	for i := range c.shards {
 		sh := &c.shards[i]
 		sh.mu.Lock()
 		for name, g := range sh.open {
 			g.mu.Lock()
+			long := wait
+			switch {
+			case g.used:
+			case readers:
+				long = 0 // they make room for others
+			default:
+				long *= readPatience
+			}
 			// A use that lies ahead was counted by a clock that was wrong.
-			if age := now.Sub(g.since); crowded || g.urgent || age >= wait || age < 0 {
+			if age := now.Sub(g.since); crowded || g.urgent || age >= long || age < 0 {
 				due = append(due, waiting{name, g.since})
 			}
 			g.mu.Unlock()
@@ -105,7 +115,7 @@ func (b *Batch) Failed() {
 	role := newer.rec.Role
 	newer.rec.Add(&old.rec)
 	newer.rec.Role = role
-	newer.since, newer.urgent = old.since, newer.urgent || old.urgent
+	newer.since, newer.urgent, newer.used = old.since, newer.urgent || old.urgent, newer.used || old.used
 	b.c.weigh(&newer.rec, 1)
 }
 

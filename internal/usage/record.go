@@ -34,15 +34,18 @@ type Record struct {
 	Ended map[int64]int64 `json:"ended,omitempty"`
 }
 
-// Use is what this server saw, and apart from it what it was told.
+// Use is what this server saw, apart from it what it was told, and how often it
+// handed the key out, which is no use of it.
 type Use struct {
 	Seen     Tally `json:"s,omitzero"`
 	Reported Tally `json:"p,omitzero"`
+	Reads    Reads `json:"d,omitzero"`
 }
 
 func (u *Use) add(o *Use) {
 	u.Seen.add(&o.Seen)
 	u.Reported.add(&o.Reported)
+	u.Reads.add(o.Reads)
 }
 
 // Add adds another record. Nothing of it is kept by reference.

@@ -110,6 +110,27 @@ func (t *Tally) LastUse() time.Time { return unixTime(t.Last) }
 // LastAccepted is when the last accepted use was; zero if there was none.
 func (t *Tally) LastAccepted() time.Time { return unixTime(t.Used) }
 
+// Reads is how often a key was handed out. Times are Unix seconds.
+type Reads struct {
+	Count int64 `json:"n,omitempty"`
+	First int64 `json:"f,omitempty"`
+	Last  int64 `json:"l,omitempty"`
+}
+
+func (r *Reads) add(o Reads) {
+	r.Count += o.Count
+	if o.First != 0 && (r.First == 0 || o.First < r.First) {
+		r.First = o.First
+	}
+	r.Last = max(r.Last, o.Last)
+}
+
+// FirstRead is when it was handed out first; zero if it never was.
+func (r Reads) FirstRead() time.Time { return unixTime(r.First) }
+
+// LastRead is when it was handed out last; zero if it never was.
+func (r Reads) LastRead() time.Time { return unixTime(r.Last) }
+
 func unixTime(sec int64) time.Time {
 	if sec == 0 {
 		return time.Time{}
