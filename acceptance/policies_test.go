@@ -41,6 +41,7 @@ var engineAccess = []access{
 	{"creds/{name}", "read", []string{reader}},
 	{"creds/{name}", "update", nil},
 	{"creds/{name}/{which}", "read", nil},
+	{"history/{name}", "list", []string{operator, rotator}},
 	{"history/{name}", "read", []string{operator, rotator}},
 	{"grace/{name}", "update", []string{operator, rotator}},
 	{"import", "update", []string{operator}},
@@ -48,6 +49,7 @@ var engineAccess = []access{
 	{"key-format", "read", []string{gateway, operator}},
 	{"keys/{name}", "list", []string{operator}},
 	{"lookup", "update", []string{operator}},
+	{"problems", "list", []string{operator}},
 	{"promote/{name}", "update", []string{operator, rotator}},
 	{"report", "update", []string{operator}},
 	{"report/deferred", "list", []string{operator}},
@@ -68,6 +70,7 @@ var engineAccess = []access{
 	{"usage", "update", []string{gateway}},
 	{"verify", "update", []string{gateway}},
 	{"verify/{name}", "update", nil},
+	{"versions/{name}", "list", []string{operator, rotator}},
 }
 
 // startingPolicies tries every operation of every path with every policy.

@@ -62,7 +62,8 @@ repeatable is as for creds/<role>.`,
 			help: `
 For a static role the answer is the current key, with no lease. Read again after
 ttl seconds: whoever does so always holds a key that verifies, whatever is
-rotated meanwhile.
+rotated meanwhile. Of a role that is rotated by hand only, rotation_period is the
+ttl: what reads keys needs one; roles/<role> and status/<role> say what is planned.
 
 A role with reveal=once hands out each version once; repeatable=true, which agents
 and clients that read again should give, refuses it before anything is used up.
@@ -128,7 +129,7 @@ func readIssue(req *logical.Request, in *input) (*issueRequest, error) {
 func rotationFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"ttl":                 {Type: framework.TypeInt, Description: "Static roles: read again after so many seconds."},
-		"rotation_period":     {Type: framework.TypeInt, Description: "Static roles: seconds between rotations."},
+		"rotation_period":     {Type: framework.TypeInt, Description: "Static roles: seconds between rotations. Where no rotation is planned it is the ttl, since agents and operators need a value: status/<role> says whether the role rotates."},
 		"rotation_schedule":   {Type: framework.TypeString, Description: "Static roles with a schedule: the schedule."},
 		"last_vault_rotation": {Type: framework.TypeString, Description: "Static roles: since when this version has been current (RFC 3339)."},
 	}

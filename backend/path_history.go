@@ -19,10 +19,11 @@ const maxHistoryAnswer = 1000
 
 func (b *backend) pathsHistory() []*framework.Path {
 	return []*framework.Path{b.path(pathSpec{
-		pattern: "history/" + nameRegex, suffix: "history",
+		pattern: "history/" + nameRegex + "/?", suffix: "history",
 		synopsis: "What happened to the role: what, when, by whom, why.",
 		fields: fieldsOf(nameOf(), fieldSet{
-			"limit": {kind: kindInteger, query: true, def: maxHistoryAnswer, about: "Answer so many entries at most, the newest; from 1 to 1000."},
+			"limit": {kind: kindInteger, query: true, def: maxHistoryAnswer, about: "Answer so many entries at most, the newest; from 1 to 1000. In a list 0 or less is no limit."},
+			"after": {kind: kindText, query: true, empty: emptyTaken, about: "Lists only: list what is older than this entry."},
 			"page": {
 				kind: kindInteger, query: true,
 				about: "Answer this page of the archive in place of the newest entries: older_page of an answer names the next.",
@@ -43,6 +44,10 @@ func (b *backend) pathsHistory() []*framework.Path {
 					"noise": {Type: framework.TypeMap, Required: true, Description: "What may happen often and is counted rather than listed: by kind, its count, first and last time."},
 				},
 			},
+			logical.ListOperation: {
+				do: b.listHistory, verb: "list", summary: "What happened to the role, as a table.", told: "The entries, newest first, by their times.",
+				answer: listFields("By entry: kind, version, cause, by (whom), and the reason; texts are cut."),
+			},
 		},
 		help: `
 Lists the transitions of the role and its versions, newest first, with their
@@ -52,7 +57,12 @@ limit a bound of the mount or the role. What may happen often is counted apart.
 
 Older entries are in an archive, which is kept for 400 days, also after the role
 was deleted: give page=<older_page> of the previous answer to read it, and
-role_id=<role_id> for a role that is gone.`,
+role_id=<role_id> for a role that is gone.
+
+As a list it is a table of the same entries that fits a screen; a read tells all of
+each:
+
+    vault list -detailed apikeys/history/<role>`,
 	})}
 }
 
@@ -62,9 +72,15 @@ type historyRequest struct {
 	limit, page  int // page -1: the newest entries
 }
 
-func readHistory(in *input) (*historyRequest, error) {
+func readHistory(in *input, listed bool) (*historyRequest, error) {
 	r := &historyRequest{name: in.text("name"), roleID: in.text("role_id"), page: -1}
 	limit := in.integer("limit")
+	switch {
+	case listed:
+		limit = maxHistoryAnswer // the list's window cuts
+	case in.text("after") != "":
+		return nil, refusal.New("after", nil, "is for lists", "list history/"+r.name+", or give page=<older_page>")
+	}
 	if limit < 1 || limit > maxHistoryAnswer {
 		return nil, refusal.New("limit", limit, "must be from 1 to 1000", "leave it out for all of a page")
 	}
@@ -83,42 +99,13 @@ func readHistory(in *input) (*historyRequest, error) {
 }
 
 func (b *backend) history(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
-	r, err := readHistory(in)
+	r, err := readHistory(in, false)
 	if err != nil {
 		return nil, err
 	}
-	rec, err := b.historyOf(ctx, req.Storage, r.name, r.roleID)
+	rec, entries, older, err := b.historyPage(ctx, req.Storage, r)
 	if err != nil || rec == nil {
 		return nil, err
-	}
-	var entries []historyEntry
-	oldest := rec.Archived
-	if r.page < 0 {
-		entries = b.recentHistory(rec)
-	} else {
-		if r.page >= rec.Archived {
-			return nil, refusal.New("page", r.page, fmt.Sprintf("the archive has %d pages, from 0", rec.Archived), "begin with the older_page of the newest entries")
-		}
-		page, err := getRecord[archivePage](ctx, req.Storage, archivePath(rec.ID, r.page))
-		if err != nil {
-			return nil, err
-		}
-		if page == nil {
-			return nil, refusal.New("page", r.page, "is not kept any more", "the archive goes back 400 days")
-		}
-		entries, oldest = page.Entries, r.page
-	}
-	older := -1
-	if oldest > 0 {
-		// A page that is over 400 days old may be gone: its absence is not worth
-		// a promise, so it is looked for.
-		page, err := req.Storage.Get(ctx, archivePath(rec.ID, oldest-1))
-		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", family(archivePrefix), err)
-		}
-		if page != nil {
-			older = oldest - 1
-		}
 	}
 	use, err := b.usageOf(ctx, req.Storage, rec)
 	if err != nil {
@@ -128,6 +115,81 @@ func (b *backend) history(ctx context.Context, req *logical.Request, in *input) 
 		"role": rec.Name, "role_id": rec.ID, "deleted": !rec.Deleted.IsZero(), "page": r.page, "older_page": older,
 		"entries": historyView(entries, r.limit), "noise": noiseView(noiseWith(use, rec)),
 	}), nil
+}
+
+// listHistory is history as a table. An entry goes by its time; of those of one
+// second the later ones by a number, too.
+func (b *backend) listHistory(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	r, err := readHistory(in, true)
+	if err != nil {
+		return nil, err
+	}
+	rec, entries, older, err := b.historyPage(ctx, req.Storage, r)
+	if err != nil || rec == nil {
+		return nil, err
+	}
+	w := windowOf(in)
+	byName := map[string]*historyEntry{}
+	var names []string
+	for _, e := range slices.Backward(newestFirstOf(entries)) {
+		name := stamp(e.Time)
+		for n := 2; byName[name] != nil; n++ {
+			name = fmt.Sprintf("%s-%02d", stamp(e.Time), n)
+		}
+		byName[name] = &e
+		if w.after == "" || name < w.after {
+			names = append(names, name)
+		}
+	}
+	slices.Reverse(names)
+	resp, err := w.collectRest(names, func(name string) (map[string]any, error) {
+		e := byName[name]
+		return map[string]any{
+			"kind": e.Kind, "version": e.Version, "cause": e.Cause, "by": column(e.Display, nameColumn), "reason": column(e.Reason, reasonColumn),
+		}, nil
+	})
+	if err == nil && older >= 0 && resp.Data["next_after"] == nil {
+		resp.AddWarning(fmt.Sprintf("older entries are in the archive: give page=%d", older))
+	}
+	return resp, err
+}
+
+// historyPage is what a request asks for of a role's history, and the page with what
+// came before, -1 if there is none. No record: there is no such role.
+func (b *backend) historyPage(ctx context.Context, s logical.Storage, r *historyRequest) (rec *roleRecord, entries []historyEntry, older int, err error) {
+	rec, err = b.historyOf(ctx, s, r.name, r.roleID)
+	if err != nil || rec == nil {
+		return nil, nil, -1, err
+	}
+	oldest := rec.Archived
+	if r.page < 0 {
+		entries = b.recentHistory(rec)
+	} else {
+		if r.page >= rec.Archived {
+			return nil, nil, -1, refusal.New("page", r.page, fmt.Sprintf("the archive has %d pages, from 0", rec.Archived), "begin with the older_page of the newest entries")
+		}
+		page, err := getRecord[archivePage](ctx, s, archivePath(rec.ID, r.page))
+		if err != nil {
+			return nil, nil, -1, err
+		}
+		if page == nil {
+			return nil, nil, -1, refusal.New("page", r.page, "is not kept any more", "the archive goes back 400 days")
+		}
+		entries, oldest = page.Entries, r.page
+	}
+	older = -1
+	if oldest > 0 {
+		// A page that is over 400 days old may be gone: its absence is not worth
+		// a promise, so it is looked for.
+		page, err := s.Get(ctx, archivePath(rec.ID, oldest-1))
+		if err != nil {
+			return nil, nil, -1, fmt.Errorf("reading %s: %w", family(archivePrefix), err)
+		}
+		if page != nil {
+			older = oldest - 1
+		}
+	}
+	return rec, entries, older, nil
 }
 
 // recentHistory is what the record holds, and what the clock has done since
@@ -175,13 +237,18 @@ func (b *backend) historyOf(ctx context.Context, s logical.Storage, name, id str
 	return goneRole(ctx, s, name, id)
 }
 
-// historyView shows the newest entries, newest first.
-func historyView(entries []historyEntry, limit int) []any {
-	// Entries are in the order in which they were written; what the clock did
-	// is written later than it happened.
+// newestFirstOf are the entries by time. They come in the order in which they were
+// written; what the clock did is written later than it happened.
+func newestFirstOf(entries []historyEntry) []historyEntry {
 	sorted := slices.Clone(entries)
 	slices.Reverse(sorted)
 	slices.SortStableFunc(sorted, func(a, b historyEntry) int { return b.Time.Compare(a.Time) })
+	return sorted
+}
+
+// historyView shows the newest entries, newest first.
+func historyView(entries []historyEntry, limit int) []any {
+	sorted := newestFirstOf(entries)
 	view := make([]any, 0, min(limit, len(sorted)))
 	for i := range sorted[:min(limit, len(sorted))] {
 		e := &sorted[i]

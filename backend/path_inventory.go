@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
 
 func (b *backend) pathsInventory() []*framework.Path {
@@ -38,8 +37,8 @@ over, as far as this server was asked to verify or caches have reported.
 
 problems=true lists only roles that somebody should look at: those that fail, are
 overdue, have no current key, or end within seven days, or whose key was reported
-as found in the open. The texts say what is wrong; status/<role> tells more. Use
-after and limit to read page by page.`,
+as found in the open. The texts say what is wrong; status/<role> tells more.
+problems/ is the same in a few columns. Use after and limit to read page by page.`,
 	})}
 }
 
@@ -66,13 +65,7 @@ func (b *backend) inventory(ctx context.Context, req *logical.Request, in *input
 		if err != nil || rec == nil {
 			return nil, err
 		}
-		var p *problem
-		if failing[name] {
-			if p, err = b.problemOf(ctx, req.Storage, name); err != nil {
-				return nil, err
-			}
-		}
-		data, err := b.inventoryEntry(ctx, req.Storage, rec, p, lim)
+		data, err := b.inventoryEntry(ctx, req.Storage, rec, failing[name], lim)
 		if err != nil {
 			return nil, err
 		}
@@ -91,24 +84,18 @@ func (b *backend) inventory(ctx context.Context, req *logical.Request, in *input
 }
 
 // inventoryEntry is what the inventory tells of one role.
-func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *roleRecord, p *problem, lim policy.Limits) (map[string]any, error) {
-	r, err := b.lookOf(rec, lim)
+func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *roleRecord, failing bool, lim policy.Limits) (map[string]any, error) {
+	r, problems, use, err := b.problemsAt(ctx, s, rec, failing, lim)
 	if err != nil {
 		return nil, err
 	}
 	now := r.now
-	prev, use := rec.Ring.PreviousOf(now), &usage.Record{}
-	if prev != nil {
-		if use, err = b.usageOf(ctx, s, rec); err != nil {
-			return nil, err
-		}
-	}
 	data := map[string]any{
 		"role_id": rec.ID, "type": rec.Type, "owner": rec.Policy.Owner, "disabled": rec.Policy.Disabled,
 		"current_version": 0, "key_id": "", "current_since": "", "current_age": int64(0), "expires": "", "strength": "",
 		"next_rotation": stamp(r.nextActivation(b.mountPaused())), "rotation": b.rotationInWords(r),
 		"previous_version": 0, "previous_until": "", "previous_last_used": "", "previous_in_use": false,
-		"problems": b.problemsOf(r, p, use),
+		"problems": wordsOf(problems),
 	}
 	if cur := rec.Ring.Current(now); cur != nil {
 		since := cur.CurrentSince()
@@ -116,7 +103,7 @@ func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *ro
 		data["current_since"], data["current_age"] = stamp(since), int64(now.Sub(since)/time.Second)
 		data["expires"] = stamp(earlierOf(hardEnd(cur), rec.Ring.Until))
 	}
-	if prev != nil {
+	if prev := rec.Ring.PreviousOf(now); prev != nil {
 		used, err := b.acceptedIn(ctx, s, use, prev.N)
 		if err != nil {
 			return nil, err

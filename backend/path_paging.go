@@ -20,13 +20,18 @@ const (
 // does not belong in the list; of those it is asked only a bounded number of
 // times. A list that ends before what was asked for says so.
 func (w window) collect(names []string, show func(name string) (map[string]any, error)) (*logical.Response, error) {
+	return w.collectRest(w.rest(names), show)
+}
+
+// collectRest is collect for a list that has an order of its own: rest are the names
+// that follow the one that the window begins at.
+func (w window) collectRest(rest []string, show func(name string) (map[string]any, error)) (*logical.Response, error) {
 	limit := w.limit
 	if limit == 0 || limit > pageSize {
 		limit = pageSize
 	}
 	var keys []string
 	info := map[string]any{}
-	rest := w.rest(names)
 	for i, name := range rest {
 		if len(keys) == limit || i-len(keys) == pageWaste {
 			resp := logical.ListResponseWithInfo(keys, info)

@@ -5,12 +5,14 @@ package backend
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
 
@@ -71,6 +73,9 @@ func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (
 	if m := rec.Moved; m != nil {
 		data["renamed_from"], data["renamed"] = m.From, stamp(m.At)
 	}
+	if rec.Type == policy.Static && r.terms.Cadence == nil {
+		data["rotation"] = b.rotationInWords(r) + "; the rotation_period that creds answers is its ttl: who reads keys needs a value there"
+	}
 	use, err := b.usageOf(ctx, req.Storage, rec)
 	if err != nil {
 		return nil, err
@@ -78,10 +83,7 @@ func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (
 	versions := make([]any, 0, len(rec.Ring.Versions))
 	for i := len(rec.Ring.Versions) - 1; i >= 0; i-- {
 		v := &rec.Ring.Versions[i]
-		status, used := versionStatus(rec, v, now), use.Of(usage.ID{Version: v.N})
-		if at := v.Revealed; !at.IsZero() && used.Reads.Count == 0 {
-			used.Reads = usage.Reads{Count: 1, First: at.Unix(), Last: at.Unix()} // the record is sure of it, counts may be lost
-		}
+		status, used := versionStatus(rec, v, now), countsOf(use, v)
 		status["usage"] = usageView(&used)
 		versions = append(versions, status)
 	}
@@ -101,29 +103,26 @@ func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (
 		data["last_error"], data["attempts"] = p.Error, p.Attempts
 		data["last_attempt"], data["next_attempt"] = stamp(p.Last), stamp(p.Next)
 	}
-	data["problems"] = b.problemsOf(r, p, use)
+	data["problems"] = wordsOf(b.problemsOf(r, p, use))
 	return answer(data), nil
 }
 
-// problemsOf says in words what an operator should look at.
-func (b *backend) problemsOf(r *roleNow, p *problem, use *usage.Record) []string {
-	problems := []string{}
+// problemsOf is all that an operator should look at.
+func (b *backend) problemsOf(r *roleNow, p *problem, use *usage.Record) []trouble {
+	var all []trouble
 	if p != nil {
-		problems = append(problems, fmt.Sprintf("failing since %s, %d attempts: %s", stamp(p.First), p.Attempts, p.Error))
+		all = append(all, trouble{
+			kind: troubleFailing, since: p.First, text: fmt.Sprintf("failing since %s, %d attempts: %s", stamp(p.First), p.Attempts, p.Error),
+		})
 	}
-	problems = append(problems, troubles(r.rec, r.now)...)
-	for _, text := range []string{r.unclaimed(use), b.overdue(r)} {
-		if text != "" {
-			problems = append(problems, text)
-		}
-	}
+	all = slices.Concat(all, troubles(r.rec, r.now), r.unclaimed(use), b.overdue(r))
 	if text := b.clockProblem(r.rec.Committed); text != "" {
-		problems = append(problems, "the role's record was "+text)
+		all = append(all, trouble{kind: troubleClock, text: "the role's record was " + text})
 	}
 	if text := b.clockProblem(b.highWater()); text != "" {
-		problems = append(problems, "the mount's mark was "+text)
+		all = append(all, trouble{kind: troubleClock, text: "the mount's mark was " + text})
 	}
-	return problems
+	return all
 }
 
 func numberOf(v *keyring.Version) int {

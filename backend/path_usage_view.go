@@ -7,10 +7,21 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
 
 // Usage as answers show it.
+
+// countsOf is what is counted of a version. That one was handed out whose role
+// reveals once the record is sure of, while counts may be lost.
+func countsOf(use *usage.Record, v *keyring.Version) usage.Use {
+	counts := use.Of(usage.ID{Version: v.N})
+	if at := v.Revealed; !at.IsZero() && counts.Reads.Count == 0 {
+		counts.Reads = usage.Reads{Count: 1, First: at.Unix(), Last: at.Unix()}
+	}
+	return counts
+}
 
 func usageView(u *usage.Use) map[string]any {
 	data := tallyView(&u.Seen)

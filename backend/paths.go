@@ -24,6 +24,8 @@ func (b *backend) paths() []*framework.Path {
 		b.pathsHistory(),
 		b.pathsKeys(),
 		b.pathsInventory(),
+		b.pathsVersions(),
+		b.pathsProblems(),
 		b.pathsCalendar(),
 		b.pathsTidy(),
 		b.pathsReport(),

@@ -18,20 +18,55 @@ import (
 // those whose own record shows that somebody should look at them. An entry
 // decides nothing: who reads the index judges the role's record again.
 
-// troubles says in words what in the role's record an operator should look at,
-// as far as it follows from the record and the time of a commit alone.
-func troubles(rec *roleRecord, now time.Time) []string {
-	var texts []string
+// trouble is something that an operator should look at: of what kind, since when
+// (zero: unknown), and in words.
+type trouble struct {
+	kind  string
+	since time.Time
+	text  string
+}
+
+// Kinds of trouble, as problems/ shows them.
+const (
+	troubleNoCurrent = "no_current" // no version is current
+	troubleReported  = "reported"   // a live key was found in the open
+	troubleUnclaimed = "unclaimed"  // nobody has come for the current version
+	troubleOverdue   = "overdue"    // the automatic rotation is late
+	troubleFailing   = "failing"    // looking at the role fails
+	troubleClock     = "clock"      // a wrong clock wrote ahead
+	troubleSchema    = "schema"     // a newer build wrote the record
+	troubleEndsSoon  = "ends_soon"  // valid_until is near
+)
+
+// wordsOf are the texts of troubles.
+func wordsOf(troubles []trouble) []string {
+	texts := make([]string, len(troubles))
+	for i := range troubles {
+		texts[i] = troubles[i].text
+	}
+	return texts
+}
+
+// troubles are those in the role's record, as far as they follow from the record and
+// the time of a commit alone.
+func troubles(rec *roleRecord, now time.Time) []trouble {
+	var all []trouble
 	switch told := endToldFrom(rec); {
 	case rec.Ring.Over(now):
 		// An end, and no problem.
 	case !told.IsZero() && !now.Before(told):
-		texts = append(texts, fmt.Sprintf("the role ends at %s (valid_until): its keys expire then, and nothing replaces them; "+
-			"if it is to go on, raise valid_until before", keyring.Stamp(rec.Ring.Until)))
+		all = append(all, trouble{kind: troubleEndsSoon, since: told, text: fmt.Sprintf(
+			"the role ends at %s (valid_until): its keys expire then, and nothing replaces them; if it is to go on, raise valid_until before",
+			keyring.Stamp(rec.Ring.Until))})
 	}
 	if rec.Ring.Current(now) == nil && !rec.Ring.Over(now) {
 		if r := refusal.In(noCurrent(rec, now)); r != nil {
-			texts = append(texts, r.Rule+": "+r.Todo)
+			t := trouble{kind: troubleNoCurrent, text: r.Rule + ": " + r.Todo}
+			if top := rec.Ring.Top(now); top != nil {
+				st, _ := rec.Ring.Status(top.N, now)
+				t.since = st.Until
+			}
+			all = append(all, t)
 		}
 	}
 	for i := range rec.Ring.Versions {
@@ -40,17 +75,18 @@ func troubles(rec *roleRecord, now time.Time) []string {
 			continue
 		}
 		st, _ := rec.Ring.Status(v.N, now)
-		switch {
-		case st.State.Ended():
-		case st.Until.IsZero():
-			texts = append(texts, fmt.Sprintf("version %d was reported as found in the open at %s and is accepted without end: "+
-				"revoke/%s kills it", v.N, keyring.Stamp(v.Reported), rec.Name))
-		default:
-			texts = append(texts, fmt.Sprintf("version %d was reported as found in the open at %s and is accepted until %s",
-				v.N, keyring.Stamp(v.Reported), keyring.Stamp(st.Until)))
+		if st.State.Ended() {
+			continue
 		}
+		text := fmt.Sprintf("version %d was reported as found in the open at %s and is accepted", v.N, keyring.Stamp(v.Reported))
+		if st.Until.IsZero() {
+			text += " without end: revoke/" + rec.Name + " kills it"
+		} else {
+			text += " until " + keyring.Stamp(st.Until)
+		}
+		all = append(all, trouble{kind: troubleReported, since: v.Reported, text: text})
 	}
-	return texts
+	return all
 }
 
 // overdueAfter is how late an automatic rotation may be: a few runs of the
@@ -58,12 +94,12 @@ func troubles(rec *roleRecord, now time.Time) []string {
 const overdueAfter = 5 * time.Minute
 
 // overdue says that the automatic rotation is late, which is no problem of the
-// role where the mount's is paused; empty if it is not.
-func (b *backend) overdue(r *roleNow) string {
+// role where the mount's is paused; nil if it is not.
+func (b *backend) overdue(r *roleNow) []trouble {
 	if r.stageAt().IsZero() || b.mountPaused() || r.now.Sub(r.next()) < overdueAfter {
-		return ""
+		return nil
 	}
-	return "the rotation of " + keyring.Stamp(r.next()) + " is overdue"
+	return []trouble{{kind: troubleOverdue, since: r.next(), text: "the rotation of " + keyring.Stamp(r.next()) + " is overdue"}}
 }
 
 // attended reports whether the index has the role, as of the record's commit.

@@ -92,15 +92,16 @@ func (tx *roleTx) lookForClaim() (int, error) {
 	return 1, nil
 }
 
-// unclaimed says that nobody has come for the current version; empty if that is no
+// unclaimed says that nobody has come for the current version; nil if that is no
 // problem.
-func (r *roleNow) unclaimed(use *usage.Record) string {
+func (r *roleNow) unclaimed(use *usage.Record) []trouble {
 	c, ok := r.claim()
 	if !ok || c.at.After(r.now) || c.made(use) {
-		return ""
+		return nil
 	}
-	return fmt.Sprintf("nobody has read or used version %d, current since %s, and version %d ends at %s: hand it out (creds/%s), or take it back (rollback/%s)",
+	text := fmt.Sprintf("nobody has read or used version %d, current since %s, and version %d ends at %s: hand it out (creds/%s), or take it back (rollback/%s)",
 		c.cur.N, keyring.Stamp(c.cur.CurrentSince()), c.prev.N, keyring.Stamp(c.until), r.rec.Name, r.rec.Name)
+	return []trouble{{kind: troubleUnclaimed, since: c.at, text: text}}
 }
 
 // unclaimedAt reports whether the record says that nobody had come for the current

@@ -29,6 +29,7 @@ import (
 // in its answer.
 var meantDifferences = []struct{ request, place, why string }{
 	{"update verify", "reason", "what was revoked without a reason code is unspecified"},
+	{"read status/*", "rotation", "where nothing is planned it explains the rotation_period of creds"},
 }
 
 // newFields are fields that this build writes into records that keep schema 1:

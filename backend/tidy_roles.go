@@ -59,7 +59,7 @@ func (r *tidyRun) attention(ctx context.Context) (bool, error) {
 // notable reports whether the role belongs into the index of problems, for a reason
 // that may have come without a commit.
 func (b *backend) notable(r *roleNow) bool {
-	return wantsAttention(r.rec, r.now) || b.overdue(r) != "" || b.clockProblem(r.rec.Committed) != ""
+	return wantsAttention(r.rec, r.now) || b.overdue(r) != nil || b.clockProblem(r.rec.Committed) != ""
 }
 
 // deletedRoles purges what the calendar has missed, removes copies of roles that

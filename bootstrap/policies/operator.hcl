@@ -42,7 +42,15 @@ path "apikeys/status/*" {
 }
 
 path "apikeys/history/*" {
-  capabilities = ["read"]
+  capabilities = ["read", "list"]
+}
+
+path "apikeys/versions/*" {
+  capabilities = ["list"]
+}
+
+path "apikeys/problems/*" {
+  capabilities = ["list"]
 }
 
 path "apikeys/keys/*" {

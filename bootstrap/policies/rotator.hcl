@@ -21,5 +21,17 @@ path "apikeys/status/orders" {
 }
 
 path "apikeys/history/orders" {
-  capabilities = ["read"]
+  capabilities = ["read", "list"]
+}
+
+path "apikeys/history/orders/" {
+  capabilities = ["list"]
+}
+
+path "apikeys/versions/orders" {
+  capabilities = ["list"]
+}
+
+path "apikeys/versions/orders/" {
+  capabilities = ["list"]
 }
