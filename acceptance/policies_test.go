@@ -163,9 +163,15 @@ func (e *env) engineOperations(t *testing.T) []string {
 		own = strings.TrimSuffix(own, "/")
 		operations := map[string]string{"get": "read", "post": "update", "patch": "patch", "delete": "delete"}
 		for member, raw := range item {
-			switch {
-			case member == "get" && listsOnly(t, raw):
+			lists, reads := false, true
+			if member == "get" {
+				lists, reads = getsOf(t, raw)
+			}
+			if lists {
 				found[own+" list"] = true
+			}
+			switch {
+			case !reads:
 			case member == "x-vault-createSupported":
 				found[own+" create"] = true
 			case operations[member] != "":
@@ -179,8 +185,8 @@ func (e *env) engineOperations(t *testing.T) []string {
 // order sorts by path, then by operation.
 func order(pathAndOperation string) string { return strings.Replace(pathAndOperation, " ", "\x00", 1) }
 
-// listsOnly reports whether a get of the document is there for lists: then its parameter says so.
-func listsOnly(t *testing.T, get json.RawMessage) bool {
+// getsOf says whether a get of the document is there for lists, for reads, or for both: its parameter tells.
+func getsOf(t *testing.T, get json.RawMessage) (lists, reads bool) {
 	t.Helper()
 	var op struct {
 		Parameters []struct {
@@ -192,11 +198,11 @@ func listsOnly(t *testing.T, get json.RawMessage) bool {
 		t.Fatal(err)
 	}
 	for _, p := range op.Parameters {
-		if p.Name == "list" && p.Required {
-			return true
+		if p.Name == "list" {
+			return true, !p.Required
 		}
 	}
-	return false
+	return false, true
 }
 
 // dynamicReader is what the reader's policy says about leases.

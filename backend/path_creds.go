@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -42,7 +44,8 @@ func (b *backend) pathsCreds() []*framework.Path {
 			},
 			help: `
 creds/<role>/pending is the version that waits for its activation,
-creds/<role>/previous the one that is in its grace, creds/<role>/<n> version n.
+creds/<role>/previous the one that is in its grace, creds/<role>/<n> version n. What
+a rollback took back is at its number only.
 They are paths of their own so that policies tell them from the current key.
 repeatable is as for creds/<role>.`,
 		}),
@@ -229,6 +232,21 @@ func (b *backend) credsOther(ctx context.Context, req *logical.Request, in *inpu
 	})
 }
 
+// absentVersion says where the version is that somebody may look for under that
+// name: after a rollback the one that was in use is no previous one, but withdrawn.
+func absentVersion(rec *roleRecord, which string, now time.Time) error {
+	if which != "previous" {
+		return nil
+	}
+	for _, v := range slices.Backward(rec.Ring.Versions) {
+		if st, _ := rec.Ring.Status(v.N, now); st.State == keyring.Withdrawn {
+			return &absence{what: fmt.Sprintf("role %s has no previous version: version %d was taken back at %s and is accepted until %s: read creds/%s/%d",
+				rec.Name, v.N, stamp(v.Withdrawn), stamp(st.Until), rec.Name, v.N)}
+		}
+	}
+	return nil
+}
+
 // otherKey answers a live version of a static role by its place or number.
 func (b *backend) otherKey(ctx context.Context, req *logical.Request, r *roleNow, which string) (*logical.Response, bool, error) {
 	rec, now := r.rec, r.now
@@ -246,7 +264,7 @@ func (b *backend) otherKey(ctx context.Context, req *logical.Request, r *roleNow
 		v = rec.Ring.Get(n)
 	}
 	if v == nil {
-		return nil, true, nil
+		return nil, true, absentVersion(rec, which, now)
 	}
 	st, _ := rec.Ring.Status(v.N, now)
 	if st.State.Ended() {

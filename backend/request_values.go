@@ -309,7 +309,7 @@ func readList(raw any) (any, *mistake) {
 }
 
 func readMap(raw any, patch bool) (any, *mistake) {
-	const todo = "give name=value, repeated for each name, or a JSON object"
+	const todo = `give name=value, such as team=shop, repeated for each name, or a JSON object such as {"team": "shop"}`
 	object, isObject := map[string]any(nil), false
 	switch v := raw.(type) {
 	case map[string]any:
@@ -357,7 +357,7 @@ func readMap(raw any, patch bool) (any, *mistake) {
 
 // readPairs reads name=value, once or repeated.
 func readPairs(raw any) (any, *mistake) {
-	const todo = "give name=value, repeated for each name, or a JSON object"
+	const todo = `give name=value, such as team=shop, repeated for each name, or a JSON object such as {"team": "shop"}`
 	var members []any
 	switch v := raw.(type) {
 	case string:

@@ -118,7 +118,7 @@ func (tx *roleTx) rotationAnswer(n int, prior *keyring.Version) map[string]any {
 func ringRefusal(err error) error {
 	switch {
 	case errors.Is(err, keyring.ErrTooManyLive):
-		return refusal.New("force", nil, err.Error(), "wait for one to end, revoke one, or repeat with force=true, which ends the oldest grace")
+		return refusal.New("role", nil, err.Error(), "wait for one to end, revoke one, or repeat with force=true, which ends the oldest grace")
 	case errors.Is(err, keyring.ErrPendingExists):
 		return refusal.New("stage", nil, err.Error(), "promote it, or rotate without stage, which revokes it")
 	case errors.Is(err, keyring.ErrNoPending):

@@ -133,7 +133,7 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "metadata", value: map[string]any{"k": x("v", 513)}, refuse: bad(`metadata "k": 513: has more than 512 characters`)},
 		{field: "metadata", value: map[string]any{"": "v"}, refuse: bad(`metadata: "": a name is empty`)},
 		{field: "metadata", value: map[string]any{key.Reveal(): "v"}, refuse: bad("a name holds an API key")},
-		{field: "metadata", value: "no pair", refuse: bad("metadata: ", "is not name=value: give name=value")},
+		{field: "metadata", value: "no pair", refuse: bad("metadata: ", "is not name=value: give name=value, such as team=shop")},
 
 		{field: "scopes", value: []any{"orders:read", "a:*", "*", "x"}, want: []any{"orders:read", "a:*", "*", "x"}},
 		{field: "scopes", value: "b:2, a:1", want: []any{"b:2", "a:1"}},
@@ -174,6 +174,8 @@ func fieldCases(t testing.TB) []fieldCase {
 		{field: "ttl", value: 1, want: 1.0, with: manual},
 		{field: "ttl", value: "90", want: 90.0, with: manual},
 		{field: "ttl", value: -1, refuse: bad("ttl: -1: must not be negative")},
+		{field: "ttl", value: "30dd", refuse: bad(`ttl: "30dd": is not a duration: give whole seconds`)},
+		{field: "ttl", value: "-1h", refuse: bad(`ttl: "-1h": must not be negative`)},
 		{field: "ttl", value: "soon", refuse: bad(`ttl: "soon": is not a duration`)},
 		{field: "ttl", value: "1500ms", refuse: bad(`ttl: "1500ms": is not a whole number of seconds: round it`), with: manual},
 		{field: "ttl", value: 1.5, refuse: bad("ttl: 1.5: is not a whole number of seconds")},

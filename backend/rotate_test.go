@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -393,7 +394,7 @@ func TestTooManyLiveVersions(t *testing.T) {
 		m.clock.advance(time.Minute)
 		m.write("rotate/r", nil)
 	}
-	m.refused(logical.UpdateOperation, "rotate/r", nil, "10 of 10", "force=true")
+	m.refused(logical.UpdateOperation, "rotate/r", nil, "role: too many live versions: 10 of 10", "force=true")
 	m.write("rotate/r", map[string]any{"force": true})
 	if got := m.states("r"); !strings.HasPrefix(got, "retired previous") || strings.Count(got, " ") != 10 {
 		t.Fatal(got)
@@ -461,4 +462,36 @@ func TestKillDoesNotWaitForTheArchive(t *testing.T) {
 	}
 	m.write("revoke/r", map[string]any{"version": 1})
 	m.expectVerdict(key, "REVOKED")
+}
+
+// After a rollback there is no previous version: who looks for one is told where
+// the version is that was in use.
+func TestWithdrawnVersionsAreFound(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", nil)
+	absent := func() string {
+		t.Helper()
+		resp, err := m.do(logical.ReadOperation, "creds/r/previous", nil)
+		if resp != nil {
+			t.Fatal(resp)
+		}
+		status, text := httpStatus(resp, err)
+		return strings.TrimSpace(fmt.Sprint(status, " ", text))
+	}
+	if got := absent(); got != "404" {
+		t.Errorf("without any: %s", got)
+	}
+	m.write("rotate/r", nil)
+	taken := m.read("creds/r")["api_key"]
+	m.write("rollback/r", map[string]any{"grace_period": "1h"})
+	if got := absent(); got != "404 role r has no previous version: version 2 was taken back at 2026-03-02T09:00:00Z and is accepted until 2026-03-02T10:00:00Z: read creds/r/2" {
+		t.Errorf("after a rollback: %s", got)
+	}
+	if m.read("creds/r/2")["api_key"] != taken {
+		t.Error("the version taken back is not there")
+	}
+	m.clock.advance(time.Hour)
+	if got := absent(); got != "404" {
+		t.Errorf("after its end: %s", got)
+	}
 }
