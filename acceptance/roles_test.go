@@ -224,5 +224,18 @@ func roleDeletion(t *testing.T, e *env) {
 		t.Error("a re-created role has the old id")
 	}
 	e.judged(k, "NOT_FOUND")
+
+	_, err = e.client.Logical().Write(e.path("restore/"+id), data{"name": "renamed", "force": true})
+	if err != nil {
+		t.Error(err)
+	}
+	e.judged(k, "VALID current")
+	if got := e.creds("renamed"); got.secret != k.secret {
+		t.Error("another key after the rename")
+	}
+	if got := text(e.read("status/renamed"), "renamed_from"); got != "r" {
+		t.Errorf("renamed from %q", got)
+	}
+	e.remove("roles/renamed")
 	e.remove("roles/absent")
 }

@@ -38,6 +38,10 @@
 // one more transition, then flushes counters, tidies and works on bulk jobs, each
 // within its share of the time.
 //
+// A key's record and its lease name the role as it was called then. From them to the
+// role, which may be called otherwise now, store_moved.go leads: roleOf, storedOf,
+// lockOf.
+//
 // To follow one request, read path_rotate.go, role_tx.go, role_succeed.go,
 // role_commit.go, store_commit.go; to follow a verification, path_verify.go,
 // verify_find.go, verify_judge.go.
