@@ -166,6 +166,7 @@ func TestGraceOfGeneration(t *testing.T) {
 	if !slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, "which it cuts off") }) {
 		t.Errorf("the warnings are %q", warnings)
 	}
+	m.refused(logical.UpdateOperation, "grace/d", map[string]any{"valid_until": "50m"}, "may have leases until "+stamp(m.clock.Now().Add(time.Hour)))
 	m.expectVerdict(a.Data["api_key"], "VALID")
 	if r, err := m.onLease(logical.RenewOperation, a, 5*time.Hour); err != nil || r.IsError() || r.Secret.TTL != time.Hour {
 		t.Error("renewed past the end:", r, err)
