@@ -39,6 +39,10 @@ type backend struct {
 	secretCache *recordCache[secretRecord]
 	moves       *recordCache[movedRecord]
 
+	commits inFlight
+	// listen is told of every decision about keys; nil: nobody listens.
+	listen func(decision)
+
 	configs       cell[configRecord]
 	digestSecrets cell[digestRecord]
 	mark          cell[markRecord]
@@ -105,6 +109,11 @@ func newBackend(c clock, random io.Reader) *backend {
 	b.renames.path, b.renames.read = tidyPath, readRenames
 	b.roles.counts = b.standing
 	b.jobs.path, b.jobs.read = jobPrefix, readJobs
+	for _, clock := range []*clock{
+		&b.configs.clock, &b.digestSecrets.clock, &b.mark.clock, &b.imported.clock, &b.aside.clock, &b.prefixes.clock, &b.renames.clock, &b.jobs.clock,
+	} {
+		*clock = c
+	}
 	b.resized = []func(int){b.moves.resize, b.views.resize, b.rates.resize}
 	b.specs = map[*framework.Path]*pathSpec{}
 	b.Backend = &framework.Backend{

@@ -14,7 +14,7 @@ import (
 func (b *backend) mutateKey(ctx context.Context, s logical.Storage, id string, fn func(*keyRecord) (bool, error)) (*keyRecord, error) {
 	unlock := b.lockKey(id)
 	defer unlock()
-	stored, err := getRecord[keyRecord](ctx, s, keyPath(id))
+	stored, err := b.lockedKey(ctx, s, id)
 	if err != nil {
 		return nil, err
 	}

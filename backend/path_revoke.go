@@ -220,11 +220,16 @@ func (tx *roleTx) revokeKey(r *revokeRequest) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.killed = rec; !ended {
+	ids := []string{rec.ID}
+	if rec.RevokedAt.IsZero() {
+		ids = []string{}
+		tx.warn("key %s expired at %s: there was nothing left to revoke", rec.ID, stamp(rec.Expires))
+	}
+	if r.killed = rec; !ended && len(ids) > 0 {
 		tx.note(historyEntry{Kind: string(keyring.EventRevoked), Version: rec.Version, KeyID: rec.ID})
 	}
 	data := map[string]any{
-		"revoked_versions": []int{}, "revoked_key_ids": []string{rec.ID},
+		"revoked_versions": []int{}, "revoked_key_ids": ids,
 		"version": 0, "key_id": "", "replaced": false, "next_rotation": stamp(tx.nextRotation()),
 	}
 	if cur := tx.rec.Ring.Current(tx.now); cur != nil {

@@ -30,6 +30,13 @@ const (
 
 // commit writes the transition.
 func (tx *roleTx) commit() error {
+	caller := tx.ctx
+	ctx, done := tx.b.underway(caller)
+	tx.ctx = ctx
+	defer func() {
+		tx.ctx = caller
+		done()
+	}()
 	rec := tx.rec
 	rec.Schema = recordSchema
 	rec.Committed = tx.now
@@ -177,7 +184,7 @@ func (tx *roleTx) tellEnd(v *keyring.Version) error {
 	if v.KeyID == "" {
 		return nil
 	}
-	stored, err := getRecord[keyRecord](tx.ctx, tx.s, keyPath(v.KeyID))
+	stored, err := tx.b.lockedKey(tx.ctx, tx.s, v.KeyID)
 	if err != nil || stored == nil || stored.End != nil {
 		return err
 	}

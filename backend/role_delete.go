@@ -41,7 +41,6 @@ func (b *backend) endRole(ctx context.Context, s logical.Storage, name string, b
 		return nil, err
 	}
 	if old == nil {
-		b.overtaken(name)
 		return nil, nil
 	}
 	return b.endLocked(ctx, s, old, by, cfg, lim)
@@ -62,6 +61,9 @@ func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRec
 	tx.rec.PurgeAt = tx.now.Add(cfg.deleteRecovery())
 	tx.rec.Seq++
 
+	ctx, done := b.underway(ctx)
+	defer done()
+	tx.ctx = ctx
 	// Nothing that is not part of ending the keys may stop it.
 	tx.kill = true
 	if err := tx.keepCopy(); err != nil {

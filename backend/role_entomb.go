@@ -48,7 +48,7 @@ func (tx *roleTx) entombVersion(v *keyring.Version) error {
 	}
 	unlock := tx.b.lockKey(v.KeyID)
 	defer unlock()
-	stored, err := getRecord[keyRecord](tx.ctx, tx.s, keyPath(v.KeyID))
+	stored, err := tx.b.lockedKey(tx.ctx, tx.s, v.KeyID)
 	if err != nil || stored == nil || stored.RoleID != tx.rec.ID || stored.End != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (tx *roleTx) revokedGeneration() bool {
 func (tx *roleTx) entombKey(id string) error {
 	unlock := tx.b.lockKey(id)
 	defer unlock()
-	stored, err := getRecord[keyRecord](tx.ctx, tx.s, keyPath(id))
+	stored, err := tx.b.lockedKey(tx.ctx, tx.s, id)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func (b *backend) plaintext(ctx context.Context, req *logical.Request, r *roleNo
 		return "", nil, refusal.New("role", rec.Name, fmt.Sprintf("version %d was imported by digest: its value was never known here", n),
 			"ask who imported it, or make a new key with rotate/"+rec.Name)
 	case r.terms.Reveal == policy.RevealOnce:
-		return b.revealOnce(ctx, req, rec.Name, n)
+		return b.revealOnce(ctx, req, r, n)
 	}
 	secret, err := b.secretCache.get(ctx, req.Storage, secretPath(rec.ID, n))
 	if err != nil {
@@ -100,18 +100,21 @@ func alreadyRevealed(rec *roleRecord, v *keyring.Version) error {
 }
 
 // revealOnce hands a version out for the only time: that it was is committed
-// before the answer, and the plaintext is erased. What it returns is as of plaintext.
-func (b *backend) revealOnce(ctx context.Context, req *logical.Request, name string, n int) (string, *roleRecord, error) {
+// before the answer, and the plaintext is erased. What it returns is as of plaintext:
+// where the version is something else by now than it was when the caller looked at
+// the role, current or not, nothing is handed out and used up.
+func (b *backend) revealOnce(ctx context.Context, req *logical.Request, r *roleNow, n int) (string, *roleRecord, error) {
 	var plain string
-	rec, err := b.mutate(ctx, req.Storage, name, requester(req), func(tx *roleTx) (bool, error) {
+	rec, err := b.mutate(ctx, req.Storage, r.rec.Name, requester(req), func(tx *roleTx) (bool, error) {
 		v := tx.rec.Ring.Get(n)
-		if v == nil {
+		if v == nil || tx.rec.ID != r.rec.ID {
 			return false, nil
 		}
 		if !v.Revealed.IsZero() {
 			return false, alreadyRevealed(tx.rec, v)
 		}
-		if st, _ := tx.rec.Ring.Status(n, tx.now); st.State.Ended() {
+		was, _ := r.rec.Ring.Status(n, r.now)
+		if st, _ := tx.rec.Ring.Status(n, tx.now); st.State != was.State || st.State.Ended() {
 			return false, nil
 		}
 		secret, err := getRecord[secretRecord](ctx, req.Storage, secretPath(tx.rec.ID, n))

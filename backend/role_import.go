@@ -224,7 +224,7 @@ const maxImportYears = 100
 func (tx *roleTx) writeAdopted(a *adopted) error {
 	unlock := tx.b.lockKey(a.record.ID)
 	defer unlock()
-	stored, err := getRecord[keyRecord](tx.ctx, tx.s, keyPath(a.record.ID))
+	stored, err := tx.b.lockedKey(tx.ctx, tx.s, a.record.ID)
 	if err != nil {
 		return err
 	}

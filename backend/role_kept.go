@@ -78,7 +78,7 @@ func (tx *roleTx) commitCopy() error {
 	if err != nil {
 		return err
 	}
-	if err := putBytes(tx.ctx, tx.s, deletedPath(tx.rec.ID), data); err != nil {
+	if err := tx.b.commitHidden(tx.ctx, tx.s, tx.old, tx.rec, data); err != nil {
 		return err
 	}
 	tx.eraseKilled()

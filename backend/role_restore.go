@@ -118,7 +118,7 @@ func (r *restorer) run(names []string) (*restored, error) {
 	}
 	at := map[string]*roleRecord{}
 	for _, name := range names {
-		rec, err := getRecord[roleRecord](r.ctx, r.s, rolePath(name))
+		rec, err := r.b.lockedRole(r.ctx, r.s, name)
 		if err != nil {
 			return nil, err
 		}

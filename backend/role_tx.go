@@ -93,14 +93,11 @@ func (b *backend) mutate(ctx context.Context, s logical.Storage, name string, by
 }
 
 func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name string, by actor, lim policy.Limits, fn func(*roleTx) (bool, error)) (*roleRecord, error) {
-	// Always from storage: another node may have written what this one has not
-	// been told of yet.
 	old, err := b.heldRole(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
 	if old == nil {
-		b.overtaken(name)
 		return nil, noRole(name)
 	}
 	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, old: old})

@@ -32,6 +32,9 @@ type recordCache[T any] struct {
 	counts func(context.Context, logical.Storage, *T) (bool, error)
 	seed   maphash.Seed
 	gens   [1024]generation
+	// unsure are the records of which a write had an unknown outcome: nothing is
+	// kept of them.
+	unsure unsureSet
 }
 
 // vainLook is a look that led to a refusal: there was no record, or the record
@@ -104,7 +107,7 @@ func (c *recordCache[T]) get(ctx context.Context, s logical.Storage, path string
 	}
 	gen.mu.Lock()
 	defer gen.mu.Unlock()
-	if gen.n == seen {
+	if gen.n == seen && !c.unsure.has(path) {
 		c.entries.Add(path, rec)
 	}
 	return rec, nil
@@ -133,7 +136,7 @@ func (c *recordCache[T]) find(ctx context.Context, s logical.Storage, path strin
 	}
 	gen.mu.Lock()
 	defer gen.mu.Unlock()
-	if gen.n == seen {
+	if gen.n == seen && !c.unsure.has(path) {
 		c.inVain.Add(path, vainLook{until: now.Add(absentFor), absent: true})
 	}
 	return nil, true, nil
@@ -159,15 +162,50 @@ func (c *recordCache[T]) refused(ctx context.Context, s logical.Storage, path st
 }
 
 // committed replaces the entry by what was just written; a nil record drops it: it
-// was removed, or the write has an unknown outcome. It is called under the lock of
-// the record, after the write.
+// was removed, or changed elsewhere. It is called under the lock of the record,
+// after the write.
 func (c *recordCache[T]) committed(path string, rec *T) {
 	gen := c.gen(path)
 	gen.mu.Lock()
 	defer gen.mu.Unlock()
+	c.replace(gen, path, rec)
+}
+
+// doubted drops the entry: a write had an unknown outcome. wrote is what it was to
+// leave, nil if nothing.
+func (c *recordCache[T]) doubted(path, roleID string, wrote []byte, now time.Time) {
+	gen := c.gen(path)
+	gen.mu.Lock()
+	defer gen.mu.Unlock()
+	c.unsure.add(path, roleID, wrote, now)
+	c.replace(gen, path, nil)
+}
+
+// reread is told what a read under the lock of the record found, nil if nothing.
+// An entry is replaced, so that what landed late is in no cache for longer than
+// until the next one who takes the lock. was reports whether an outcome was unknown
+// until then, and of which role.
+func (c *recordCache[T]) reread(path string, found *T, now time.Time) (roleID string, was bool) {
+	gen := c.gen(path)
+	gen.mu.Lock()
+	defer gen.mu.Unlock()
+	var rec any
+	if found != nil {
+		rec = found
+	}
+	roleID, was = c.unsure.settle(path, rec, now)
+	if !c.entries.Contains(path) {
+		found = nil
+	}
+	c.replace(gen, path, found)
+	return roleID, was
+}
+
+// replace makes rec the entry, or drops it. The caller holds gen.
+func (c *recordCache[T]) replace(gen *generation, path string, rec *T) {
 	gen.n++
 	c.inVain.Remove(path)
-	if rec == nil {
+	if rec == nil || c.unsure.has(path) {
 		c.entries.Remove(path)
 		return
 	}

@@ -4,6 +4,8 @@ package backend
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -25,15 +27,21 @@ type cell[T any] struct {
 	// learn is told of every value that is taken over.
 	learn func(*T)
 
+	// clock tells when a write that returned an error cannot land any more.
+	clock clock
+
 	state atomic.Pointer[cellState[T]]
 	mu    sync.Mutex // orders what changes state
 	gen   uint64
 	edits sync.Mutex // held by change from its read to its write
+	// unsure says that a write had an unknown outcome: then each who asks reads the
+	// record.
+	unsure unsureSet
 }
 
 type cellState[T any] struct {
 	value *T
-	stale bool // a value of before: to be looked at, until the record was read again
+	stale bool // to be looked at, until the record was read again and is sure
 }
 
 // last is the value that was known last, without a look at storage; nil where none
@@ -62,7 +70,8 @@ func (c *cell[T]) get(ctx context.Context, s logical.Storage) (*T, error) {
 	return c.fill(ctx, s)
 }
 
-// fill reads the record and keeps it, unless that was overtaken.
+// fill reads the record and keeps it, unless that was overtaken or a write may still
+// land.
 func (c *cell[T]) fill(ctx context.Context, s logical.Storage) (*T, error) {
 	c.mu.Lock()
 	seen := c.gen
@@ -74,6 +83,9 @@ func (c *cell[T]) fill(ctx context.Context, s logical.Storage) (*T, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gen == seen {
+		if c.unsure.has(c.path) {
+			c.unsure.settle(c.path, v, c.clock.Now())
+		}
 		c.set(v)
 	}
 	return v, nil
@@ -92,7 +104,7 @@ func (c *cell[T]) stored(ctx context.Context, s logical.Storage) (*T, error) {
 
 // set takes a value over. The caller holds mu.
 func (c *cell[T]) set(v *T) {
-	c.state.Store(&cellState[T]{value: v})
+	c.state.Store(&cellState[T]{value: v, stale: c.unsure.has(c.path)})
 	if c.learn != nil {
 		c.learn(v)
 	}
@@ -116,13 +128,21 @@ func (c *cell[T]) change(ctx context.Context, s logical.Storage, fn func(stored 
 
 // write replaces the record. Where that has an unknown outcome it is read again.
 func (c *cell[T]) write(ctx context.Context, s logical.Storage, v *T) error {
-	if err := putRecord(ctx, s, c.path, v); err != nil {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", family(c.path), err)
+	}
+	if err := putBytes(ctx, s, c.path, data); err != nil {
+		if outcomeUnknown(err) {
+			c.unsure.add(c.path, "", data, c.clock.Now())
+		}
 		c.forget()
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gen++
+	c.unsure.overwritten(c.path)
 	c.set(v)
 	return nil
 }

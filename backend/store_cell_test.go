@@ -11,7 +11,7 @@ import (
 )
 
 func newTestCell() *cell[secretRecord] {
-	return &cell[secretRecord]{path: configPath, none: &secretRecord{Key: "none"}}
+	return &cell[secretRecord]{clock: newFakeClock(), path: configPath, none: &secretRecord{Key: "none"}}
 }
 
 // A read that began before a commit or an invalidation does not outlive it.

@@ -5,14 +5,27 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // The records that decide about keys are written here and nowhere else: roles,
 // keys, plaintexts. Each write is told to committed, whatever came of it, before
 // the caller goes on. So nothing that has to learn of a commit can be forgotten.
+//
+// What a transition reads under its lock is read here, too, and told in the same
+// way, also when nothing changes then: a write that returned an error may have landed
+// since, and nobody but the next one under the lock finds that out.
+//
+// The storage calls of a commit do not end with the caller's context: underway
+// gives them one of their own.
 
 // change is what one write did to a role, to a key or to a plaintext.
 type change struct {
@@ -31,8 +44,12 @@ type change struct {
 	version int
 	// moved is where the role lives from now on; nil if that is forgotten.
 	moved *movedRecord
-	// unknown: the write returned an error, so what is stored may be either.
-	unknown bool
+	// wrote is the record's encoding; nil if it was removed.
+	wrote []byte
+	// hidden: rec is the copy of a deleted role.
+	hidden bool
+	// err is what the write returned.
+	err error
 }
 
 type changeKind int
@@ -46,36 +63,204 @@ const (
 
 // committed is told of every change, under the lock of what changed.
 func (b *backend) committed(c change) {
-	switch c.what {
-	case roleChange:
-		b.roles.committed(rolePath(c.role), unless(c.unknown, c.rec))
-	case keyChange:
-		b.keys.committed(keyPath(c.keyID), unless(c.unknown, c.key))
-	case plaintextChange:
-		b.secretCache.committed(secretPath(c.roleID, c.version), nil) // filled when it is read
-	case moveChange:
-		b.moves.committed(movedPath(c.roleID), unless(c.unknown, c.moved))
+	switch {
+	case c.hidden: // in no cache
+	case c.what == roleChange:
+		tell(b, b.roles, rolePath(c.role), c, c.rec)
+	case c.what == keyChange:
+		tell(b, b.keys, keyPath(c.keyID), c, c.key)
+	case c.what == moveChange:
+		tell(b, b.moves, movedPath(c.roleID), c, c.moved)
+	default:
+		tell(b, b.secretCache, secretPath(c.roleID, c.version), c, nil) // filled when it is read
+	}
+	b.decided(c)
+}
+
+func tell[T any](b *backend, cache *recordCache[T], path string, c change, rec *T) {
+	switch {
+	case c.err == nil:
+		cache.unsure.overwritten(path)
+		cache.committed(path, rec)
+	case outcomeUnknown(c.err):
+		cache.doubted(path, c.roleID, c.wrote, b.clock.Now())
+	default:
+		cache.committed(path, nil) // the node that may write knows better what is stored
 	}
 }
 
-func unless[T any](not bool, v *T) *T {
-	if not {
-		return nil
+// decision is what a feed of changes tells of one: no secret, and nothing that is
+// only kept for the record.
+type decision struct {
+	roleID string
+	keyID  string // of one dynamic key; empty where the role changed
+	// closing: something that verified does so no more or not for as long, or what a
+	// key may do was narrowed. An unknown outcome always may be.
+	closing bool
+	unknown bool
+}
+
+// errLate stands for the error of an earlier write, which is told again once somebody
+// has read what is stored.
+var errLate = errors.New("an earlier write may have landed")
+
+// decided tells whoever listens what a change comes to for those who hold answers of
+// before. It is called after the caches have changed and before the caller goes on.
+func (b *backend) decided(c change) {
+	unknown := outcomeUnknown(c.err)
+	switch {
+	case b.listen == nil, c.err != nil && !unknown:
+	case c.what == roleChange:
+		b.listen(decision{roleID: c.roleID, closing: unknown || c.closesRole(), unknown: unknown})
+	case c.what == keyChange && (unknown || c.decidesKey()) && (isDynamic(c.oldKey) || isDynamic(c.key)):
+		b.listen(decision{roleID: c.roleID, keyID: c.keyID, closing: true, unknown: unknown})
 	}
-	return v
+}
+
+func isDynamic(key *keyRecord) bool { return key != nil && key.Dynamic }
+
+// closesRole reports whether the change of a role takes something away from its keys.
+func (c *change) closesRole() bool {
+	if c.old == nil {
+		return false
+	}
+	if c.rec == nil || c.hidden {
+		return true
+	}
+	before, after := &c.old.Policy, &c.rec.Policy
+	if after.Disabled && !before.Disabled || after.RateLimit > 0 && (before.RateLimit == 0 || after.RateLimit < before.RateLimit) ||
+		!slices.Equal(after.AllowedCIDRs, before.AllowedCIDRs) {
+		return true
+	}
+	for _, scope := range before.Scopes {
+		if !policy.ScopesCover(after.Scopes, scope) {
+			return true
+		}
+	}
+	now := c.rec.Committed
+	for i := range c.old.Ring.Versions {
+		v := &c.old.Ring.Versions[i]
+		was, _ := c.old.Ring.Status(v.N, now)
+		is, _ := c.rec.Ring.Status(v.N, now)
+		if was.Verifies && !is.Verifies {
+			return true
+		}
+		if next := c.rec.Ring.Get(v.N); next != nil && (sooner(next.Cap, v.Cap) || sooner(next.Expires, v.Expires)) {
+			return true
+		}
+	}
+	return false
+}
+
+// decidesKey reports whether somebody decided about a dynamic key. Issue, renewal and
+// the end of its lease are no decisions.
+func (c *change) decidesKey() bool {
+	old, key := c.oldKey, c.key
+	if old == nil || key == nil {
+		return false
+	}
+	return old.RevokedAt.IsZero() && !key.RevokedAt.IsZero() || sooner(key.Cap, old.Cap)
+}
+
+// sooner reports whether end comes before the end that was; zero is none.
+func sooner(end, was time.Time) bool {
+	return !end.IsZero() && (was.IsZero() || end.Before(was))
+}
+
+// lockedRole reads the record of a role for a transition, whose lock the caller
+// holds: always from storage, since another node may have written what this one has
+// not been told of yet. nil if there is none.
+func (b *backend) lockedRole(ctx context.Context, s logical.Storage, name string) (*roleRecord, error) {
+	rec, err := getRecord[roleRecord](ctx, s, rolePath(name))
+	if err != nil {
+		return nil, err
+	}
+	id, was := b.roles.reread(rolePath(name), rec, b.clock.Now())
+	if rec != nil && id == "" {
+		id = rec.ID
+	}
+	if was && id != "" {
+		b.decided(change{what: roleChange, role: name, roleID: id, rec: rec, err: errLate})
+	}
+	return rec, nil
+}
+
+// lockedKey is lockedRole for the record of a key.
+func (b *backend) lockedKey(ctx context.Context, s logical.Storage, id string) (*keyRecord, error) {
+	rec, err := getRecord[keyRecord](ctx, s, keyPath(id))
+	if err != nil {
+		return nil, err
+	}
+	if _, was := b.keys.reread(keyPath(id), rec, b.clock.Now()); was && rec != nil {
+		b.decided(change{what: keyChange, role: rec.Role, roleID: rec.RoleID, keyID: id, key: rec, err: errLate})
+	}
+	return rec, nil
+}
+
+// settleAtOnce is how many records of a kind one look settles.
+const settleAtOnce = 50
+
+// settleLate reads the records whose late writes cannot land any more: nobody may
+// have come to them since.
+func (b *backend) settleLate(ctx context.Context, s logical.Storage) error {
+	now := b.clock.Now()
+	for _, path := range b.roles.unsure.due(now, settleAtOnce) {
+		name := strings.TrimPrefix(path, rolePrefix)
+		unlock := b.lockRole(name)
+		_, err := b.lockedRole(ctx, s, name)
+		unlock()
+		if err != nil {
+			return err
+		}
+	}
+	for _, path := range b.keys.unsure.due(now, settleAtOnce) {
+		id := path[strings.LastIndexByte(path, '/')+1:]
+		unlock := b.lockKey(id)
+		_, err := b.lockedKey(ctx, s, id)
+		unlock()
+		if err != nil {
+			return err
+		}
+	}
+	for _, path := range b.secretCache.unsure.due(now, settleAtOnce) {
+		b.secretCache.reread(path, nil, now)
+	}
+	for _, path := range b.moves.unsure.due(now, settleAtOnce) {
+		b.moves.reread(path, nil, now)
+	}
+	return nil
 }
 
 // commitRole writes the record of a role; data is its encoding.
 func (b *backend) commitRole(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte) error {
+	ctx, done := b.underway(ctx)
+	defer done()
 	err := writeAt(ctx, s, rolePath(rec.Name), data)
-	b.committed(change{what: roleChange, role: rec.Name, roleID: rec.ID, old: old, rec: rec, unknown: err != nil})
+	b.committed(change{what: roleChange, role: rec.Name, roleID: rec.ID, old: old, rec: rec, wrote: data, err: err})
 	return err
 }
 
+// commitHidden writes the copy of a deleted role; data is its encoding.
+func (b *backend) commitHidden(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte) error {
+	ctx, done := b.underway(ctx)
+	defer done()
+	err := putBytes(ctx, s, deletedPath(rec.ID), data)
+	b.committed(change{
+		what: roleChange, role: rec.Name, roleID: rec.ID, old: old, rec: rec, wrote: data, hidden: true, err: err,
+	})
+	return err
+}
+
+// outcomeUnknown reports whether a write that returned err may have happened all the
+// same. A node that may not write has not even tried.
+func outcomeUnknown(err error) bool { return err != nil && !mustForward(err) }
+
 // commitDeletion removes the record of a role.
 func (b *backend) commitDeletion(ctx context.Context, s logical.Storage, old *roleRecord) error {
+	ctx, done := b.underway(ctx)
+	defer done()
 	err := deleteAt(ctx, s, rolePath(old.Name))
-	b.committed(change{what: roleChange, role: old.Name, roleID: old.ID, old: old, unknown: err != nil})
+	b.committed(change{what: roleChange, role: old.Name, roleID: old.ID, old: old, err: err})
 	return err
 }
 
@@ -85,15 +270,19 @@ func (b *backend) commitMove(ctx context.Context, s logical.Storage, moved *move
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", family(movedPrefix), err)
 	}
+	ctx, done := b.underway(ctx)
+	defer done()
 	err = writeAt(ctx, s, movedPath(moved.RoleID), data)
-	b.committed(change{what: moveChange, role: moved.Name, roleID: moved.RoleID, moved: moved, unknown: err != nil})
+	b.committed(change{what: moveChange, role: moved.Name, roleID: moved.RoleID, moved: moved, wrote: data, err: err})
 	return err
 }
 
 // forgetMove removes where a role lived that is gone for good.
 func (b *backend) forgetMove(ctx context.Context, s logical.Storage, role, roleID string) error {
+	ctx, done := b.underway(ctx)
+	defer done()
 	err := deleteAt(ctx, s, movedPath(roleID))
-	b.committed(change{what: moveChange, role: role, roleID: roleID, unknown: err != nil})
+	b.committed(change{what: moveChange, role: role, roleID: roleID, err: err})
 	return err
 }
 
@@ -103,18 +292,22 @@ func (b *backend) commitKey(ctx context.Context, s logical.Storage, old, rec *ke
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", family(keyPrefix), err)
 	}
+	ctx, done := b.underway(ctx)
+	defer done()
 	err = writeAt(ctx, s, keyPath(rec.ID), data)
 	b.committed(change{
-		what: keyChange, role: rec.Role, roleID: rec.RoleID, keyID: rec.ID, oldKey: old, key: rec, unknown: err != nil,
+		what: keyChange, role: rec.Role, roleID: rec.RoleID, keyID: rec.ID, oldKey: old, key: rec, wrote: data, err: err,
 	})
 	return err
 }
 
 // removeKey removes the record of a key.
 func (b *backend) removeKey(ctx context.Context, s logical.Storage, old *keyRecord) error {
+	ctx, done := b.underway(ctx)
+	defer done()
 	err := deleteAt(ctx, s, keyPath(old.ID))
 	b.committed(change{
-		what: keyChange, role: old.Role, roleID: old.RoleID, keyID: old.ID, oldKey: old, unknown: err != nil,
+		what: keyChange, role: old.Role, roleID: old.RoleID, keyID: old.ID, oldKey: old, err: err,
 	})
 	return err
 }
@@ -125,14 +318,18 @@ func (b *backend) storePlaintext(ctx context.Context, s logical.Storage, role *r
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", family(secretPrefix), err)
 	}
+	ctx, done := b.underway(ctx)
+	defer done()
 	err = writeAt(ctx, s, secretPath(role.ID, n), data)
-	b.committed(change{what: plaintextChange, role: role.Name, roleID: role.ID, version: n, unknown: err != nil})
+	b.committed(change{what: plaintextChange, role: role.Name, roleID: role.ID, version: n, wrote: data, err: err})
 	return err
 }
 
 // erasePlaintext deletes the key of a version of the role with that name and id.
 func (b *backend) erasePlaintext(ctx context.Context, s logical.Storage, role, roleID string, n int) error {
+	ctx, done := b.underway(ctx)
+	defer done()
 	err := deleteAt(ctx, s, secretPath(roleID, n))
-	b.committed(change{what: plaintextChange, role: role, roleID: roleID, version: n, unknown: err != nil})
+	b.committed(change{what: plaintextChange, role: role, roleID: roleID, version: n, err: err})
 	return err
 }

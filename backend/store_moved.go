@@ -170,7 +170,7 @@ func (b *backend) storedRole(ctx context.Context, s logical.Storage, name string
 // heldRole is storedRole for a transition, under the role's lock. Where moved/
 // cannot be read a record without a mark counts: a kill does not wait for it.
 func (b *backend) heldRole(ctx context.Context, s logical.Storage, name string) (*roleRecord, error) {
-	rec, err := getRecord[roleRecord](ctx, s, rolePath(name))
+	rec, err := b.lockedRole(ctx, s, name)
 	if err != nil || rec == nil {
 		return nil, err
 	}

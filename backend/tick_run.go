@@ -116,11 +116,14 @@ func (t *tick) restTime() time.Duration {
 	return tickBudget
 }
 
+// settleWrites looks at what earlier writes left unsure.
+func (b *backend) settleWrites(ctx context.Context, t *tick) error { return b.settleLate(ctx, t.s) }
+
 // afterWalk is the rest of a tick: what is not filed in the calendar. Jobs come last,
 // and what is before them leaves them some time: so neither starves the other.
 func (b *backend) afterWalk(ctx context.Context, t *tick) error {
 	var errs []error
-	for _, fn := range []func(context.Context, *tick) error{b.flushUsage, b.tidySlowly, b.runJobs} {
+	for _, fn := range []func(context.Context, *tick) error{b.settleWrites, b.flushUsage, b.tidySlowly, b.runJobs} {
 		errs = append(errs, b.guarded("work after the walk", func() error { return fn(ctx, t) }))
 	}
 	return errors.Join(errs...)

@@ -83,7 +83,7 @@ func (r *tidyRun) key(ctx context.Context, id string) error {
 	defer unlock()
 	unlockKey := r.b.lockKey(id)
 	defer unlockKey()
-	rec, err := getRecord[keyRecord](ctx, r.s, keyPath(id))
+	rec, err := r.b.lockedKey(ctx, r.s, id)
 	if err != nil || rec == nil || rec.Role != seen.Role || rec.RoleID != seen.RoleID {
 		return err
 	}
