@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -55,13 +56,24 @@ The answer never holds a key: read it at creds/<role>.`,
 		b.path(pathSpec{
 			pattern: "promote/" + nameRegex, verb: "promote",
 			synopsis: "Activate the pending version.",
-			fields:   fieldsOf(actionFields(false), fieldSet{"grace_period": grace, "activate_at": activateAt}),
+			fields: fieldsOf(actionFields(false), fieldSet{
+				"grace_period": grace, "activate_at": activateAt,
+				"version": {
+					kind:  kindInteger,
+					about: "The version that is meant. If another one is pending the request is refused; if this one is current already nothing changes and the answer says so.",
+				},
+			}),
 			ops: map[logical.Operation]operation{
 				logical.UpdateOperation: {do: b.promote, writes: true, told: "The rotation.", answer: rotation},
 			},
 			help: `
 Makes the pending version current now, or at activate_at (at most 7 days ahead).
-It never makes a new version.`,
+It never makes a new version.
+
+A promote whose answer was lost may be repeated. So that the repetition does not
+activate what was staged since, name the version, cas or a request_id: without any
+of them a promote is refused while the current version was promoted by the same
+caller less than 5 minutes ago and another one was staged since.`,
 		}),
 		b.path(pathSpec{
 			pattern: "rollback/" + nameRegex, verb: "roll-back",
@@ -199,7 +211,18 @@ func (b *backend) promote(ctx context.Context, req *logical.Request, in *input) 
 	if err != nil {
 		return nil, err
 	}
+	meant := in.integer("version")
+	if in.given("version") && (meant < 1 || meant > math.MaxInt32) {
+		return nil, refusal.New("version", meant, "is not a version", "status/<role> shows the pending one")
+	}
 	return b.action(ctx, r.actionRequest, func(tx *roleTx) (map[string]any, error) {
+		if cur := tx.rec.Ring.Current(tx.now); cur != nil && int64(cur.N) == meant {
+			tx.warn("version %d is current since %s: nothing was changed", cur.N, stamp(cur.CurrentSince()))
+			return tx.rotationAnswer(cur.N, tx.rec.Ring.PreviousOf(tx.now)), nil
+		}
+		if err := tx.checkPromotion(int(meant), r); err != nil {
+			return nil, err
+		}
 		grace, err := tx.requestedGrace(r.grace)
 		if err != nil {
 			return nil, err
@@ -226,6 +249,40 @@ func (b *backend) promote(ctx context.Context, req *logical.Request, in *input) 
 		}
 		return tx.rotationAnswer(n, prior), nil
 	})
+}
+
+// promotedLately is how long a promote without a name for what it means may be the
+// repetition of one whose answer was lost.
+const promotedLately = 5 * time.Minute
+
+// checkPromotion refuses to activate a version that the caller may not mean; meant is
+// the version that is named, 0 if none is.
+func (tx *roleTx) checkPromotion(meant int, r *rotateRequest) error {
+	p := tx.rec.Ring.Pending(tx.now)
+	switch {
+	case meant != 0 && p == nil:
+		return refusal.New("version", meant, "is not pending, and no other version is", "status/"+tx.rec.Name+" lists the versions")
+	case meant != 0 && p.N != meant:
+		return refusal.New("version", meant, fmt.Sprintf("is not pending: version %d is", p.N), "name that one, if it is meant")
+	case meant != 0 || p == nil || r.cas != nil || tx.by.requestID != "":
+		return nil
+	}
+	cur := tx.rec.Ring.Current(tx.now)
+	if cur == nil {
+		return nil
+	}
+	for i := range slices.Backward(tx.rec.History) {
+		e := &tx.rec.History[i]
+		if e.Kind == string(keyring.EventActivated) && e.Version == cur.N {
+			if e.Cause == causeRequest && e.EntityID == tx.by.entityID && e.Display == tx.by.display &&
+				cur.Created.Before(e.Time) && !p.Created.Before(e.Time) && tx.now.Sub(e.Time) < promotedLately {
+				return refusal.New("version", nil, fmt.Sprintf("version %d was promoted at %s by the same caller, and version %d was staged since: this may be a repetition", cur.N, stamp(e.Time), p.N),
+					fmt.Sprintf("name version=%d to activate it", p.N))
+			}
+			return nil
+		}
+	}
+	return nil
 }
 
 func (b *backend) rollback(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
