@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ func roleScenes() []scene {
 			_, err := m.send(logical.PatchOperation, "roles/a", map[string]any{"rotation_period": nil})
 			return err
 		}},
-		{name: "disable", prepare: then(pair(nil), kill("a2")), op: writing("roles/a", map[string]any{"disabled": true})},
+		{name: "disable", prepare: then(pair(nil), kill("a2")), op: writing("roles/a", map[string]any{"disabled": true}), kills: true, only: true, stored: true},
 		{name: "config", prepare: pair(nil), op: writing("config", map[string]any{"stage_ahead": "20m", "delete_recovery": "1h"})},
 	}
 	for _, recovery := range []string{"24h", "0"} {
@@ -95,14 +96,20 @@ func rotationScenes() []scene {
 		{name: "end earlier", prepare: then(pair(nil), rotated, kill("a2")), op: ends("0"), kills: true, only: true},
 		{name: "end later", prepare: then(pair(nil), rotated, keeps("a2")), op: ends("350h")},
 		{name: "rotate", prepare: then(pair(nil), keeps("a2")), op: action("rotate/a", map[string]any{})},
-		{name: "rotate without grace", prepare: then(pair(nil), kill("a2")), op: action("rotate/a", map[string]any{"grace_period": 0})},
+		{name: "rotate without grace", prepare: then(pair(nil), kill("a2")), op: action("rotate/a", map[string]any{"grace_period": 0}), kills: true, only: true, spares: having("put key/", "put secret/")},
 		{name: "rotate what has a plan", prepare: then(pair(map[string]any{"rotation_period": "30d"}), keeps("a2")), op: action("rotate/a", map[string]any{})},
-		{name: "rotate what has a long history", prepare: then(pair(nil), long), op: action("rotate/a", map[string]any{"grace_period": 0})},
+		{name: "rotate what has a long history", prepare: then(pair(nil), long), op: action("rotate/a", map[string]any{"grace_period": 0}), kills: true, only: true, spares: having("put key/", "put secret/")},
 		{name: "rotate over a pending one", prepare: then(pair(nil), staged, holdPending, kill("a3"), keeps("a2")), op: action("rotate/a", map[string]any{})},
 		{name: "stage", prepare: then(pair(nil), keeps("a2")), op: action("rotate/a", map[string]any{"stage": true})},
 		{name: "activate at", prepare: then(pair(nil), keeps("a2")), op: action("rotate/a", map[string]any{"activate_at": "40m", "grace_period": "20h"})},
 		{name: "promote", prepare: then(pair(nil), staged, holdPending, keeps("a3")), op: action("promote/a", map[string]any{})},
 		{name: "promote at", prepare: then(pair(nil), staged, holdPending, keeps("a3")), op: action("promote/a", map[string]any{"activate_at": "30m"})},
+		{name: "promote without grace", prepare: then(pair(nil), staged, holdPending, keeps("a3"), kill("a2")), op: action("promote/a", map[string]any{"grace_period": 0}), kills: true, only: true},
+		{
+			name: "rollback without grace", kills: true, only: true,
+			prepare: then(pair(nil), keeps("a2"), does("rotate/a", map[string]any{"grace_period": "200h"}), func(m *testMount, w *world) { w.hold(m, "a", "a3") }, kill("a3")),
+			op:      action("rollback/a", map[string]any{"grace_period": 0}),
+		},
 		{
 			name:    "rollback",
 			prepare: then(pair(nil), keeps("a2"), does("rotate/a", map[string]any{"grace_period": "200h"})),
@@ -139,6 +146,13 @@ func killScenes() []scene {
 		all[i].kills, all[i].only = true, true
 	}
 	return all
+}
+
+// having spares the calls with one of the prefixes.
+func having(prefixes ...string) func(string) bool {
+	return func(call string) bool {
+		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(call, p) })
+	}
 }
 
 // revoking kills. Where there could be no replacement the answer says so, and the
@@ -196,20 +210,20 @@ func dynamicScenes() []scene {
 			return nil
 		}},
 		{name: "renew", prepare: then(role, keeps("other", "d1"), waits(time.Hour)), op: lease(logical.RenewOperation)},
-		{name: "lease revoked", prepare: then(role, keeps("other"), kill("d1")), op: lease(logical.RevokeOperation)},
+		{name: "lease revoked", prepare: then(role, keeps("other"), kill("d1")), op: lease(logical.RevokeOperation), kills: true, only: true, spares: having("get key/", "put key/")},
 		{name: "revoke one dynamic key", prepare: then(role, keeps("other"), kill("d1")), op: func(m *testMount, w *world) error {
 			_, err := m.send(logical.UpdateOperation, "revoke/d", map[string]any{"key_id": w.note["id"]})
 			return err
-		}},
+		}, kills: true, only: true, spares: having("get role/d", "get key/", "put key/")},
 		{name: "rotate a generation", prepare: then(role, keeps("other", "d1")), op: writing("rotate/d", map[string]any{"request_id": requestID})},
-		{name: "end a generation", prepare: then(role, kill("other", "d1")), op: writing("rotate/d", map[string]any{"request_id": requestID, "grace_period": 0, "force": true})},
+		{name: "end a generation", prepare: then(role, kill("other", "d1")), op: writing("rotate/d", map[string]any{"request_id": requestID, "grace_period": 0, "force": true}), kills: true, only: true, spares: having("get role/d", "put role/d")},
 		{name: "rename dynamic", prepare: then(role, gone), op: func(m *testMount, w *world) error {
 			_, err := m.send(logical.UpdateOperation, "restore/"+w.roleID, map[string]any{"name": "n"})
 			return err
 		}},
 		{name: "renew after a rename", prepare: then(role, renamed, keeps("other", "d1"), waits(time.Hour)), op: lease(logical.RenewOperation)},
 		{name: "lease revoked after a rename", prepare: then(role, renamed, keeps("other"), kill("d1")), op: lease(logical.RevokeOperation)},
-		{name: "revoke a generation", prepare: then(role, kill("other", "d1")), op: writing("revoke/d", map[string]any{"request_id": requestID, "version": 1})},
+		{name: "revoke a generation", prepare: then(role, kill("other", "d1")), op: writing("revoke/d", map[string]any{"request_id": requestID, "version": 1}), kills: true, only: true, spares: having("get role/d", "put role/d")},
 	}
 }
 
@@ -227,7 +241,7 @@ func leakScenes() []scene {
 		if onLeak == "revoke" {
 			after = kill("a2")
 		}
-		all = append(all, scene{name: "report, " + onLeak, prepare: then(pair(policy), after), op: report("a2"), kills: true})
+		all = append(all, scene{name: "report, " + onLeak, prepare: then(pair(policy), after), op: report("a2"), kills: true, only: true, stored: onLeak != "revoke", spares: having("get key/")})
 		dynamic := func(m *testMount, w *world) {
 			m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "20h", "on_leak": onLeak, "leak_grace_period": "10h"})
 			w.issue(m, "d", "other")
@@ -236,13 +250,13 @@ func leakScenes() []scene {
 			w.kills["d1"] = onLeak == "revoke"
 			w.live["d1"] = onLeak != "revoke"
 		}
-		all = append(all, scene{name: "report of a dynamic key, " + onLeak, prepare: dynamic, op: report("d1")})
+		all = append(all, scene{name: "report of a dynamic key, " + onLeak, prepare: dynamic, op: report("d1"), kills: true, only: true, stored: true, spares: having("get role/d", "get key/", "put key/")})
 	}
 	all = append(all, hiddenScenes()...)
 	deferred := then(pair(nil), does("config", map[string]any{"max_leak_actions": 0}))
 	all = append(all, scene{name: "report, deferred", prepare: then(deferred, keeps("a2")), op: report("a2")})
 	return append(all, scene{
-		name: "release", kills: true, prepare: then(deferred, func(m *testMount, w *world) {
+		name: "release", kills: true, only: true, spares: having("get deferred/", "get key/", "delete deferred/"), prepare: then(deferred, func(m *testMount, w *world) {
 			w.note["id"] = m.read("creds/a")["key_id"].(string)
 			m.write("report", map[string]any{"key": w.keys["a2"]})
 		}, kill("a2")),
@@ -347,6 +361,10 @@ func otherScenes() []scene {
 	return []scene{
 		{name: "import into a new role", prepare: pair(nil), op: importing(`{"role":"i","key":"` + value + `"}`)},
 		{name: "import into a role", prepare: then(pair(nil), keeps("a2")), op: importing(`{"role":"a","key":"` + value + `","grace_period":"10h"}`)},
+		{
+			name: "import into a role, without grace", prepare: then(pair(nil), kill("a2")), op: importing(`{"role":"a","key":"` + value + `","grace_period":0}`),
+			kills: true, only: true, spares: having("get key/", "put key/", "put secret/", "get imported", "put imported"),
+		},
 		{name: "import by digest", prepare: pair(nil), op: importing(`{"role":"i","sha256":"` + sha(value) + `"}`)},
 		{name: "import of a key whose role is gone", prepare: then(pair(nil), does("config", map[string]any{"delete_recovery": 0}), does("roles/g", nil), func(m *testMount, w *world) {
 			w.note["gone"] = m.read("creds/g")["api_key"].(string)
@@ -410,11 +428,16 @@ func tickScenes() []scene {
 		{name: "usage", prepare: then(planned, keeps("a2"), does("rotate/a", nil), passes(20*time.Minute))},
 		{name: "purge", prepare: then(planned, func(m *testMount, _ *world) { m.remove("a") }, kill("a2"), passes(25*time.Hour))},
 		{name: "bulk revocation", prepare: then(pair(nil), kill("a2"), does("bulk", map[string]any{"action": "revoke", "roles": "a", "dry_run": false}))},
+		{name: "bulk revocation without replacement", prepare: then(pair(nil), kill("a2"), does("bulk", map[string]any{"action": "revoke", "roles": "a", "dry_run": false, "rotate": false}))},
+		{name: "bulk disabling", stored: true, prepare: then(pair(nil), kill("a2"), does("bulk", map[string]any{"action": "disable", "roles": "a", "dry_run": false}))},
 		{name: "bulk rotation", prepare: then(pair(nil), keeps("a2"), does("bulk", map[string]any{"action": "rotate", "roles": "a", "dry_run": false}))},
 	}
 	for i := range all {
 		all[i].op, all[i].tick = ticking, true
-		all[i].kills = strings.HasPrefix(all[i].name, "bulk")
+		if strings.HasPrefix(all[i].name, "bulk") {
+			all[i].kills, all[i].only = true, all[i].name != "bulk rotation"
+			all[i].spares = having("get job/", "list job/", "put job/", "get mark", "put mark")
+		}
 	}
 	return all
 }

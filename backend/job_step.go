@@ -216,7 +216,7 @@ func (tx *roleTx) bulkAction(job *jobRecord) (bool, error) {
 		_, err = tx.succeed(succession{grace: tx.leaseFloor(grace, false)})
 		return true, ringRefusal(err)
 	case bulkRevoke:
-		_, err := tx.revokeVersions(tx.live(), job.Replace)
+		_, err := tx.revokeVersions(killing{all: true, replace: job.Replace})
 		return true, err
 	default:
 		p := tx.rec.Policy

@@ -119,7 +119,7 @@ func (b *backend) report(ctx context.Context, req *logical.Request, in *input) (
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := b.config(ctx, req.Storage)
+	cfg, err := b.configOrLast(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ package backend
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"math"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -31,7 +32,7 @@ func (b *backend) pathsRevoke() []*framework.Path {
 			"all": {kind: kindSwitch, about: "Kill every version, the pending one included."},
 			"rotate": {
 				kind: kindSwitch, def: true,
-				about: "Replace the current version in the same step if it is killed. false leaves the role without a current key.",
+				about: "Replace the current version in the same step if it is killed. false leaves the role without a current key, also where a replacement is still to come.",
 			},
 		}),
 		ops: map[logical.Operation]operation{
@@ -54,7 +55,14 @@ replacement is always a new version, never the pending one, which whoever read
 the leaked key may have read too.
 
 A key of a role that was deleted and can be restored is killed by its id: the role
-comes back without it. Repeating a revocation is harmless.`,
+comes back without it.
+
+Repeating a revocation is harmless. A repeated all=true on a static role would kill
+the replacement that the first one made: the same request of the same caller within
+5 minutes answers the first result, with a warning, as long as that replacement is
+the only version that lives. With a rotation in between, other parameters or another
+request_id, and on a dynamic role, it kills again; there a request_id makes a retry
+harmless.`,
 	})}
 }
 
@@ -114,16 +122,28 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, in *input) (
 		return nil, err
 	}
 	if r.all {
-		r.earlier = (*roleTx).recentRevokeAll
+		r.earlier = func(tx *roleTx) *replay { return tx.repeatedRevokeAll(r.params) }
 	}
 	resp, err := b.revokeNamed(ctx, r)
 	if err != nil {
 		return nil, err
 	}
+	if r.all && r.by.requestID == "" && resp.Data["replayed"] == true {
+		resp.AddWarning(repeatedNote(resp.Data))
+	}
 	for _, warning := range in.warnings {
 		resp.AddWarning(warning)
 	}
 	return resp, nil
+}
+
+// repeatedNote says that an all=true was taken for a repetition.
+func repeatedNote(data map[string]any) string {
+	note := fmt.Sprintf("nothing was killed: this answers the same request of %v, ", data["replayed_at"])
+	if data["replaced"] == true {
+		return note + fmt.Sprintf("whose replacement, version %v, is the only one that lives: version=%[1]v kills it", data["version"])
+	}
+	return note + "and no version lives"
 }
 
 // revokeNamed kills what the request names: of the role that has the name, or,
@@ -172,39 +192,37 @@ func (tx *roleTx) revokeAsked(r *revokeRequest) (map[string]any, error) {
 	if r.keyID != "" && tx.rec.Type == policy.Dynamic {
 		return tx.revokeKey(r)
 	}
-	numbers, err := tx.toRevoke(r)
-	if err != nil {
-		return nil, err
-	}
 	if !r.all {
-		return tx.revokeVersions(numbers, r.replace)
+		n, err := tx.toRevoke(r)
+		if err != nil {
+			return nil, err
+		}
+		return tx.revokeVersions(killing{numbers: []int{n}, replace: r.replace})
 	}
-	data, err := tx.revokeVersions(numbers, r.replace)
+	data, err := tx.revokeVersions(killing{all: true, replace: r.replace})
 	if err != nil {
 		return nil, err
 	}
-	return data, tx.keepReplay("revoke", revokeAllMark, "", answer(data, tx.warnings...))
+	return data, tx.keepRevokeAll(r.params[0], answer(data, tx.warnings...))
 }
 
-// toRevoke reads which versions the request means.
-func (tx *roleTx) toRevoke(r *revokeRequest) ([]int, error) {
+// toRevoke reads which version the request means.
+func (tx *roleTx) toRevoke(r *revokeRequest) (int, error) {
 	if id := r.keyID; id != "" {
 		v := tx.rec.Ring.ByKeyID(id)
 		if v == nil {
-			return nil, &absence{what: "role " + refusal.Shown(tx.rec.Name) + " has no key " + refusal.Shown(id) + " that could still be revoked"}
+			return 0, &absence{what: "role " + refusal.Shown(tx.rec.Name) + " has no key " + refusal.Shown(id) + " that could still be revoked"}
 		}
-		return []int{v.N}, nil
+		return v.N, nil
 	}
-	if n := r.version; n != 0 {
-		if tx.rec.Ring.Get(n) == nil {
-			if n <= tx.rec.Ring.Last {
-				return nil, refusal.New("version", n, "ended so long ago that the role no longer lists it", "nothing needs to be done")
-			}
-			return nil, refusal.New("version", n, "is not a version of this role", "status/<role> lists them")
-		}
-		return []int{n}, nil
+	switch n := r.version; {
+	case tx.rec.Ring.Get(n) != nil:
+		return n, nil
+	case n <= tx.rec.Ring.Last:
+		return 0, refusal.New("version", n, "ended so long ago that the role no longer lists it", "nothing needs to be done")
+	default:
+		return 0, refusal.New("version", n, "is not a version of this role", "status/<role> lists them")
 	}
-	return tx.live(), nil
 }
 
 // revokeKey kills one key of a dynamic role.

@@ -88,16 +88,7 @@ func (tx *roleTx) commitCopy() error {
 // owe leaves the replacement of the current version to the periodic function, of a
 // deleted role to its restoration. The pending version dies as it does where there
 // is a replacement: whoever read the one may have read the other.
-func (tx *roleTx) owe() error {
+func (tx *roleTx) owe() {
 	tx.rec.Owed = true
-	p := tx.rec.Ring.Pending(tx.now)
-	if p == nil {
-		return nil
-	}
-	events, err := tx.rec.Ring.Revoke(tx.now, p.N)
-	if err != nil {
-		return err
-	}
-	tx.record(events, tx.by)
-	return nil
+	tx.record(tx.rec.Ring.DropPending(tx.now), tx.by)
 }

@@ -99,6 +99,15 @@ type leakBudget struct {
 	acted []time.Time
 }
 
+// give takes back what was taken for a reaction that failed.
+func (l *leakBudget) give(at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.IndexFunc(l.acted, at.Equal); i >= 0 {
+		l.acted = slices.Delete(l.acted, i, i+1)
+	}
+}
+
 func (l *leakBudget) take(now time.Time, limit int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -214,9 +223,17 @@ func (b *backend) reportAll(ctx context.Context, s logical.Storage, finds []*sig
 		for _, key := range keys[i] {
 			result, err := leakUnknown, key.err
 			if err == nil && key.record != nil {
+				var taken time.Time
 				result, err = b.reported(ctx, s, key.record, by, where, func() bool {
-					return b.leaks.take(b.clock.Now(), cfg.maxLeakActions())
+					now := b.clock.Now()
+					if taken.IsZero() && b.leaks.take(now, cfg.maxLeakActions()) {
+						taken = now
+					}
+					return !taken.IsZero()
 				})
+				if err != nil && !taken.IsZero() {
+					b.leaks.give(taken)
+				}
 			}
 			if err != nil {
 				failed.add(key.id, err)
@@ -338,6 +355,7 @@ const repeatedReport = time.Minute
 // leaked is the reaction to the report of version n of a static role; false if
 // it changes nothing.
 func (tx *roleTx) leaked(n int, budget func() bool) (outcome string, changed bool, err error) {
+	tx.kill = true // that nothing prolongs it any more, to begin with
 	ring := &tx.rec.Ring
 	v := ring.Get(n)
 	st, _ := ring.Status(n, tx.now)
@@ -364,7 +382,7 @@ func (tx *roleTx) leaked(n int, budget func() bool) (outcome string, changed boo
 	switch action {
 	case leakRevoke:
 		tx.record(ring.Report(tx.now, n, time.Time{}), tx.by)
-		if _, err := tx.revokeVersions([]int{n}, true); err != nil {
+		if _, err := tx.revokeVersions(killing{numbers: []int{n}, replace: true}); err != nil {
 			return "", false, err
 		}
 		return leakActed, true, nil
@@ -378,19 +396,18 @@ func (tx *roleTx) leaked(n int, budget func() bool) (outcome string, changed boo
 
 const noiseReports = "repeated_reports"
 
-// replaceLeaked lets version n live for the leak grace at most, and makes its
-// replacement if it is the current one.
+// replaceLeaked lets version n, which has the status st, live for the leak grace at
+// most, and makes its replacement if it is the current one. Whether there can be one
+// or not, version n ends.
 func (tx *roleTx) replaceLeaked(n int, st keyring.Status) error {
 	until := tx.now.Add(tx.terms.LeakGrace)
-	switch {
-	case st.State != keyring.Current:
-	case tx.hidden:
-		if err := tx.owe(); err != nil {
+	if st.State == keyring.Current {
+		replaced, err := tx.replaceKilled(succession{grace: tx.terms.LeakGrace, force: true, apart: true})
+		if err != nil {
 			return err
 		}
-	default:
-		if _, err := tx.succeed(succession{grace: tx.terms.LeakGrace, force: true}); err != nil {
-			return err
+		if end := st.Until; !replaced && !end.IsZero() && end.Before(until) {
+			until = end // also where it was the pending version's, which is gone
 		}
 	}
 	tx.record(tx.rec.Ring.Report(tx.now, n, until), tx.by)

@@ -33,6 +33,8 @@ func (tx *roleTx) setPolicy(p policy.Policy) error {
 			tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(tx.terms.TTL))
 		}
 	}
+	// Nothing that is not part of ending what verifies may stop it.
+	tx.kill = tx.kill || p.Disabled && !tx.rec.Policy.Disabled
 	same := sameCadence(&tx.rec.Policy, &p)
 	tx.rec.Policy, tx.terms = p, t
 	if !same {

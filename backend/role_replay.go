@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
 
@@ -63,21 +64,56 @@ func (tx *roleTx) keepReplay(op, id, params string, resp *logical.Response) erro
 	return nil
 }
 
-// revokeAllMark keeps the result of an all=true without request id; no request
+// revokeAllMark keeps the result of the last all=true without request id; no request
 // id looks like it.
 const revokeAllMark = "(all)"
 
-// revokeAllRepeat is how long a repeated all=true by the same caller answers
-// the first result: the replacement it got must not die by a retry.
+// revokeAllRepeat is how long a repeated all=true answers the first result: the
+// replacement that it got must not die by a retry.
 const revokeAllRepeat = 5 * time.Minute
 
-// recentRevokeAll is the answer to an all=true by the same caller a moment ago.
-func (tx *roleTx) recentRevokeAll() *replay {
-	for i := len(tx.rec.Requests) - 1; i >= 0; i-- {
+// repeatedRevokeAll is the first result of the same all=true, asked by the same
+// caller a moment ago, as long as its replacement is the only version that lives (or
+// none does, where there was none): to kill again would kill that alone. A dynamic role's keys may have been issued under
+// it, and to nobody but those who name the request is it the same one.
+func (tx *roleTx) repeatedRevokeAll(params []string) *replay {
+	if tx.by.requestID != "" || tx.rec.Type == policy.Dynamic {
+		return nil
+	}
+	for i := range tx.rec.Requests {
 		r := &tx.rec.Requests[i]
-		if r.ID == revokeAllMark && r.Caller == tx.by.caller && tx.now.Sub(r.Time) < revokeAllRepeat {
-			return r
+		if r.ID != revokeAllMark || r.Caller != tx.by.caller || !slices.Contains(params, r.Params) {
+			continue
 		}
+		if age := tx.now.Sub(r.Time); age < 0 || age >= revokeAllRepeat || !slices.Equal(tx.live(), r.replacement()) {
+			continue
+		}
+		return r
 	}
 	return nil
+}
+
+// replacement is what the answer to a revocation calls the replacement, as a list;
+// empty where there was none.
+func (r *replay) replacement() []int {
+	var stored struct {
+		Data struct {
+			Version  int  `json:"version"`
+			Replaced bool `json:"replaced"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(r.Result, &stored); err != nil || !stored.Data.Replaced {
+		return nil
+	}
+	return []int{stored.Data.Version}
+}
+
+// keepRevokeAll keeps the result of an all=true that may be repeated without a
+// request id, in place of the one before: what that made lives no more.
+func (tx *roleTx) keepRevokeAll(params string, resp *logical.Response) error {
+	tx.rec.Requests = slices.DeleteFunc(tx.rec.Requests, func(r replay) bool { return r.ID == revokeAllMark })
+	if tx.by.requestID != "" || tx.rec.Type == policy.Dynamic {
+		return nil
+	}
+	return tx.keepReplay("revoke", revokeAllMark, params, resp)
 }

@@ -2,6 +2,8 @@
 
 package backend
 
+import "slices"
+
 // live are the versions that have not ended, the pending one included.
 func (tx *roleTx) live() []int {
 	var live []int
@@ -14,16 +16,28 @@ func (tx *roleTx) live() []int {
 	return live
 }
 
+// killing says what is to be revoked: the versions with those numbers, or all.
+type killing struct {
+	numbers []int
+	all     bool
+	// replace: where the current version dies another one is made.
+	replace bool
+}
+
 // revokeVersions kills the versions and, where the current one is among them
 // and replace is set, makes its replacement in the same transition. Where there
 // can be no replacement the kill stands alone.
-func (tx *roleTx) revokeVersions(numbers []int, replace bool) (map[string]any, error) {
+func (tx *roleTx) revokeVersions(k killing) (map[string]any, error) {
 	tx.kill = true
+	numbers := k.numbers
+	if k.all {
+		numbers = tx.live()
+	}
 	ring := &tx.rec.Ring
-	cur := ring.Current(tx.now)
-	hitsCurrent := false
-	for _, n := range numbers {
-		hitsCurrent = hitsCurrent || (cur != nil && n == cur.N)
+	top, hitsCurrent := 0, false
+	if v := ring.Top(tx.now); v != nil {
+		top = v.N
+		hitsCurrent = ring.Current(tx.now) != nil && slices.Contains(numbers, top)
 	}
 	events, err := ring.Revoke(tx.now, numbers...)
 	if err != nil {
@@ -32,25 +46,13 @@ func (tx *roleTx) revokeVersions(numbers []int, replace bool) (map[string]any, e
 	tx.record(events, tx.by)
 	replaced := false
 	switch {
-	case hitsCurrent && !replace:
+	case !k.replace && (k.all || slices.Contains(numbers, top)):
+		// Whoever wants no replacement wants none of what was killed before either.
+		tx.rec.Owed = false
 		tx.skipMissed()
-	case !hitsCurrent:
-	case tx.hidden:
-		if err := tx.owe(); err != nil {
+	case k.replace && hitsCurrent:
+		if replaced, err = tx.replaceKilled(succession{grace: tx.defaultGrace(), force: true, apart: true}); err != nil {
 			return nil, err
-		}
-	default:
-		if _, err := tx.succeed(succession{grace: tx.defaultGrace(), force: true, apart: true}); err != nil {
-			if mustForward(err) {
-				return nil, err
-			}
-			tx.b.Logger().Error("a killed version could not be replaced", "role", tx.rec.Name, "error", err)
-			tx.warn("the version was killed, but its replacement could not be made: the periodic function tries again; rotate/<role> makes one at once")
-			if err := tx.owe(); err != nil {
-				return nil, err
-			}
-		} else {
-			replaced = true
 		}
 	}
 	data := map[string]any{
@@ -68,6 +70,26 @@ func (tx *roleTx) revokeVersions(numbers []int, replace bool) (map[string]any, e
 		data["version"], data["key_id"] = cur.N, cur.KeyID
 	}
 	return data, nil
+}
+
+// replaceKilled makes the replacement of the current version, which was killed or is
+// about to end; false where there can be none, and it is owed.
+func (tx *roleTx) replaceKilled(how succession) (bool, error) {
+	if tx.hidden {
+		tx.owe()
+		return false, nil
+	}
+	_, err := tx.succeed(how)
+	switch {
+	case err == nil:
+		return true, nil
+	case mustForward(err):
+		return false, err
+	}
+	tx.b.Logger().Error("a version that ends could not be replaced", "role", tx.rec.Name, "error", err)
+	tx.warn("the version was killed, but its replacement could not be made: the periodic function tries again; rotate/<role> makes one at once")
+	tx.owe()
+	return false, nil
 }
 
 func numbersOf(numbers []int) []int {

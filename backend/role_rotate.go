@@ -147,5 +147,6 @@ func (tx *roleTx) requestedGrace(asked *policy.Seconds) (time.Duration, error) {
 		return 0, refusal.New("grace_period", int64(*asked), "is more than "+refusal.Duration(limit)+", "+graceLimitWhy(tx.terms),
 			"choose a shorter one")
 	}
+	tx.kill = tx.kill || *asked == 0 // it ends a version at once
 	return asked.Duration(), nil
 }

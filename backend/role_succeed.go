@@ -33,6 +33,14 @@ type succession struct {
 // succeed makes the next version of the role, whatever asks for it. Where it
 // fails the transition is as it was before.
 func (tx *roleTx) succeed(how succession) (*keyring.Version, error) {
+	if tx.rec.Owed && tx.rec.Ring.Current(tx.now) == nil && how.adopt == nil && (how.held || how.at.After(tx.now)) {
+		// What is owed comes first: nobody waits for the one that comes later.
+		v, err := tx.succeed(succession{grace: tx.defaultGrace(), force: true})
+		if err != nil {
+			return nil, err
+		}
+		tx.warn("version %d is current at once: it was still to come after a kill", v.N)
+	}
 	m, key, err := tx.mint(how)
 	if err != nil {
 		return nil, err
@@ -55,7 +63,7 @@ func (tx *roleTx) succeed(how succession) (*keyring.Version, error) {
 		tx.minted = append(tx.minted, *key)
 	}
 	tx.record(events, tx.by)
-	tx.rec.Owed = false
+	tx.rec.Owed = tx.rec.Owed && !tx.covered()
 	// Longer leases than the policy now gives may be out under a version that is
 	// handed out until the new one is activated, or again after a rollback: until
 	// they are over they count.

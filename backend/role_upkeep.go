@@ -44,16 +44,29 @@ func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
 
 // payOwed makes the replacement of a killed version that could not be made with
 // the kill. A pause of the automatic rotation does not hold it up: somebody
-// asked for it. A current version that was reported while its role was deleted has
-// an end, and is replaced before it.
+// asked for it.
 func (tx *roleTx) payOwed() error {
-	cur := tx.rec.Ring.Current(tx.now)
-	if tx.rec.Ring.Over(tx.now) || cur != nil && cur.Cap.IsZero() && !tx.endsBeforeALook(cur) {
+	if tx.rec.Ring.Over(tx.now) || tx.covered() {
 		tx.rec.Owed = false
 		return nil
 	}
 	_, err := tx.succeed(succession{grace: tx.defaultGrace(), force: true})
 	return err
+}
+
+// covered reports whether no replacement is owed any more: there is a current version,
+// and it goes on, or another one comes before it ends. One that was reported while its
+// role was deleted, or could not be replaced then, has an end.
+func (r *roleNow) covered() bool {
+	cur := r.rec.Ring.Current(r.now)
+	switch {
+	case cur == nil:
+		return false
+	case cur.Cap.IsZero() && !r.endsBeforeALook(cur):
+		return true
+	}
+	next := r.dated()
+	return next != nil && next.Activate.Before(hardEnd(cur))
 }
 
 // endsBeforeALook reports whether the version ends by itself so soon that the

@@ -65,6 +65,16 @@ func (b *backend) config(ctx context.Context, s logical.Storage) (*configRecord,
 	return b.configs.get(ctx, s)
 }
 
+// configOrLast is config, or where that cannot be read what it was last: nothing that
+// ends a key waits for it.
+func (b *backend) configOrLast(ctx context.Context, s logical.Storage) (*configRecord, error) {
+	cfg, err := b.config(ctx, s)
+	if last := b.configs.last(); err != nil && !mustForward(err) && last != nil {
+		return last, nil
+	}
+	return cfg, err
+}
+
 // resize makes the caches as large as cfg, which is in force, says.
 func (b *backend) resize(cfg *configRecord) {
 	b.roles.resize(cfg.cacheSize())
@@ -77,7 +87,7 @@ func (b *backend) resize(cfg *configRecord) {
 
 // limits is what the mount says about the roles in it.
 func (b *backend) limits(ctx context.Context, s logical.Storage) (policy.Limits, error) {
-	cfg, err := b.config(ctx, s)
+	cfg, err := b.configOrLast(ctx, s)
 	if err != nil {
 		return policy.Limits{}, err
 	}

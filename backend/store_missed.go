@@ -47,6 +47,8 @@ func (b *backend) notice(rec *roleRecord, now time.Time) {
 	switch {
 	case rec.Committed.Sub(now) > maxClockLead:
 		// Written, and filed, under a clock that was wrong.
+	case rec.Owed && now.Sub(rec.Committed) >= time.Minute:
+		// The kill may have been committed without an entry.
 	case rec.Due.IsZero() || now.Sub(rec.Due) < tickOverlap*time.Minute || b.mountPaused() || !rec.Due.Before(b.walked()):
 		return
 	}
