@@ -16,10 +16,13 @@ type devserver struct {
 	addr, file string
 	out        *output
 	process    *process
+	tick       string // between periodic calls
 }
 
-func startDevserver(t *testing.T) server {
-	s := &devserver{t: t, addr: freeAddress(t), file: filepath.Join(t.TempDir(), "storage.db"), out: &output{}}
+func startDevserver(t *testing.T) server { return startDevserverTicking(t, "1s") }
+
+func startDevserverTicking(t *testing.T, tick string) server {
+	s := &devserver{t: t, addr: freeAddress(t), file: filepath.Join(t.TempDir(), "storage.db"), out: &output{}, tick: tick}
 	s.start(t)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -33,7 +36,7 @@ func (s *devserver) start(t *testing.T) {
 	t.Helper()
 	before := strings.Count(s.out.String(), "ready: ")
 	s.process = launch(s.t, s.out, nil, programs.devserver,
-		"-listen", s.addr, "-plugin", programs.plugin, "-storage", s.file, "-tick", "1s", "-log-level", "debug")
+		"-listen", s.addr, "-plugin", programs.plugin, "-storage", s.file, "-tick", s.tick, "-log-level", "debug")
 	within(t, 30*time.Second, "development server", func() error {
 		if strings.Count(s.out.String(), "ready: ") > before {
 			return nil

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
@@ -56,6 +57,9 @@ type backend struct {
 
 	problems problemSet
 	missed   missedRoles
+	wake     *wakeup
+	rival    rival
+	instance string // a random id of this process's work on this mount
 	tidy     tidyState
 	// tidyWrites is held by who writes the record of tidy, so that it says of renames
 	// what the last one said.
@@ -75,7 +79,8 @@ type backend struct {
 	specs      map[*framework.Path]*pathSpec
 	verifySpec *pathSpec
 
-	tickMu  sync.Mutex
+	worker  *worker
+	tickMu  sync.Mutex // held by whoever does a step
 	paceMu  sync.Mutex
 	limiter *rate.Limiter
 }
@@ -84,6 +89,7 @@ type backend struct {
 // call it without storage.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	b := newBackend(systemClock{}, rand.Reader)
+	b.worker.loops = true
 	if err := b.Setup(ctx, conf); err != nil {
 		return nil, fmt.Errorf("setting up the engine: %w", err)
 	}
@@ -98,7 +104,8 @@ func newBackend(c clock, random io.Reader) *backend {
 		keys:        newRecordCache[keyRecord](defaultCacheSize),
 		secretCache: newRecordCache[secretRecord](defaultCacheSize),
 		moves:       newRecordCache[movedRecord](defaultCacheSize),
-		views:       newKeyViews(), rates: newRateLimits(c), usage: newUsage(),
+		wake:        newWakeup(), worker: newWorker(), instance: rand.Text(),
+		views: newKeyViews(), rates: newRateLimits(c), usage: newUsage(),
 	}
 	b.configs.path, b.configs.none, b.configs.learn = configPath, &configRecord{Schema: recordSchema}, b.resize
 	b.digestSecrets.path = digestPath
@@ -149,6 +156,11 @@ rotate/<role>, ask whether a presented key is good at verify.
 // lists nothing: what is due is found in the calendar.
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
 	b.usage.storage.Store(&req.Storage)
+	defer func() {
+		if b.writeSafe() {
+			b.entrust(req.Storage)
+		}
+	}()
 	if err := b.loadMark(ctx, req.Storage); err != nil {
 		return err
 	}
@@ -166,8 +178,17 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	return quietly(err)
 }
 
+// cleanTime is how long the end of the engine may take, with the last counts: all
+// mounts of the process wait for it.
+const cleanTime = 2 * time.Second
+
 // clean runs before the engine is unloaded.
-func (b *backend) clean(ctx context.Context) { b.flushRest(ctx) }
+func (b *backend) clean(ctx context.Context) {
+	ctx, cancel := b.clock.WithTimeout(ctx, cleanTime)
+	defer cancel()
+	b.stop(ctx)
+	b.flushRest(ctx)
+}
 
 var errPanic = errors.New("internal error: the request was given up; the server's log has the details")
 

@@ -10,7 +10,7 @@
 //
 //	backend.go paths.go          the mount: what it is made of, and its list of paths
 //	path_*.go request_*.go       requests: schema, reading, answer. path_rotate.go is rotate/<role>
-//	tick_*.go tidy*.go job_*.go  work of the periodic call: what is due, upkeep, bulk jobs
+//	worker_*.go tick_*.go tidy*.go job_*.go  background work: what is due, upkeep, bulk jobs
 //	role_*.go                    a role's transitions: role_tx.go begins one, role_commit.go writes it
 //	key_*.go verify_*.go         single keys and leases; the verdict about a presented key
 //	store_*.go                   storage paths, records, caches, calendar, counters
@@ -33,10 +33,12 @@
 // a copy, and commit writes it with one Put. Reads go through caches, which
 // change after a commit only.
 //
-// The life of a tick: the periodic call walks the calendar from where the last
-// one stopped, looks at each role that is due (ends, activations, staging) as
-// one more transition, then flushes counters, tidies and works on bulk jobs, each
-// within its share of the time.
+// The life of a step: the worker walks the calendar from where the last step
+// stopped, looks at each role that is due (ends, activations, staging) as one
+// more transition, then flushes counters, tidies and works on bulk jobs, each
+// within its share of the time. The periodic call renews its mandate and does one
+// step itself; where no worker runs, as in most tests, that is a longer one, the
+// tick, which reads the calendar anew.
 //
 // A key's record and its lease name the role as it was called then. From them to the
 // role, which may be called otherwise now, store_moved.go leads: roleOf, storedOf,

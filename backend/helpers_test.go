@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -45,6 +46,7 @@ func mountOn(t testing.TB, s logical.Storage, c *fakeClock) *testMount {
 		},
 	}
 	sys := logical.TestSystemView()
+	sys.ReplicationStateVal = consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled
 	conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: sys, StorageView: s, BackendUUID: "test"}
 	if err := m.Setup(context.Background(), conf); err != nil {
 		t.Fatal(err)

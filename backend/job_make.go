@@ -67,6 +67,7 @@ func (b *backend) makeJob(ctx context.Context, s logical.Storage, job *jobRecord
 	if err := putRecord(ctx, s, jobPath(job.ID), job); err != nil {
 		return nil, false, err
 	}
+	b.wake.at(job.Created)
 	return job, true, nil
 }
 

@@ -54,12 +54,17 @@ func (b *backend) runJobs(ctx context.Context, t *tick) error {
 	spent := b.clock.Now().Sub(t.began)
 	work, cancel := b.clock.WithTimeout(ctx, tickBudget-jobSaveTime-spent)
 	defer cancel()
-	begin, cancelBegin := b.clock.WithTimeout(work, min(jobTime, jobLast-spent))
+	begin, cancelBegin := t.begin(work, min(t.share(jobTime), t.share(jobLast)-spent))
 	defer cancelBegin()
 	runs, err := b.openRuns(begin, t)
 	defer cut(runs)
 	errs := []error{err}
-	for begin.Err() == nil {
+	if len(runs) > 0 {
+		if err := t.fence(ctx); err != nil {
+			return err
+		}
+	}
+	for begin.Err() == nil && t.may() {
 		r, wait := b.jobWork.turn(runs, b.clock.Now())
 		if r == nil {
 			if wait > 0 && b.clock.Wait(begin, wait) {

@@ -73,7 +73,7 @@ func (b *backend) pathsBulk() []*framework.Path {
 				"grace_period": {kind: kindDuration, about: "With rotate: how long the previous versions stay valid. Default: each role's own."},
 				"rotate":       {kind: kindSwitch, def: true, about: "With revoke: replace what is killed."},
 				"request_id":   actionFields(true)["request_id"],
-				"pace":         {kind: kindInteger, def: defaultBulkPace, about: "Actions per second while the periodic function works; 0 is no limit. An action is a role, or up to 100 keys of one."},
+				"pace":         {kind: kindInteger, def: defaultBulkPace, about: "Actions per second; 0 is no limit. An action is a role, or up to 100 keys of one."},
 			}),
 			ops: map[logical.Operation]operation{
 				logical.UpdateOperation: {
@@ -84,7 +84,7 @@ func (b *backend) pathsBulk() []*framework.Path {
 			help: `
 Rotates, revokes, disables or enables the roles that all given selectors match.
 By default nothing is done: the answer lists what would be touched. With
-dry_run=false a job is made, which the periodic function works on role by role, at
+dry_run=false a job is made, which the worker does role by role, at
 the given pace and for up to 3 seconds of each minute, also after a restart. Jobs
 that end keys go before others, which get one action of eight meanwhile.
 

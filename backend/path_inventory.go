@@ -80,6 +80,9 @@ func (b *backend) inventory(ctx context.Context, req *logical.Request, in *input
 	if text := b.clockProblem(b.highWater()); text != "" {
 		resp.AddWarning("the mount's mark was " + text)
 	}
+	if text := b.rivalProblem(); text != "" {
+		resp.AddWarning(text)
+	}
 	return resp, nil
 }
 

@@ -122,6 +122,9 @@ func (b *backend) problemsOf(r *roleNow, p *problem, use *usage.Record) []troubl
 	if text := b.clockProblem(b.highWater()); text != "" {
 		all = append(all, trouble{kind: troubleClock, text: "the mount's mark was " + text})
 	}
+	if text := b.rivalProblem(); text != "" {
+		all = append(all, trouble{kind: troubleRival, text: text})
+	}
 	return all
 }
 

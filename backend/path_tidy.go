@@ -19,7 +19,7 @@ func (b *backend) pathsTidy() []*framework.Path {
 			logical.UpdateOperation: {
 				do: b.tidyNow, writes: true, told: "What the pass has done so far.",
 				answer: map[string]*framework.FieldSchema{
-					"done":                  {Type: framework.TypeBool, Description: "The pass is complete. If not, the periodic function goes on with it.", Required: true},
+					"done":                  {Type: framework.TypeBool, Description: "The pass is complete. If not, the worker goes on with it.", Required: true},
 					"started":               {Type: framework.TypeString, Description: "When the pass began (RFC 3339).", Required: true},
 					"stage":                 {Type: framework.TypeString, Description: "Where the pass is; empty when it is complete.", Required: true},
 					"examined":              {Type: framework.TypeInt64, Description: "Records looked at.", Required: true},
@@ -48,7 +48,7 @@ by itself once a day, slowly, so nobody needs to call this.`,
 }
 
 func (b *backend) tidyNow(ctx context.Context, req *logical.Request, _ *input) (*logical.Response, error) {
-	if !b.writeSafe() {
+	if !b.answersAlone() {
 		return nil, logical.ErrReadOnly
 	}
 	if err := b.loadMark(ctx, req.Storage); err != nil {
@@ -82,7 +82,9 @@ func (b *backend) tidyNow(ctx context.Context, req *logical.Request, _ *input) (
 	if err := b.tidySlice(ctx, t, rec, maxTidyCalls, tidyWork); err != nil {
 		return nil, err
 	}
-	b.tidy.next = t.now // the next tick goes on, or finds that the pass is over
+	// The next step goes on, or finds that the pass is over.
+	b.tidy.next, b.tidy.byHand = t.now, rec.running()
+	b.wake.at(t.now)
 	return answer(rec.view()), nil
 }
 

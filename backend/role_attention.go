@@ -34,6 +34,7 @@ const (
 	troubleOverdue   = "overdue"    // the automatic rotation is late
 	troubleFailing   = "failing"    // looking at the role fails
 	troubleClock     = "clock"      // a wrong clock wrote ahead
+	troubleRival     = "rival"      // another instance works on the storage
 	troubleSchema    = "schema"     // a newer build wrote the record
 	troubleEndsSoon  = "ends_soon"  // valid_until is near
 )

@@ -329,6 +329,7 @@ func (tx *roleTx) file() error {
 // once more for the one after a failover: its record does not know of that entry.
 func (tx *roleTx) fileLate() {
 	tx.b.missed.add(tx.rec.Name)
+	tx.b.wake.at(tx.now)
 	if look := tx.nextLook(); !look.IsZero() {
 		if err := putBytes(tx.ctx, tx.s, duePath(tx.b.fileAt(look), tx.rec.Name), dueValue); err != nil {
 			tx.b.Logger().Warn("a role is missing in the calendar", "role", tx.rec.Name, "error", err)

@@ -67,6 +67,7 @@ func (b *backend) committed(c change) {
 	case c.hidden: // in no cache
 	case c.what == roleChange:
 		tell(b, b.roles, rolePath(c.role), c, c.rec)
+		b.wakeFor(c.rec)
 	case c.what == keyChange:
 		tell(b, b.keys, keyPath(c.keyID), c, c.key)
 	case c.what == moveChange:

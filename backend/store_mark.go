@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -47,7 +48,63 @@ func (b *backend) firstMark(ctx context.Context, s logical.Storage) error {
 // been seen. What is filed concurrently sees the new cursor only after it is
 // stored; the overlap of the ticks covers the time between.
 func (b *backend) advance(ctx context.Context, s logical.Storage, now, cursor time.Time) error {
-	return b.mark.write(ctx, s, &markRecord{Schema: recordSchema, High: now, Cursor: cursor})
+	return b.mark.write(ctx, s, &markRecord{Schema: recordSchema, High: now, Cursor: cursor, By: b.instance})
+}
+
+// remark is the write that a step of the worker begins to act with. It leaves the
+// cursor where it is.
+func (b *backend) remark(ctx context.Context, s logical.Storage, now time.Time) error {
+	var cursor time.Time
+	if rec := b.mark.last(); rec != nil {
+		cursor = rec.Cursor
+	}
+	return b.advance(ctx, s, now, cursor)
+}
+
+// rival is what this instance knows of another that works on its storage.
+type rival struct {
+	mu   sync.Mutex
+	seen time.Time // when another's mark was found where its own should be
+}
+
+const (
+	// rivalWindow is how long after its own mark another's is a surprise, and
+	// rivalTold how long that is told.
+	rivalWindow = 150 * time.Second
+	rivalTold   = 10 * time.Minute
+)
+
+// compareMark looks whether the mark that this instance wrote is still there. Another's
+// is told and is no fence: the server's cache may show a node that lost its place its
+// own.
+func (b *backend) compareMark(ctx context.Context, s logical.Storage, now time.Time) error {
+	stored, err := getRecord[markRecord](ctx, s, markPath)
+	if err != nil {
+		return err
+	}
+	own := b.mark.last()
+	b.rival.mu.Lock()
+	defer b.rival.mu.Unlock()
+	if stored == nil || own == nil || stored.By == b.instance || own.By != b.instance || now.Sub(own.High) > rivalWindow {
+		return nil
+	}
+	if b.rival.seen.IsZero() || now.Sub(b.rival.seen) > rivalTold {
+		b.Logger().Warn("another instance of the engine works on this mount's storage", "wrote", stored.High)
+	}
+	b.rival.seen = now
+	return nil
+}
+
+// rivalProblem says, for operators, that another instance works on this storage;
+// empty if none was seen lately.
+func (b *backend) rivalProblem() string {
+	b.rival.mu.Lock()
+	defer b.rival.mu.Unlock()
+	if age := b.clock.Now().Sub(b.rival.seen); b.rival.seen.IsZero() || age > rivalTold {
+		return ""
+	}
+	return "at " + stamp(b.rival.seen) + " another instance of the engine was at work on this mount's storage: " +
+		"a node that lost its place, or a copy of the server on the same storage"
 }
 
 // now is the instant of an operation: the latest of the node's clock, the

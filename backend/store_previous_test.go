@@ -73,6 +73,7 @@ var newFields = map[string]string{
 	"job.reason_code":                "the same",
 	"role.versions.looked_for":       "the older build looks for nobody; this one looks again",
 	"role.versions.unclaimed":        "the same",
+	"mark.by":                        "it tells of a second instance at work, and decides nothing",
 	"usage.versions.d":               "reads are counted anew",
 	"usage.versions.d.n":             "the same",
 	"usage.versions.d.f":             "the same",

@@ -227,6 +227,8 @@ type markRecord struct {
 	High time.Time `json:"high"`
 	// Cursor is the last minute of the calendar that is done with.
 	Cursor time.Time `json:"cursor"`
+	// By is the random id of the instance of the engine that wrote this.
+	By string `json:"by,omitempty"`
 }
 
 // clone copies the record deeply enough for a transition to change anything.

@@ -14,12 +14,17 @@ const usageBudget = 2000
 func (b *backend) flushUsage(ctx context.Context, t *tick) error {
 	names := b.usage.counter.Due(t.now, usageInterval)
 	names = names[:min(len(names), usageBudget)]
-	begin, cancel := b.clock.WithTimeout(ctx, t.restTime())
+	if len(names) > 0 {
+		if err := t.fence(ctx); err != nil {
+			return err
+		}
+	}
+	begin, cancel := t.begin(ctx, t.restTime())
 	defer cancel()
 	var mu sync.Mutex
 	var failed error
 	t.pool(len(names), func(i int) {
-		if begin.Err() != nil {
+		if begin.Err() != nil || !t.may() {
 			return
 		}
 		if err := b.guarded("storing counts", func() error { return b.storeUsage(ctx, t.s, names[i]) }); err != nil {

@@ -13,18 +13,11 @@ import (
 // and moves the cursor over the minutes that are done with.
 func (t *tick) walk(ctx context.Context) error {
 	end := t.now.Truncate(time.Minute) // the minute that is not over yet
-	cursor := t.b.cursor()
-	if cursor.IsZero() || cursor.Sub(t.now) > maxClockLead {
-		cursor = end.Add(-time.Minute)
-		if err := t.retryAll(ctx); err != nil {
-			return err // the next run begins like this one
-		}
+	from, err := t.from(ctx, end)
+	if err != nil {
+		return err // the next run begins like this one
 	}
-	from := cursor.Add(-(tickOverlap - 1) * time.Minute)
-	if from.After(end) {
-		from = end
-	}
-	begin, cancel := t.b.clock.WithTimeout(ctx, t.workTime())
+	begin, cancel := t.begin(ctx, t.workTime())
 	defer cancel()
 	batch := t.missed(end)
 	var jobs []dueJob
@@ -67,6 +60,22 @@ func (t *tick) walk(ctx context.Context) error {
 	return errors.Join(walkErr, workErr, t.b.advance(ctx, t.s, t.now, done))
 }
 
+// from is the first minute that a pass over the calendar until end reads.
+func (t *tick) from(ctx context.Context, end time.Time) (time.Time, error) {
+	cursor := t.b.cursor()
+	if cursor.IsZero() || cursor.Sub(t.now) > maxClockLead {
+		cursor = end.Add(-time.Minute)
+		if err := t.retryAll(ctx); err != nil {
+			return time.Time{}, err
+		}
+	}
+	from := cursor.Add(-(tickOverlap - 1) * time.Minute)
+	if from.After(end) {
+		from = end
+	}
+	return from, nil
+}
+
 // missed are the roles that somebody found to be missing in the calendar, as
 // entries of the minute that is not over.
 func (t *tick) missed(end time.Time) []dueEntry {
@@ -96,6 +105,14 @@ func unlessLate(err error) error {
 		return nil
 	}
 	return err
+}
+
+// unlessEnded is err but for the end of a step's time, whatever ended it.
+func unlessEnded(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return unlessLate(err)
 }
 
 // leave notes that the minute is not done with.

@@ -67,6 +67,12 @@ func (t *tick) work(ctx, begin context.Context, jobs []dueJob) error {
 		return nil
 	}
 	slices.SortStableFunc(jobs, dueJob.compare)
+	if err := t.fence(ctx); err != nil {
+		for _, job := range jobs {
+			t.leave(job.minute)
+		}
+		return err
+	}
 	t.pool(len(jobs), func(i int) {
 		job := jobs[i]
 		if begin.Err() != nil || t.refused.Load() || job.mints && !t.mayMint(begin) {
@@ -84,7 +90,10 @@ func (t *tick) work(ctx, begin context.Context, jobs []dueJob) error {
 
 // pool calls fn for each number below n, from several goroutines. A panic of one
 // call ends that call.
-func (t *tick) pool(n int, fn func(int)) {
+func (t *tick) pool(n int, fn func(int)) { t.poolUntil(context.Background(), n, fn) }
+
+// poolUntil is pool, and calls nothing more once ctx is done.
+func (t *tick) poolUntil(ctx context.Context, n int, fn func(int)) {
 	var wg sync.WaitGroup
 	next := make(chan int)
 	for range min(cmp.Or(t.workers, tickWorkers), n) {
@@ -97,7 +106,7 @@ func (t *tick) pool(n int, fn func(int)) {
 			}
 		})
 	}
-	for i := range n {
+	for i := 0; i < n && ctx.Err() == nil; i++ {
 		next <- i
 	}
 	close(next)
@@ -253,6 +262,9 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 		look := tx.nextLook()
 		switch {
 		case look.IsZero() && tx.rec.Due.IsZero(), !look.IsZero() && tx.rec.Due.Equal(b.fileAt(look)):
+			if look.After(tx.now) && look.Sub(tx.now) < time.Minute {
+				b.wake.at(look) // later in the minute that has come
+			}
 			return false, nil // filed right already
 		case !look.IsZero() && !look.After(tx.now):
 			again = time.Minute // it waits for something that no commit brings

@@ -93,6 +93,7 @@ type tidyCount struct {
 type tidyState struct {
 	mu     sync.Mutex // held by whoever works
 	next   time.Time
+	byHand bool // a pass that somebody asked for goes on at next
 	prefix string
 	names  []string
 	last   bool // names reaches to the end of the list
@@ -156,13 +157,18 @@ func (b *backend) tidySlowly(ctx context.Context, t *tick) error {
 		}
 		b.beginTidy(rec, t.now, false)
 	}
+	if err := t.fence(ctx); err != nil {
+		return err
+	}
 	b.tidy.next = t.now.Add(tidyEvery)
 	calls, limit := slowCalls, slowTime
 	if rec.ByHand {
 		calls, limit = fastCalls, fastTime
 		b.tidy.next = t.now
 	}
-	return b.tidySlice(ctx, t, rec, calls, min(limit, t.restTime()))
+	err = b.tidySlice(ctx, t, rec, calls, min(limit, t.restTime()))
+	b.tidy.byHand = err == nil && rec.ByHand && rec.running()
+	return err
 }
 
 // beginTidy starts a pass anew.
@@ -174,10 +180,10 @@ func (b *backend) beginTidy(rec *tidyRecord, now time.Time, byHand bool) {
 // tidySlice does a part of the pass and stores how far it came. The caller
 // holds the mutex.
 func (b *backend) tidySlice(ctx context.Context, t *tick, rec *tidyRecord, calls int, limit time.Duration) error {
-	work, cancel := b.clock.WithTimeout(ctx, limit)
+	work, cancel := t.begin(ctx, limit)
 	defer cancel()
 	s := &countedStorage{Storage: t.s}
-	own := &tick{b: b, s: s, now: t.now, config: t.config, lim: t.lim}
+	own := &tick{b: b, s: s, now: t.now, config: t.config, lim: t.lim, kept: t.kept}
 	r := &tidyRun{b: b, s: s, rec: rec, tick: own, now: t.now, calls: calls}
 	err := r.stages(work)
 	if err != nil && work.Err() != nil {
@@ -220,7 +226,9 @@ func (r *tidyRun) counted(visit func(context.Context, string) error) func(contex
 	}
 }
 
-func (r *tidyRun) over(ctx context.Context) bool { return ctx.Err() != nil || r.s.calls >= r.calls }
+func (r *tidyRun) over(ctx context.Context) bool {
+	return ctx.Err() != nil || r.s.calls >= r.calls || !r.tick.may()
+}
 
 // walk visits the names after the cursor, in order. What fails for one of them
 // stops no other: the next pass comes by again. A visit that answers false is

@@ -16,7 +16,7 @@ import (
 
 // verifyOne answers one question. It never writes.
 func (b *backend) verifyOne(ctx context.Context, s logical.Storage, q *question) (verdict, error) {
-	if q.fresh && !b.writeSafe() {
+	if q.fresh && !b.answersAlone() {
 		return verdict{}, logical.ErrReadOnly // this node's storage may be behind
 	}
 	v, err := b.verdictOf(ctx, s, q)
@@ -26,7 +26,7 @@ func (b *backend) verifyOne(ctx context.Context, s logical.Storage, q *question)
 	b.verdicts[v.code].Add(1)
 	// Whoever issued or imported the key may be ahead of this node: the server
 	// asks there. This node may not have heard of the mount's first import either.
-	if (v.code == codeNotFound || v.code == codeMalformed && keyformat.Presentable(q.key)) && !b.writeSafe() {
+	if (v.code == codeNotFound || v.code == codeMalformed && keyformat.Presentable(q.key)) && !b.answersAlone() {
 		return verdict{}, logical.ErrReadOnly
 	}
 	return v, nil

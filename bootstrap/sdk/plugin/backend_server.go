@@ -235,20 +235,20 @@ func (s *backendServer) Version(ctx context.Context, _ *logical.Empty) (*logical
 	return reply, nil
 }
 
-// Cleanup ends one mount; the process stays for the others, which do not wait
-// for it.
+// Cleanup ends one mount; the process stays for the others. These wait meanwhile,
+// as with the official SDK: what a backend does in its cleanup has to be short.
 func (s *backendServer) Cleanup(ctx context.Context, _ *pb.Empty) (*pb.Empty, error) {
 	id, err := s.instanceID(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	inst, ok := s.instances[id]
-	delete(s.instances, id)
-	s.mu.Unlock()
 	if !ok {
 		return nil, errors.New("no backend instance found")
 	}
 	inst.close(ctx)
+	delete(s.instances, id)
 	return &pb.Empty{}, nil
 }

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// The worker does, step by step, the work of the periodic call between periodic calls.
+// A goroutine only loops over step. What keeps it from acting where it must not:
+//
+//   - the mandate, which every periodic call renews: a server that has stopped calling
+//     has handed the mount on, or sleeps;
+//   - the server's word about this node and mount (writeSafe), asked at each step;
+//   - the server's storage: a step that acts begins with a write of its own, and where
+//     that is refused nothing else is tried;
+//   - the end of the engine: from then on nothing is begun.
+//
+// A step makes no calls but to storage. Calls elsewhere take a time of their own: they
+// belong beside the loop, and what came of them into a step.
+
+const (
+	// mandateTime is how long a periodic call lets the worker act.
+	mandateTime = 150 * time.Second
+	// handTime is how long the end of the engine waits for what is in hand.
+	handTime = 500 * time.Millisecond
+	// longestRest is how long the worker rests at most after steps that failed.
+	longestRest = time.Minute
+)
+
+type worker struct {
+	loops bool // a goroutine runs the steps; tests call step themselves
+
+	quit   context.Context //nolint:containedctx // it outlives every call
+	cancel context.CancelFunc
+	hand   context.Context //nolint:containedctx // what is in hand ends by it, a little later
+	drop   context.CancelFunc
+
+	mu      sync.Mutex
+	storage logical.Storage // of the mount, as the last call that renewed the mandate had it
+	renewed time.Time       // by the clock
+	running bool            // the goroutine
+	ended   bool            // the engine is being unloaded
+	busy    int             // steps under way
+	idle    chan struct{}   // closed when the last of them has ended, once the end has begun
+
+	// Of whoever does a step.
+	kept backlog
+	told time.Time // when a failure was logged
+}
+
+func newWorker() *worker {
+	w := &worker{idle: make(chan struct{})}
+	w.quit, w.cancel = context.WithCancel(context.Background())
+	w.hand, w.drop = context.WithCancel(context.Background())
+	return w
+}
+
+func (w *worker) mountStorage() logical.Storage {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.storage
+}
+
+// entrust gives the worker its mandate anew, starts it where it does not run, and
+// reports whether it runs.
+func (b *backend) entrust(s logical.Storage) bool {
+	w := b.worker
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.storage, w.renewed = s, b.clock.Now()
+	if w.loops && !w.running && !w.ended {
+		w.running = true
+		go b.loop()
+	}
+	return w.running
+}
+
+// mandated reports whether the mandate holds. The time since it was given counts by
+// the clock on the wall and by the one that nobody sets, whichever says more: the
+// second stands still while the node sleeps.
+func (b *backend) mandated(now time.Time) bool {
+	w := b.worker
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	since := max(now.Sub(w.renewed), now.Round(0).Sub(w.renewed.Round(0)))
+	return !w.ended && !w.renewed.IsZero() && since < mandateTime
+}
+
+// mayWork reports whether the engine may write without being asked to. The periodic
+// call, which gives the mandate, asks writeSafe alone.
+func (b *backend) mayWork(now time.Time) bool { return b.mandated(now) && b.writeSafe() }
+
+// enter begins a step, unless the engine is being unloaded.
+func (b *backend) enter() bool {
+	w := b.worker
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended {
+		return false
+	}
+	w.busy++
+	return true
+}
+
+// leave ends a step.
+func (b *backend) leave() {
+	w := b.worker
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.busy--; w.ended && w.busy == 0 {
+		close(w.idle)
+	}
+}
+
+// stop ends the worker: nothing more is begun, and what is in hand gets a moment.
+func (b *backend) stop(ctx context.Context) {
+	w := b.worker
+	w.mu.Lock()
+	if !w.ended && w.busy == 0 {
+		close(w.idle)
+	}
+	w.ended = true
+	w.mu.Unlock()
+	w.cancel()
+	wait, cancel := b.clock.WithTimeout(ctx, handTime)
+	defer cancel()
+	select {
+	case <-w.idle:
+	case <-wait.Done():
+		b.Logger().Warn("the engine ends with background work in hand: whoever comes next finds it and goes on")
+	}
+	w.drop()
+}
+
+// loop is the worker's goroutine. It ends with the mandate, with the first refusal of
+// storage, and with the engine; a periodic call starts it anew.
+func (b *backend) loop() {
+	w := b.worker
+	rest := partRest
+	for {
+		next, err := b.step(b.clock.Now(), stepBudget)
+		switch {
+		case errors.Is(err, errNoMandate) || err != nil && mustForward(err):
+			w.mu.Lock()
+			w.running = false
+			w.mu.Unlock()
+			return
+		case err != nil:
+			b.Logger().Error("a step of the worker failed", "error", err, "next", rest)
+			next = b.clock.Now().Add(rest)
+			rest = min(2*rest, longestRest)
+		default:
+			rest = partRest
+		}
+		b.sleep(next, err == nil)
+	}
+}
+
+// sleep waits until next, or until it is woken, which counts where the last step went
+// well.
+func (b *backend) sleep(next time.Time, wakes bool) {
+	quit := b.worker.quit
+	for quit.Err() == nil {
+		if at := b.wake.wanted(); wakes && !at.IsZero() && at.Before(next) {
+			next = at
+		}
+		d := next.Sub(b.clock.Now())
+		if d <= 0 {
+			return
+		}
+		ctx, cancel := context.WithCancel(quit)
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			select {
+			case <-b.wake.rings:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		b.clock.Wait(ctx, d)
+		cancel()
+		<-over
+	}
+}
