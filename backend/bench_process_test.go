@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/helper/pluginutil"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/plugin"
@@ -123,7 +124,9 @@ func launch(b *testing.B, path string, s logical.Storage, env ...string) *plugin
 	if p.Backend, err = plugin.Dispense(p.ClientProtocol, p); err != nil {
 		b.Fatal(err)
 	}
-	conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: s, BackendUUID: "bench"}
+	sys := logical.TestSystemView()
+	sys.ReplicationStateVal = consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled
+	conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: sys, StorageView: s, BackendUUID: "bench"}
 	if err := p.Setup(b.Context(), conf); err != nil {
 		b.Fatal(err)
 	}

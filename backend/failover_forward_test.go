@@ -65,7 +65,7 @@ func TestStandbyForwardsWhatWrites(t *testing.T) {
 	declared, _ := mountAs(t, c.refusing, a.clock, consts.ReplicationPerformanceStandby)
 	secondary, _ := mountAs(t, c.refusing, a.clock, consts.ReplicationPerformanceSecondary)
 	// One whose server calls it a writer, and that only its storage knows better.
-	undeclared, logged := mountAs(t, c.refusing, a.clock, 0)
+	undeclared, logged := mountAs(t, c.refusing, a.clock, consts.ReplicationPerformanceDisabled)
 	for name, m := range map[string]*testMount{"standby": declared, "secondary": secondary, "undeclared": undeclared} {
 		m.tick()
 		before := dump(t, a.storage)
@@ -99,7 +99,7 @@ func TestStandbyForwardsWhatWrites(t *testing.T) {
 
 func TestNodeThatMayNotWriteTicksQuietly(t *testing.T) {
 	t.Parallel()
-	for name, state := range map[string]consts.ReplicationState{"declared": consts.ReplicationPerformanceStandby, "undeclared": 0} {
+	for name, state := range map[string]consts.ReplicationState{"declared": consts.ReplicationPerformanceStandby, "undeclared": consts.ReplicationPerformanceDisabled} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			shared := &logical.InmemStorage{}
@@ -121,10 +121,10 @@ func TestNodeThatMayNotWriteTicksQuietly(t *testing.T) {
 				t.Errorf("it wrote, or logged %s", logged)
 			}
 			attempts := storage.attempts.Load()
-			if limit := int64(2*tickWorkers + 5); attempts > limit || state != 0 && attempts > 0 {
+			if limit := int64(2*tickWorkers + 5); attempts > limit || name == "declared" && attempts > 0 {
 				t.Errorf("it tried to write %d times", attempts)
 			}
-			if state != 0 {
+			if name == "declared" {
 				return
 			}
 			// It becomes the node that writes.
