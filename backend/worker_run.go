@@ -135,6 +135,10 @@ func (b *backend) stop(ctx context.Context) {
 	case <-wait.Done():
 		b.Logger().Warn("the engine ends with background work in hand: whoever comes next finds it and goes on")
 	}
+	// Commits do not end with their caller, and not with the worker.
+	if !b.commits.Wait(wait) {
+		b.Logger().Warn("the engine ends while storage has not answered a write: whoever comes next reads what came of it")
+	}
 	w.drop()
 }
 

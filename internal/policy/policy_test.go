@@ -353,14 +353,17 @@ func TestFieldsAreIndependent(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		one := p
 		// What reveal does to the rotation depends on what the same write says of it.
-		if period, named := given["rotation_period"]; named && given["reveal"] == RevealOnce {
-			if one, _, err = one.With(map[string]any{"reveal": RevealOnce, "rotation_period": period}); err != nil {
-				rt.Fatal(err)
+		together := map[string]any{}
+		for _, name := range []string{"reveal", "rotation_period", "rotation_window"} {
+			if v, named := given[name]; named {
+				together[name] = v
+				delete(given, name)
 			}
-			delete(given, "reveal")
-			delete(given, "rotation_period")
+		}
+		one, _, err := p.With(together)
+		if err != nil {
+			rt.Fatal(err)
 		}
 		for name, v := range maps.All(given) {
 			if one, _, err = one.With(map[string]any{name: v}); err != nil {
