@@ -130,7 +130,7 @@ func TestWorkerStopsWithoutPeriodicCalls(t *testing.T) {
 	end := c.Now().Add(mandateTime)
 	var err error
 	for err == nil && c.Now().Before(end.Add(time.Minute)) {
-		_, err = m.step(c.Now(), stepBudget)
+		_, err = m.step(c.Now(), stepBudget/2)
 		if c.Now().Before(end) {
 			c.advance(100 * time.Millisecond)
 		}
