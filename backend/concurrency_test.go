@@ -288,7 +288,9 @@ func (c *crowd) act(n int) {
 
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
-	m := mountOn(withoutSchemas{t}, yielding{&logical.InmemStorage{}}, newFakeClock())
+	clock := newFakeClock()
+	clock.leaps = true
+	m := mountOn(withoutSchemas{t}, yielding{&logical.InmemStorage{}}, clock)
 	c := &crowd{m: m, versions: map[string]string{}, dead: map[string]bool{}, rotated: map[string]string{}}
 	for _, role := range []string{"a", "b", "c"} {
 		m.write("roles/"+role, map[string]any{"rotation_period": "1h"})

@@ -113,7 +113,7 @@ var places = []place{
 	{
 		path: usagePrefix, rest: "<role_id>/<versions, or keys by their first character>", record: "usageRecord",
 		holds:   "counts of use",
-		written: "by the periodic call, with what was counted in memory",
+		written: "by the worker, with what was counted in memory",
 	},
 	{
 		path: jobPrefix, rest: "<job>", record: "jobRecord",
@@ -153,8 +153,8 @@ var places = []place{
 	},
 	{
 		path: markPath, record: "markRecord",
-		holds:   "the latest time seen, and how far the calendar is done with",
-		written: "at the end of each periodic call",
+		holds:   "the latest time seen, how far the calendar is done with, and a random id of the instance that wrote it",
+		written: "once a minute, and at the beginning of each step that acts",
 		forget:  func(b *backend, _ string) { b.mark.forget() },
 	},
 	{
