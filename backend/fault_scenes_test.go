@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// workScenes is more of what the periodic function and tidy come across.
+func workScenes() []scene {
+	passes := func(d time.Duration) func(*testMount, *world) {
+		return func(m *testMount, _ *world) { m.clock.advance(d) }
+	}
+	removed := func(m *testMount, w *world) { w.roleID, _ = m.remove("a") }
+	ring := func(m *testMount, w *world) {
+		m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "40h", "max_ttl": "40h"})
+		m.request.EntityID = "leaver"
+		for _, name := range []string{"d1", "d2", "d3"} {
+			w.issue(m, "d", name)
+		}
+		m.request.EntityID = ""
+	}
+	job := func(fields map[string]any) func(*testMount, *world) {
+		fields["dry_run"] = false
+		return does("bulk", fields)
+	}
+	counts := func(m *testMount, w *world) error {
+		if _, err := m.send(logical.UpdateOperation, "verify", map[string]any{"key": w.keys["a2"]}); err != nil {
+			return err
+		}
+		m.clock.advance(2 * usageInterval)
+		return ticking(m, w)
+	}
+	all := []scene{
+		{name: "counts of use", prepare: then(pair(nil), keeps("a2")), op: counts},
+		{name: "purge of what lives", prepare: then(pair(nil), removed, func(m *testMount, w *world) {
+			copied := dump(m.t, m.storage)[deletedPath(w.roleID)]
+			m.write("restore/"+w.roleID, nil)
+			entry := &logical.StorageEntry{Key: deletedPath(w.roleID), Value: []byte(copied)}
+			if err := m.storage.Put(context.Background(), entry); err != nil {
+				m.t.Fatal(err)
+			}
+		}, passes(25*time.Hour))},
+		{name: "purge of what is gone", prepare: then(pair(nil), removed, func(m *testMount, w *world) {
+			if err := m.storage.Delete(context.Background(), deletedPath(w.roleID)); err != nil {
+				m.t.Fatal(err)
+			}
+		}, passes(25*time.Hour))},
+		{name: "purge of a role with a successor of its name", prepare: then(pair(nil), removed, does("roles/a", nil), passes(25*time.Hour))},
+		{name: "offboarding", prepare: then(pair(nil), ring, job(map[string]any{"action": "revoke", "issued_to": "leaver"}))},
+		{name: "disabling", prepare: then(pair(nil), job(map[string]any{"action": "disable", "name_prefix": "a"}))},
+		{name: "a job of long ago", prepare: then(pair(nil), job(map[string]any{"action": "disable", "roles": "a"}), waits(time.Minute),
+			passes(jobKept+time.Minute))},
+		{name: "the first tick", prepare: then(pair(nil), func(m *testMount, _ *world) {
+			m.tickFailing("b")
+			mark, err := getRecord[markRecord](context.Background(), m.storage, markPath)
+			if err != nil || mark == nil {
+				m.t.Fatal(mark, err)
+			}
+			mark.Cursor = time.Time{}
+			plant(m.t, m.storage, markPath, mark)
+		})},
+		{name: "a problem that is over", prepare: then(pair(map[string]any{"rotation_period": "24h"}), func(m *testMount, _ *world) {
+			m.tickFailing("a")
+		}, passes(25*time.Hour))},
+	}
+	for i := range all {
+		if all[i].op == nil {
+			all[i].op = ticking
+		}
+		all[i].tick = true
+	}
+	// A pass over all that tidy knows, some time after it became useless.
+	for _, later := range []time.Duration{3 * time.Hour, 26 * time.Hour, 500 * 24 * time.Hour} {
+		all = append(all, scene{name: "tidy after " + later.String(), prepare: func(m *testMount, w *world) {
+			littered(m, w)
+			m.clock.advance(later)
+		}, op: writing("tidy", nil)})
+	}
+	return all
+}
+
+// littered leaves something for each stage of tidy behind.
+func littered(m *testMount, w *world) {
+	ctx := context.Background()
+	pair(map[string]any{"rotation_period": "24h", "grace_period": "3h"})(m, w)
+	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "1h"})
+	w.issue(m, "d", "d1")
+	w.issue(m, "d", "d2")
+	m.write("revoke/d", map[string]any{"key_id": m.idOf(w.keys["d2"])})
+	m.write("config", map[string]any{"max_leak_actions": 0})
+	m.write("report", map[string]any{"key": w.keys["d1"]})
+	m.write("rotate/a", map[string]any{"grace_period": 0})
+	role, err := getRecord[roleRecord](ctx, m.storage, rolePath("a"))
+	if err != nil || role == nil {
+		m.t.Fatal(role, err)
+	}
+	plant(m.t, m.storage, archivePath(role.ID, 0), &archivePage{Schema: 1, Role: "a", Written: m.clock.Now()})
+	m.write("verify", map[string]any{"key": w.keys["b1"]})
+	m.write("roles/gone", nil)
+	w.hold(m, "gone", "gone")
+	m.write("verify", map[string]any{"key": w.keys["gone"]})
+	m.importForeign("i")
+	m.write("config/rotate-digest", nil)
+	m.flushRest(ctx)
+	w.roleID, _ = m.remove("gone")
+	m.remove("i")
+	m.storeProblem(ctx, m.storage, "gone", m.problems.failed("gone", errStorage, m.clock.Now()))
+	m.storeProblem(ctx, m.storage, "b", m.problems.failed("b", errStorage, m.clock.Now()))
+	for _, path := range []string{attentionPath("gone"), attentionPath("b"), duePath(m.clock.Now().Add(-49*time.Hour), "b")} {
+		if err := putBytes(ctx, m.storage, path, dueValue); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	for _, path := range m.under(duePrefix) {
+		if path[len(path)-2:] == "/a" {
+			if err := deleteRecord(ctx, m.storage, path); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+	}
+	plant(m.t, m.storage, reportersPath, &reportersRecord{Schema: 1})
+	// A key of a commit that never happened, with its plaintext.
+	role, err = getRecord[roleRecord](ctx, m.storage, rolePath("b"))
+	if err != nil || role == nil {
+		m.t.Fatal(role, err)
+	}
+	d, err := m.digests(ctx, m.storage)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	key, rec, err := m.mintKey(d, "apikey")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	rec.Role, rec.RoleID, rec.Version, rec.Created = "b", role.ID, 9, m.clock.Now()
+	plant(m.t, m.storage, keyPath(rec.ID), rec)
+	plant(m.t, m.storage, secretPath(role.ID, 9), &secretRecord{Schema: 1, Key: key.Reveal()})
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// broken is a storage one of whose calls fails whenever it is made: to try again
+// at once does not help.
+type broken struct {
+	logical.Storage
+
+	mu   sync.Mutex
+	call string // operation and path; empty: all works
+	hits int
+	log  []string
+}
+
+func (s *broken) do(call string, fn func() error) error {
+	s.mu.Lock()
+	s.log = append(s.log, call)
+	fails := call == s.call
+	if fails {
+		s.hits++
+	}
+	s.mu.Unlock()
+	if fails {
+		return errStorage
+	}
+	return fn()
+}
+
+func (s *broken) List(ctx context.Context, prefix string) (names []string, err error) {
+	err = s.do("list "+prefix, func() (err error) { names, err = s.Storage.List(ctx, prefix); return err })
+	return names, err
+}
+
+func (s *broken) Get(ctx context.Context, key string) (e *logical.StorageEntry, err error) {
+	err = s.do("get "+key, func() (err error) { e, err = s.Storage.Get(ctx, key); return err })
+	return e, err
+}
+
+func (s *broken) Put(ctx context.Context, e *logical.StorageEntry) error {
+	return s.do("put "+e.Key, func() error { return s.Storage.Put(ctx, e) })
+}
+
+func (s *broken) Delete(ctx context.Context, key string) error {
+	return s.do("delete "+key, func() error { return s.Storage.Delete(ctx, key) })
+}
+
+// logged is a mount whose log is kept.
+func logged(t testing.TB, s logical.Storage, c *fakeClock) (*testMount, *bytes.Buffer) {
+	t.Helper()
+	log := &bytes.Buffer{}
+	m := &testMount{
+		backend: newBackend(c, rand.Reader), t: t, clock: c, storage: s,
+		request: logical.Request{
+			ClientTokenAccessor: "accessor-1", DisplayName: "token-operator", MountPoint: "apikeys/",
+			Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
+		},
+	}
+	conf := &logical.BackendConfig{
+		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: log, Mutex: &sync.Mutex{}}),
+		System: logical.TestSystemView(), StorageView: s, BackendUUID: "test",
+	}
+	if err := m.Setup(context.Background(), conf); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Initialize(context.Background(), &logical.InitializationRequest{Storage: s}); err != nil {
+		t.Fatal(err)
+	}
+	return m, log
+}
+
+// allScenes is every operation that writes.
+func allScenes() []scene {
+	var all []scene
+	for _, group := range [][]scene{roleScenes(), rotationScenes(), killScenes(), dynamicScenes(), leakScenes(), otherScenes(), tickScenes(), workScenes()} {
+		all = append(all, group...)
+	}
+	return all
+}
+
+// TestNoFaultIsSwallowed: where a call to storage fails and goes on failing, the
+// caller or the log is told, in every operation and at every call.
+func TestNoFaultIsSwallowed(t *testing.T) {
+	t.Parallel()
+	for _, sc := range allScenes() {
+		t.Run(sc.name, func(t *testing.T) {
+			t.Parallel()
+			sc.tells(t)
+		})
+	}
+}
+
+// quiet reports whether the call is one that the operation does without.
+func (sc *scene) quiet(call string) bool {
+	switch sc.name {
+	case "bulk": // a role that cannot be read exists, so the job is made
+		return call == "get role/a"
+	case "revoke by key id": // the role's own record knows the id, too
+		return strings.HasPrefix(call, "get key/")
+	}
+	return false
+}
+
+func (sc *scene) tells(test *testing.T) {
+	test.Helper()
+	t := withoutSchemas{test}
+	first := newMount(t)
+	w := newWorld()
+	sc.prepare(first, w)
+	start, at := dump(t, first.storage), first.clock.Now()
+	// A failure that a bulk job keeps is told, too.
+	run := func(call string) (*broken, bool) {
+		clock := newFakeClock()
+		clock.set(at)
+		s := &broken{Storage: copyStorage(t, start)}
+		m, log := logged(t, s, clock)
+		m.request = first.request
+		s.call, s.log = call, nil
+		log.Reset()
+		err := sc.op(m, w.clone())
+		s.call = ""
+		for _, path := range m.under(jobPrefix) {
+			if job, err := getRecord[jobRecord](context.Background(), s, path); err != nil || job.Failed > 0 {
+				return s, true
+			}
+		}
+		return s, err != nil || log.Len() > 0
+	}
+	s, told := run("")
+	if told {
+		t.Fatal("somebody is told of a fault, and there was none")
+	}
+	tried, families := map[string]bool{}, map[string]int{}
+	for _, call := range s.log {
+		family, _, _ := strings.Cut(call, "/")
+		if tried[call] || families[family] == 12 {
+			continue // the walk and tidy make many, all alike
+		}
+		tried[call] = true
+		families[family]++
+		if s, told := run(call); s.hits > 0 && !told && !sc.quiet(call) {
+			t.Errorf("%s fails, and nobody is told", call)
+		}
+	}
+}
