@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -55,6 +56,11 @@ func (s *broken) Put(ctx context.Context, e *logical.StorageEntry) error {
 
 func (s *broken) Delete(ctx context.Context, key string) error {
 	return s.do("delete "+key, func() error { return s.Storage.Delete(ctx, key) })
+}
+
+// Read makes it a source of randomness that gives none.
+func (s *broken) Read([]byte) (int, error) {
+	return 0, s.do("random", func() error { return errStorage })
 }
 
 // logged is a mount whose log is kept.
@@ -127,10 +133,22 @@ func (sc *scene) tells(test *testing.T) {
 		s := &broken{Storage: copyStorage(t, start)}
 		m, log := logged(t, s, clock)
 		m.request = first.request
+		for i := range places {
+			// As where another node wrote it: all is read again.
+			if p := &places[i]; p.forget != nil && !strings.HasSuffix(p.path, "/") {
+				p.forget(m.backend, p.path)
+			}
+		}
 		s.call, s.log = call, nil
+		if call == "random" {
+			m.rand = s
+		}
 		log.Reset()
 		err := sc.op(m, w.clone())
 		s.call = ""
+		if errors.Is(err, errPanic) || strings.Contains(log.String(), "panicked") {
+			t.Errorf("%s fails, and it ends in a panic", call)
+		}
 		for _, path := range m.under(jobPrefix) {
 			if job, err := getRecord[jobRecord](context.Background(), s, path); err != nil || job.Failed > 0 {
 				return s, true
@@ -142,6 +160,7 @@ func (sc *scene) tells(test *testing.T) {
 	if told {
 		t.Fatal("somebody is told of a fault, and there was none")
 	}
+	s.log = append(s.log, "random")
 	tried, families := map[string]bool{}, map[string]int{}
 	for _, call := range s.log {
 		family, _, _ := strings.Cut(call, "/")
@@ -152,6 +171,35 @@ func (sc *scene) tells(test *testing.T) {
 		families[family]++
 		if s, told := run(call); s.hits > 0 && !told && !sc.quiet(call) {
 			t.Errorf("%s fails, and nobody is told", call)
+		}
+	}
+}
+
+// TestStartTellsOfFaults: at every call of the first start on a storage and of a
+// later one. A storage that may only be read is no fault.
+func TestStartTellsOfFaults(t *testing.T) {
+	t.Parallel()
+	start := func(content map[string]string, call string) (*broken, error) {
+		s := &broken{Storage: copyStorage(t, content), call: call}
+		m := &testMount{backend: newBackend(newFakeClock(), rand.Reader), t: t, storage: s}
+		if call == "random" {
+			m.rand = s
+		}
+		conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: s, BackendUUID: "test"}
+		if err := m.Setup(t.Context(), conf); err != nil {
+			t.Fatal(err)
+		}
+		return s, m.Initialize(t.Context(), &logical.InitializationRequest{Storage: s})
+	}
+	for _, content := range []map[string]string{nil, dump(t, newMount(t).storage)} {
+		s, err := start(content, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range append(s.log, "random") {
+			if s, err := start(content, call); s.hits > 0 && !errors.Is(err, errStorage) {
+				t.Errorf("%s fails, and the server is told %v", call, err)
+			}
 		}
 	}
 }
