@@ -83,6 +83,23 @@ func workScenes() []scene {
 			m.clock.advance(later)
 		}, op: writing("tidy", nil)})
 	}
+	for _, stage := range []string{"deleted", "roles", "keys", "archive", "reports", "of a later build"} {
+		all = append(all, scene{name: "a slice of tidy, " + stage, tick: true, prepare: func(m *testMount, w *world) {
+			littered(m, w)
+			m.clock.advance(26 * time.Hour)
+			rec := &tidyRecord{Schema: 1, Started: m.clock.Now(), Stage: stage}
+			if stage == "of a later build" {
+				rec.After = shardDone
+			}
+			plant(m.t, m.storage, tidyPath, rec)
+		}, op: func(m *testMount, w *world) error {
+			if err := ticking(m, w); err != nil {
+				return err
+			}
+			m.clock.advance(tidyEvery)
+			return ticking(m, w)
+		}})
+	}
 	return all
 }
 

@@ -203,3 +203,41 @@ func TestStartTellsOfFaults(t *testing.T) {
 		}
 	}
 }
+
+// TestReadOnlyStorageIsNoFault: where storage refuses to be written from some write
+// on, the caller is told just that, so that the server asks the node that may, and
+// no record is blamed for it.
+func TestReadOnlyStorageIsNoFault(t *testing.T) {
+	t.Parallel()
+	for _, sc := range allScenes() {
+		t.Run(sc.name, func(test *testing.T) {
+			test.Parallel()
+			t := withoutSchemas{test}
+			first := newMount(t)
+			w := newWorld()
+			sc.prepare(first, w)
+			start, at := dump(t, first.storage), first.clock.Now()
+			for n := 1; n <= 40; n++ {
+				clock := newFakeClock()
+				clock.set(at)
+				p := newProbe(copyStorage(t, start))
+				m, log := logged(t, p, clock)
+				m.request = first.request
+				log.Reset()
+				p.arm(n, faultReadOnly)
+				p.onlyWrites = true
+				err := sc.op(m, w.clone())
+				if _, writes := p.count(); writes < n {
+					return
+				}
+				// After the first write the operation may have happened.
+				if err != nil && !errors.Is(err, logical.ErrReadOnly) || err == nil && !sc.tick && n == 1 {
+					t.Errorf("at write %d the caller is told %v", n, err)
+				}
+				if strings.Contains(log.String(), "tidy passes over") || strings.Contains(log.String(), "looking at a role failed") {
+					t.Errorf("at write %d the log says: %s", n, log)
+				}
+			}
+		})
+	}
+}
