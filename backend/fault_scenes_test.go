@@ -78,7 +78,7 @@ func workScenes() []scene {
 	}
 	// A pass over all that tidy knows, some time after it became useless.
 	for _, later := range []time.Duration{3 * time.Hour, 26 * time.Hour, 500 * 24 * time.Hour} {
-		all = append(all, scene{name: "tidy after " + later.String(), prepare: func(m *testMount, w *world) {
+		all = append(all, scene{name: "tidy after " + later.String(), each: true, prepare: func(m *testMount, w *world) {
 			littered(m, w)
 			m.clock.advance(later)
 		}, op: writing("tidy", nil)})

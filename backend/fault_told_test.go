@@ -22,6 +22,8 @@ type broken struct {
 
 	mu   sync.Mutex
 	call string // operation and path; empty: all works
+	only int    // the one of these calls that fails, from 1; 0 is all
+	seen int
 	hits int
 	log  []string
 }
@@ -29,9 +31,12 @@ type broken struct {
 func (s *broken) do(call string, fn func() error) error {
 	s.mu.Lock()
 	s.log = append(s.log, call)
-	fails := call == s.call
-	if fails {
-		s.hits++
+	fails := false
+	if call == s.call {
+		s.seen++
+		if fails = s.only == 0 || s.only == s.seen; fails {
+			s.hits++
+		}
 	}
 	s.mu.Unlock()
 	if fails {
@@ -127,7 +132,7 @@ func (sc *scene) tells(test *testing.T) {
 	sc.prepare(first, w)
 	start, at := dump(t, first.storage), first.clock.Now()
 	// A failure that a bulk job keeps is told, too.
-	run := func(call string) (*broken, bool) {
+	run := func(call string, only int) (*broken, bool) {
 		clock := newFakeClock()
 		clock.set(at)
 		s := &broken{Storage: copyStorage(t, start)}
@@ -139,7 +144,7 @@ func (sc *scene) tells(test *testing.T) {
 				p.forget(m.backend, p.path)
 			}
 		}
-		s.call, s.log = call, nil
+		s.call, s.only, s.log = call, only, nil
 		if call == "random" {
 			m.rand = s
 		}
@@ -156,7 +161,7 @@ func (sc *scene) tells(test *testing.T) {
 		}
 		return s, err != nil || log.Len() > 0
 	}
-	s, told := run("")
+	s, told := run("", 0)
 	if told {
 		t.Fatal("somebody is told of a fault, and there was none")
 	}
@@ -169,8 +174,15 @@ func (sc *scene) tells(test *testing.T) {
 		}
 		tried[call] = true
 		families[family]++
-		if s, told := run(call); s.hits > 0 && !told && !sc.quiet(call) {
+		s, told := run(call, 0)
+		if s.hits > 0 && !told && !sc.quiet(call) {
 			t.Errorf("%s fails, and nobody is told", call)
+		}
+		// One place after the other, where several make the call.
+		for only := 1; sc.each && s.seen > 1 && only <= min(s.seen, 30); only++ {
+			if s, told := run(call, only); s.hits > 0 && !told && !sc.quiet(call) {
+				t.Errorf("%s fails the %d. time, and nobody is told", call, only)
+			}
 		}
 	}
 }
