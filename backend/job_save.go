@@ -85,7 +85,6 @@ func (r *jobRun) save(ctx context.Context) error {
 		}
 	}
 	// What is stored counts: it is done again from there.
-	r.out = true
 	r.job, r.dirty = nil, false
 	return err
 }

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// tickAt is a tick of the mount, as a run of the periodic function makes it.
+func (m *testMount) tickAt(now time.Time) *tick {
+	m.t.Helper()
+	cfg, err := m.config(m.t.Context(), m.storage)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	lim, err := m.limits(m.t.Context(), m.storage)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return &tick{b: m.backend, s: m.storage, now: now, began: now, config: cfg, lim: lim}
+}
+
+// TestWalkLooksBack as many minutes as entries may be written late by, the one of
+// the cursor among them, and not at the minute to come.
+func TestWalkLooksBack(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/b", map[string]any{"rotation_period": 0})
+	m.tick()
+	cursor := m.cursor()
+	m.clock.set(cursor.Add(90 * time.Second))
+	minute := func(n int) string {
+		return duePath(cursor.Add(time.Duration(n)*time.Minute), fmt.Sprintf("gone%d", n+20))
+	}
+	for n := -tickOverlap - 2; n <= 3; n++ {
+		if err := putBytes(t.Context(), m.storage, minute(n), dueValue); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.tick()
+	for n := -tickOverlap - 2; n <= 3; n++ {
+		entry, err := m.storage.Get(t.Context(), minute(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if looked, want := entry == nil, n > -tickOverlap && n <= 1; looked != want {
+			t.Errorf("an entry of minute %d of the cursor was looked at: %v, want %v", n, looked, want)
+		}
+	}
+}
+
+// TestCursorStopsBeforeWhatIsUnfinished, and otherwise before the minute that is
+// not over.
+func TestCursorStopsBeforeWhatIsUnfinished(t *testing.T) {
+	for _, c := range []struct{ left, want int }{{-5, -6}, {-2, -3}, {-1, -2}, {0, -1}, {99, -1}} {
+		m := newMount(t)
+		m.tick()
+		m.clock.advance(7*time.Minute + 20*time.Second)
+		now := m.clock.Now()
+		tk := m.tickAt(now)
+		end := now.Truncate(time.Minute)
+		if c.left < 99 {
+			tk.leave(end.Add(time.Duration(c.left) * time.Minute))
+			tk.leave(end.Add(time.Duration(c.left+1) * time.Minute))
+		}
+		if err := tk.walk(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := int(m.cursor().Sub(end) / time.Minute); got != c.want {
+			t.Errorf("with minute %d left the cursor is at %d, want %d", c.left, got, c.want)
+		}
+	}
+}
+
+// TestTickTellsOfItsOwnReads: what a tick needs for itself, whoever reads it later.
+func TestTickTellsOfItsOwnReads(t *testing.T) {
+	for _, path := range []string{markPath, configPath} {
+		s := &broken{Storage: newMount(t).storage}
+		m := mountOn(t, s, newFakeClock())
+		m.invalidate(t.Context(), path)
+		s.call, s.only = "get "+path, 1
+		if err := ticking(m, nil); !errors.Is(err, errStorage) {
+			t.Errorf("%s cannot be read, and the server is told %v", path, err)
+		}
+	}
+}
+
+// TestTidyLooksAgainAtAPage of the archive under the lock: one that was written anew
+// meanwhile stays, to the last second of its time.
+func TestTidyLooksAgainAtAPage(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": 0})
+	id := m.record("a").ID
+	for _, c := range []struct {
+		age  time.Duration
+		goes bool
+	}{{0, false}, {archiveKept, false}, {archiveKept + time.Second, true}, {-1, false}} {
+		now := m.clock.Now()
+		r := &tidyRun{b: m.backend, s: &countedStorage{Storage: m.storage}, rec: &tidyRecord{}, now: now}
+		if c.age >= 0 {
+			plant(t, m.storage, archivePath(id, 0), &archivePage{Schema: 1, Role: "a", RoleID: id, Written: now.Add(-c.age)})
+		}
+		if err := r.archivedPage(t.Context(), "a", id, 0); err != nil {
+			t.Fatal(err)
+		}
+		left := len(m.under(archivePrefix))
+		if gone := r.rec.Counts.ArchivePages == 1; gone != c.goes || gone && left > 0 || !gone && c.age >= 0 && left != 1 {
+			t.Errorf("a page %v old: %d removed, %d left", c.age, r.rec.Counts.ArchivePages, left)
+		}
+	}
+}
+
+// TestTidyOfAnUnknownStageBeginsAnew, at the first record of the first stage.
+func TestTidyOfAnUnknownStageBeginsAnew(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": 0})
+	m.write("roles/gone", nil)
+	m.remove("gone")
+	m.clock.advance(26 * time.Hour)
+	tk := m.tickAt(m.clock.Now())
+	rec := &tidyRecord{Schema: 1, Started: m.clock.Now(), Stage: "of a later build", After: shardDone}
+	if err := m.tidySlice(t.Context(), tk, rec, 100000, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if rec.running() || rec.Counts.DeletedRoles != 1 || rec.Stage != "" || rec.After != "" || rec.Counts.Failed > 0 {
+		t.Errorf("the pass is %+v", rec)
+	}
+}
+
+// TestSlicesOfTidyAreOfAnyLength: a pass in slices of few calls each does what one
+// in a single slice does.
+func TestSlicesOfTidyAreOfAnyLength(t *testing.T) {
+	first := newMount(t)
+	w := newWorld()
+	littered(first, w)
+	first.clock.advance(26 * time.Hour)
+	start, at := dump(t, first.storage), first.clock.Now()
+	var want string
+	for _, calls := range []int{100000, 15, 40, 90} {
+		clock := newFakeClock()
+		clock.set(at)
+		m := mountOn(t, copyStorage(t, start), clock)
+		rec := &tidyRecord{}
+		m.beginTidy(rec, at, false)
+		slices := 0
+		for ; rec.running() && slices < 10000; slices++ {
+			if err := m.tidySlice(t.Context(), m.tickAt(at), rec, calls, time.Hour); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if calls < 1000 && slices < 2 || rec.running() {
+			t.Fatalf("%d calls at a time: %d slices, %+v", calls, slices, rec)
+		}
+		counts := rec.Counts
+		counts.Examined = 0 // a record is looked at again where a slice ended
+		left := m.under("")
+		got := fmt.Sprintf("%+v\n%s", counts, strings.Join(left, "\n"))
+		if want == "" {
+			want = got
+		} else if got != want {
+			t.Errorf("%d calls at a time come to\n%s\nwant\n%s", calls, got, want)
+		}
+	}
+}
