@@ -54,6 +54,9 @@ func TestWorkBetweenPeriodicCalls(t *testing.T) {
 		return nil
 	})
 	e.server.crash(t)
+	if programs.real == "" {
+		return // the rest takes a minute, which the longer run has
+	}
 	version := e.creds("r").version
 	within(t, 130*time.Second, "a rotation by its period", func() error {
 		if v := e.creds("r").version; v <= version {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 // TestVerifyTellsOfFaults: where storage fails there is no verdict, whatever is
@@ -106,7 +108,7 @@ func TestDeadKeysStayAsTheyDied(t *testing.T) {
 		id := m.lease("d", nil).Data["key_id"].(string)
 		kill := func() string {
 			m.clock.advance(time.Minute)
-			if _, err := m.killKey(t.Context(), m.storage, id, func(*keyRecord) (bool, error) { return true, nil }, causeRequest, "why"); err != nil {
+			if _, err := m.killKey(t.Context(), m.storage, id, func(*keyRecord) (bool, error) { return true, nil }, causeRequest, "why", keyring.Unspecified); err != nil {
 				t.Fatal(err)
 			}
 			return dump(t, m.storage)[keyPath(id)]

@@ -38,9 +38,13 @@ func TestRevealOnceOfWhatIsGone(t *testing.T) {
 	m.write("rotate/a", map[string]any{"grace_period": 0})
 	req := m.request
 	req.Storage = m.storage
+	r, err := m.look(t.Context(), m.storage, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, n := range []int{1, 7} { // ended, and never made
 		m.unchanged(func() {
-			plain, _, err := m.revealOnce(t.Context(), &req, "a", n)
+			plain, _, err := m.revealOnce(t.Context(), &req, r, n)
 			if plain != "" || err != nil {
 				t.Errorf("version %d: %v, and a value of %d bytes", n, err, len(plain))
 			}

@@ -617,6 +617,7 @@ func TestTidyReadsLongListsInParts(t *testing.T) {
 // TestTidyBesidesOthers runs passes while roles are written by others.
 func TestTidyBesidesOthers(t *testing.T) {
 	m := newMount(t)
+	m.clock.leaps = true
 	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "30m"})
 	for i := range 4 {
 		m.write(fmt.Sprint("roles/s", i), nil)
