@@ -57,6 +57,7 @@ type backend struct {
 
 	problems problemSet
 	missed   missedRoles
+	unmoved  unmovedRoles
 	wake     *wakeup
 	rival    rival
 	instance string // a random id of this process's work on this mount

@@ -19,7 +19,9 @@ import (
 // that turns them into answers.
 
 // errSchema is a record that a newer build wrote.
-var errSchema = errors.New("the record was written by a newer version of this plugin: upgrade the plugin; nothing was changed")
+var errSchema = errors.New("the record was " + newerRecord + "; nothing was changed")
+
+const newerRecord = "written by a newer version of this plugin: upgrade the plugin"
 
 // absence is what a caller named and what does not exist. It is told in words:
 // a write to something absent must not look like an empty success.

@@ -35,6 +35,7 @@ func roleScenes() []scene {
 				_, err := m.send(logical.DeleteOperation, "roles/a", nil)
 				return err
 			},
+			kills: true, only: true, stored: recovery != "0",
 		})
 	}
 	removed := func(m *testMount, _ *world) { m.remove("a") }

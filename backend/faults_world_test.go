@@ -124,8 +124,11 @@ func (w *world) checkRecords(m *testMount) {
 	}
 	for _, name := range names {
 		rec, err := getRecord[roleRecord](ctx, m.storage, rolePath(name))
-		if err != nil || rec == nil {
+		if err != nil {
 			m.t.Fatalf("role %s: %v", name, err)
+		}
+		if rec == nil {
+			continue // deleted, and to be moved
 		}
 		now := m.now(rec.Committed)
 		w.checkRing(m, rec, now)
@@ -254,6 +257,9 @@ func (w *world) checkCalendar(m *testMount) {
 		rec, err := getRecord[roleRecord](ctx, m.storage, path)
 		if err != nil {
 			m.t.Fatal(err)
+		}
+		if rec == nil {
+			continue // deleted, and to be moved
 		}
 		role, err := m.lookOf(rec, lim)
 		if err != nil {

@@ -219,6 +219,9 @@ func (b *backend) historyOf(ctx context.Context, s logical.Storage, name, id str
 		return live, nil
 	}
 	copied, err := getRecord[roleRecord](ctx, s, deletedPath(id))
+	if err == nil && copied == nil {
+		copied, err = b.shownOf(ctx, s, name, id)
+	}
 	if err != nil {
 		return nil, err
 	}

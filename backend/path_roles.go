@@ -134,7 +134,7 @@ func (b *backend) listRoles(ctx context.Context, req *logical.Request, in *input
 		return nil, err
 	}
 	w := windowOf(in)
-	names = w.rest(names)
+	names = w.rest(b.unmoved.hide(names))
 	if w.limit > 0 {
 		names = names[:min(w.limit, len(names))]
 	}
@@ -165,8 +165,8 @@ func (b *backend) deleteRole(ctx context.Context, req *logical.Request, in *inpu
 		return nil, err
 	}
 	until := ""
-	if gone.restorable(gone.Deleted) {
-		until = stamp(gone.PurgeAt)
+	if gone.rec.restorable(gone.rec.Deleted) {
+		until = stamp(gone.rec.PurgeAt)
 	}
-	return answer(map[string]any{"role_id": gone.ID, "restorable_until": until}), nil
+	return answer(map[string]any{"role_id": gone.rec.ID, "restorable_until": until}, gone.warnings...), nil
 }

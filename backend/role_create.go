@@ -31,7 +31,7 @@ func (b *backend) makeRole(ctx context.Context, s logical.Storage, name, typ str
 	}
 	unlock := b.lockRole(name)
 	defer unlock()
-	stored, err := b.heldRole(ctx, s, name)
+	stored, err := b.liveAt(ctx, s, name)
 	switch {
 	case err != nil:
 		return nil, err

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -15,7 +16,8 @@ import (
 )
 
 // A deleted role is a full copy of its record under deleted/<role_id>, with the
-// record at role/<name> gone. The record decides: while there is one with that
+// record at role/<name> gone (where the copy cannot be written it is marked as
+// deleted instead: role_unmoved.go). The record decides: while there is one with that
 // role_id the role lives, whatever deleted/ holds; the copy may then be older
 // than what happened since and is never read from. Deleting the record is the
 // commit of a deletion, writing it that of a restoration. In the copy, Due is
@@ -23,10 +25,10 @@ import (
 // versions stands in the copy's place until then, so that a repeated request
 // finds the role.
 
-// endRole ends the role's keys at once and hides the role. It returns what was
-// kept of it; nil if there is no such role.
-func (b *backend) endRole(ctx context.Context, s logical.Storage, name string, by actor) (*roleRecord, error) {
-	cfg, err := b.config(ctx, s)
+// endRole ends the role's keys at once and hides the role. It returns its last
+// transition; nil if there is no such role.
+func (b *backend) endRole(ctx context.Context, s logical.Storage, name string, by actor) (*roleTx, error) {
+	cfg, err := b.configOrLast(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -41,13 +43,16 @@ func (b *backend) endRole(ctx context.Context, s logical.Storage, name string, b
 		return nil, err
 	}
 	if old == nil {
+		if _, err := b.moveUnmoved(ctx, s, name); err != nil {
+			b.Logger().Warn("a deleted role is moved later", "role", name, "error", err)
+		}
 		return nil, nil
 	}
 	return b.endLocked(ctx, s, old, by, cfg, lim)
 }
 
 // endLocked is endRole for a record in hand, by who holds the role's lock.
-func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRecord, by actor, cfg *configRecord, lim policy.Limits) (*roleRecord, error) {
+func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRecord, by actor, cfg *configRecord, lim policy.Limits) (*roleTx, error) {
 	name := old.Name
 	if old.Policy.DeletionProtection {
 		return nil, refusal.New("deletion_protection", true, "role "+refusal.Shown(name)+" is protected", "set it to false first")
@@ -66,8 +71,18 @@ func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRec
 	tx.ctx = ctx
 	// Nothing that is not part of ending the keys may stop it.
 	tx.kill = true
-	if err := tx.keepCopy(); err != nil {
+	switch err := tx.keepCopy(); {
+	case err == nil:
+	case mustForward(err):
 		return nil, err
+	default:
+		b.Logger().Warn("a role is deleted although its copy could not be written", "role", name, "error", err)
+		why := "the server's log has the reason"
+		if errors.Is(err, errSchema) {
+			why = "what stands there was " + newerRecord
+		}
+		tx.warn("the role is deleted, but its record could not be put where restore/<role_id> finds it: the periodic function tries again; %s", why)
+		return tx, tx.endInPlace()
 	}
 	if err := b.commitDeletion(ctx, s, old); err != nil {
 		return nil, err
@@ -85,7 +100,7 @@ func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRec
 			b.unfile(ctx, s, tx.rec.Due, deletedMark+tx.rec.ID)
 		}
 	}
-	return tx.rec, nil
+	return tx, nil
 }
 
 // keepCopy writes what a restoration needs, or where there can be none the purge,

@@ -160,9 +160,12 @@ func neverCommitted(key *keyRecord, role *roleRecord) bool {
 // role is deleted the copy's; nil if both are gone. home is what the role is called
 // now; the caller holds its lock.
 func (b *backend) keeperOf(ctx context.Context, s logical.Storage, home string, key *keyRecord) (role *roleRecord, hidden bool, err error) {
-	role, err = b.storedOf(ctx, s, home, key.RoleID)
-	if err != nil || role != nil {
-		return role, false, err
+	role, err = b.shownOf(ctx, s, home, key.RoleID)
+	if err != nil {
+		return nil, false, err
+	}
+	if role != nil {
+		return role, role.marked(), nil
 	}
 	role, err = getRecord[roleRecord](ctx, s, deletedPath(key.RoleID))
 	return role, true, err

@@ -25,18 +25,18 @@ func (b *backend) mutateKept(ctx context.Context, s logical.Storage, name, id st
 		return nil, err
 	}
 	defer unlock()
-	rec, hidden, err := b.keptLocked(ctx, s, home, id)
+	rec, err := b.keptLocked(ctx, s, home, id)
 	switch {
 	case err != nil:
 		return nil, err
 	case rec == nil:
 		return nil, noRole(name)
 	}
-	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, old: rec})
+	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, old: rec.roleRecord})
 	if err != nil {
 		return nil, err
 	}
-	tx.hidden = hidden
+	tx.hidden, tx.unmoved = rec.hidden, rec.unmoved
 	return tx.run(fn)
 }
 
@@ -49,36 +49,60 @@ func (b *backend) kept(ctx context.Context, s logical.Storage, name, id string) 
 		return nil, err
 	}
 	defer unlock()
-	rec, _, err := b.keptLocked(ctx, s, home, id)
-	return rec, err
+	rec, err := b.keptLocked(ctx, s, home, id)
+	if err != nil || rec == nil {
+		return nil, err
+	}
+	return rec.roleRecord, nil
+}
+
+// keptRole is a role's record and where it stands.
+type keptRole struct {
+	*roleRecord
+
+	hidden  bool // the role is deleted
+	unmoved bool // and its record stands at its name still
 }
 
 // keptLocked is kept for who holds the lock of home, which is what the role is called
 // now.
-func (b *backend) keptLocked(ctx context.Context, s logical.Storage, home, id string) (rec *roleRecord, hidden bool, err error) {
-	live, err := b.heldRole(ctx, s, home)
+func (b *backend) keptLocked(ctx context.Context, s logical.Storage, home, id string) (*keptRole, error) {
+	at, err := b.heldShown(ctx, s, home)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	if live != nil && live.ID == id {
-		return live, false, nil
+	found := at != nil && at.ID == id
+	if found && !at.marked() {
+		return &keptRole{roleRecord: at}, nil
 	}
 	copied, err := getRecord[roleRecord](ctx, s, deletedPath(id))
-	if err != nil || copied == nil || copied.stub() {
-		return nil, false, err
+	switch {
+	case err != nil:
+		return nil, err
+	case found && !copied.outdates(at):
+		return &keptRole{roleRecord: at, hidden: true, unmoved: true}, nil
+	case copied == nil || copied.stub():
+		return nil, nil
 	}
-	return copied, true, nil
+	return &keptRole{roleRecord: copied, hidden: true}, nil
 }
 
 // commitCopy writes a transition of a deleted role. The calendar, the index of
 // problems and the caches know nothing of the role: what they need to know, its
 // restoration tells them.
 func (tx *roleTx) commitCopy() error {
+	if tx.unmoved {
+		tx.rec.Schema = markedSchema
+	}
 	data, err := tx.encode()
 	if err != nil {
 		return err
 	}
-	if err := tx.b.commitHidden(tx.ctx, tx.s, tx.old, tx.rec, data); err != nil {
+	commit := tx.b.commitHidden
+	if tx.unmoved {
+		commit = tx.b.commitInPlace
+	}
+	if err := commit(tx.ctx, tx.s, tx.old, tx.rec, data); err != nil {
 		return err
 	}
 	tx.eraseKilled()

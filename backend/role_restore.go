@@ -87,6 +87,15 @@ func (b *backend) namesOf(ctx context.Context, s logical.Storage, want *restorat
 	if moved != nil {
 		names = append(names, moved.Name)
 	}
+	if len(names) == 0 {
+		name, err := b.findUnmoved(ctx, s, want.id)
+		if err != nil {
+			return nil, err
+		}
+		if name != "" {
+			names = append(names, name)
+		}
+	}
 	if want.name != "" {
 		names = append(names, want.name)
 	}
@@ -109,6 +118,12 @@ type restorer struct {
 }
 
 func (r *restorer) run(names []string) (*restored, error) {
+	for _, name := range names {
+		// A deleted role that stands there still goes to where its copy belongs.
+		if _, err := r.b.liveAt(r.ctx, r.s, name); err != nil {
+			return nil, err
+		}
+	}
 	var err error
 	if r.copied, err = getRecord[roleRecord](r.ctx, r.s, deletedPath(r.id)); err != nil {
 		return nil, err
@@ -118,7 +133,7 @@ func (r *restorer) run(names []string) (*restored, error) {
 	}
 	at := map[string]*roleRecord{}
 	for _, name := range names {
-		rec, err := r.b.lockedRole(r.ctx, r.s, name)
+		rec, err := r.b.lockedShown(r.ctx, r.s, name)
 		if err != nil {
 			return nil, err
 		}
@@ -261,7 +276,11 @@ func (r *restorer) makeWay(holder *roleRecord) error {
 	if r.by.reason == "" {
 		by.reason = "made way for the role with role_id " + r.id
 	}
-	_, err := r.b.endLocked(r.ctx, r.s, holder, by, r.config, r.lim)
+	if _, err := r.b.endLocked(r.ctx, r.s, holder, by, r.config, r.lim); err != nil {
+		return err
+	}
+	// It is to be restorable: its record must not stand where the other one comes.
+	_, err := r.b.liveAt(r.ctx, r.s, holder.Name)
 	return err
 }
 

@@ -38,6 +38,8 @@ type roleTx struct {
 	// back: a deleted role comes back. Of what the indexes had of it nothing is left,
 	// or under another name.
 	back bool
+	// unmoved: hidden, and the copy stands at the role's name still.
+	unmoved bool
 }
 
 // mintedKey is a key whose records are to be written before the commit.

@@ -172,18 +172,35 @@ func sooner(end, was time.Time) bool {
 // holds: always from storage, since another node may have written what this one has
 // not been told of yet. nil if there is none.
 func (b *backend) lockedRole(ctx context.Context, s logical.Storage, name string) (*roleRecord, error) {
-	rec, err := getRecord[roleRecord](ctx, s, rolePath(name))
+	rec, err := b.lockedShown(ctx, s, name)
+	if err != nil || rec == nil || rec.marked() {
+		return nil, err
+	}
+	return rec, nil
+}
+
+// lockedShown is lockedRole also where the role was deleted and its record stands at
+// its name still. That one is in no cache.
+func (b *backend) lockedShown(ctx context.Context, s logical.Storage, name string) (*roleRecord, error) {
+	shown, err := getRecord[shownRole](ctx, s, rolePath(name))
 	if err != nil {
 		return nil, err
 	}
-	id, was := b.roles.reread(rolePath(name), rec, b.clock.Now())
-	if rec != nil && id == "" {
-		id = rec.ID
+	var found, live *roleRecord
+	if shown != nil {
+		found = &shown.roleRecord
+	}
+	if found != nil && !found.marked() {
+		live = found
+	}
+	id, was := b.roles.reread(rolePath(name), live, b.clock.Now())
+	if found != nil && id == "" {
+		id = found.ID
 	}
 	if was && id != "" {
-		b.decided(change{what: roleChange, role: name, roleID: id, rec: rec, err: errLate})
+		b.decided(change{what: roleChange, role: name, roleID: id, rec: live, err: errLate})
 	}
-	return rec, nil
+	return found, nil
 }
 
 // lockedKey is lockedRole for the record of a key.
@@ -262,6 +279,16 @@ func (b *backend) commitDeletion(ctx context.Context, s logical.Storage, old *ro
 	defer done()
 	err := deleteAt(ctx, s, rolePath(old.Name))
 	b.committed(change{what: roleChange, role: old.Name, roleID: old.ID, old: old, err: err})
+	return err
+}
+
+// commitInPlace writes the record of a deleted role at its name, which is a deletion
+// to everybody who looks for the role.
+func (b *backend) commitInPlace(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte) error {
+	ctx, done := b.underway(ctx)
+	defer done()
+	err := writeAt(ctx, s, rolePath(rec.Name), data)
+	b.committed(change{what: roleChange, role: rec.Name, roleID: rec.ID, old: old, wrote: data, err: err})
 	return err
 }
 

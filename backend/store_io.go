@@ -28,6 +28,9 @@ func getRecord[T any](ctx context.Context, s logical.Storage, path string) (*T, 
 	if err := decodeRecord(entry.Value, rec); err != nil {
 		return nil, fmt.Errorf("%s: %w", family(path), err)
 	}
+	if v, ok := any(rec).(interface{ hiddenAt(path string) bool }); ok && v.hiddenAt(path) {
+		return nil, nil
+	}
 	return rec, nil
 }
 

@@ -170,7 +170,17 @@ func (b *backend) storedRole(ctx context.Context, s logical.Storage, name string
 // heldRole is storedRole for a transition, under the role's lock. Where moved/
 // cannot be read a record without a mark counts: a kill does not wait for it.
 func (b *backend) heldRole(ctx context.Context, s logical.Storage, name string) (*roleRecord, error) {
-	rec, err := b.lockedRole(ctx, s, name)
+	rec, err := b.heldShown(ctx, s, name)
+	if err != nil || rec == nil || rec.marked() {
+		return nil, err
+	}
+	return rec, nil
+}
+
+// heldShown is heldRole also where the role was deleted and its record stands at its
+// name still.
+func (b *backend) heldShown(ctx context.Context, s logical.Storage, name string) (*roleRecord, error) {
+	rec, err := b.lockedShown(ctx, s, name)
 	if err != nil || rec == nil {
 		return nil, err
 	}
@@ -223,6 +233,16 @@ func (b *backend) move(ctx context.Context, s logical.Storage, id string, clock 
 
 // storedOf is roleOf from storage.
 func (b *backend) storedOf(ctx context.Context, s logical.Storage, name, id string) (*roleRecord, error) {
+	rec, err := b.shownOf(ctx, s, name, id)
+	if err != nil || rec == nil || rec.marked() {
+		return nil, err
+	}
+	return rec, nil
+}
+
+// shownOf is storedOf also where the role was deleted and its record stands at its name
+// still.
+func (b *backend) shownOf(ctx context.Context, s logical.Storage, name, id string) (*roleRecord, error) {
 	moved, err := b.storedMove(ctx, s, id)
 	if err != nil {
 		return nil, err
@@ -230,11 +250,11 @@ func (b *backend) storedOf(ctx context.Context, s logical.Storage, name, id stri
 	if moved != nil {
 		name = moved.Name
 	}
-	rec, err := getRecord[roleRecord](ctx, s, rolePath(name))
+	rec, err := getRecord[shownRole](ctx, s, rolePath(name))
 	if err != nil || rec == nil || rec.ID != id || !rec.stands(moved) {
 		return nil, err
 	}
-	return rec, nil
+	return &rec.roleRecord, nil
 }
 
 // homeOf is the name under whose lock the role with that id is: what moved/ calls

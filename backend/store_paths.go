@@ -54,8 +54,11 @@ var places = []place{
 	{
 		path: rolePrefix, rest: "<role>", record: "roleRecord", told: true,
 		holds:   "a role: policy, versions, plan, recent history",
-		written: "one write is the commit of each transition; a deletion deletes it",
-		forget:  func(b *backend, path string) { b.roles.drop(path) },
+		written: "one write is the commit of each transition; a deletion deletes it, or marks it as deleted where its copy cannot be written",
+		forget: func(b *backend, path string) {
+			b.roles.drop(path)
+			b.unmoved.changed(strings.TrimPrefix(path, rolePrefix))
+		},
 	},
 	{
 		path: keyPrefix, rest: "<2 characters>/<key id>", record: "keyRecord", told: true,

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,7 +67,8 @@ type roleRecord struct {
 	// record counts only while moved/ says so. It is never changed in place.
 	Moved *move `json:"moved,omitempty"`
 
-	// Deleted marks the copy of a role that waits for its restoration.
+	// Deleted marks the copy of a role that waits for its restoration, and the record
+	// of a role that is to become one (role_unmoved.go).
 	Deleted   time.Time `json:"deleted,omitzero"`
 	DeletedBy string    `json:"deleted_by,omitempty"`
 	// DeletedCode is the reason code of the deletion.
@@ -282,6 +284,21 @@ type deferredLeak struct {
 func (d *deferredLeak) schema() int { return d.Schema }
 
 func (r *roleRecord) schema() int { return r.Schema }
+
+func (*roleRecord) newest() int { return markedSchema }
+
+// hiddenAt reports whether the record is that of a deleted role where living ones stand.
+func (r *roleRecord) hiddenAt(path string) bool {
+	return r.marked() && strings.HasPrefix(path, rolePrefix)
+}
+
+// marked reports whether the record is that of a deleted role.
+func (r *roleRecord) marked() bool { return !r.Deleted.IsZero() }
+
+// shownRole is a role's record that is read whether or not it is marked as deleted.
+type shownRole struct{ roleRecord }
+
+func (*shownRole) hiddenAt(string) bool { return false }
 
 func (r *keyRecord) schema() int { return r.Schema }
 

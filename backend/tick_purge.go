@@ -21,11 +21,15 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 		b.unfile(ctx, t.s, e.minute, e.name)
 		return nil
 	}
-	_, unlock, err := b.lockOf(ctx, t.s, seen.Name, id)
+	home, unlock, err := b.lockOf(ctx, t.s, seen.Name, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	live, err := b.liveAt(ctx, t.s, home)
+	if err != nil {
+		return err
+	}
 	copied, err := getRecord[roleRecord](ctx, t.s, path)
 	if err != nil {
 		return err
@@ -34,11 +38,7 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 		b.unfile(ctx, t.s, e.minute, e.name)
 		return nil
 	}
-	live, err := b.storedOf(ctx, t.s, copied.Name, id)
-	if err != nil {
-		return err
-	}
-	if live != nil {
+	if live != nil && live.ID == id {
 		// A deletion that never came to its commit, or a restoration that did.
 		if err := deleteRecord(ctx, t.s, path); err != nil {
 			return err

@@ -274,6 +274,9 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 	})
 	switch {
 	case isAbsent(err):
+		if _, err := b.moveUnmoved(ctx, t.s, e.name); err != nil {
+			return err
+		}
 		b.unfile(ctx, t.s, e.minute, e.name)
 		b.clearProblem(ctx, t.s, e.name)
 		return nil

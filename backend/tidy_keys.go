@@ -109,9 +109,12 @@ func (r *tidyRun) key(ctx context.Context, id string) error {
 // fateOf judges a key by its role's record, which it returns if it is the one that
 // the key belongs to.
 func (r *tidyRun) fateOf(ctx context.Context, rec *keyRecord) (keyFate, *roleRecord, error) {
-	role, err := r.b.storedOf(ctx, r.s, rec.Role, rec.RoleID)
+	role, err := r.b.shownOf(ctx, r.s, rec.Role, rec.RoleID)
 	if err != nil {
 		return keyStays, nil, err
+	}
+	if role != nil && role.marked() {
+		return keyStays, nil, nil // it can be restored
 	}
 	born := rec.Created
 	if rec.Dynamic {
@@ -263,7 +266,7 @@ func (r *tidyRun) usage(ctx context.Context) (bool, error) {
 			return err
 		}
 		defer unlock()
-		role, err := r.b.storedOf(ctx, r.s, home, roleID)
+		role, err := r.b.shownOf(ctx, r.s, home, roleID)
 		if err != nil || role != nil {
 			return err
 		}

@@ -208,29 +208,50 @@ func (r *tidyRun) stray(ctx context.Context, e dueEntry) error {
 // they have to.
 func (r *tidyRun) roles(ctx context.Context) (bool, error) {
 	done, err := r.stream(ctx, rolePrefix, func(ctx context.Context, name string) error {
-		rec, err := getRecord[roleRecord](ctx, r.s, rolePath(name))
+		rec, err := getRecord[shownRole](ctx, r.s, rolePath(name))
 		if err != nil || rec == nil {
 			return err
 		}
-		ghost, err := r.left(ctx, rec)
-		if err != nil || ghost {
+		ghost, err := r.left(ctx, &rec.roleRecord)
+		switch {
+		case err != nil || ghost:
 			return err
+		case rec.marked():
+			return r.unmoved(ctx, name)
+		default:
+			return r.role(ctx, &rec.roleRecord)
 		}
-		r.sawRole(rec)
-		if wrong, err := r.misfiled(ctx, rec); err != nil || !wrong {
-			return err
-		}
-		unlock := r.b.lockRole(name)
-		defer unlock()
-		if rec, err = r.b.storedRole(ctx, r.s, name); err != nil || rec == nil {
-			return err
-		}
-		return r.fileRole(ctx, rec)
 	})
 	if err != nil || !done {
 		return false, err
 	}
 	return true, r.endPrefixes(ctx)
+}
+
+func (r *tidyRun) role(ctx context.Context, rec *roleRecord) error {
+	r.sawRole(rec)
+	if wrong, err := r.misfiled(ctx, rec); err != nil || !wrong {
+		return err
+	}
+	unlock := r.b.lockRole(rec.Name)
+	defer unlock()
+	rec, err := r.b.storedRole(ctx, r.s, rec.Name)
+	if err != nil || rec == nil {
+		return err
+	}
+	return r.fileRole(ctx, rec)
+}
+
+// unmoved moves the record of a role that was deleted, if that is what stands at the
+// name.
+func (r *tidyRun) unmoved(ctx context.Context, name string) error {
+	unlock := r.b.lockRole(name)
+	defer unlock()
+	rec, err := r.b.moveUnmoved(ctx, r.s, name)
+	if err == nil && rec != nil {
+		r.sawRole(rec)
+	}
+	return err
 }
 
 // left reports whether the record is no role: a write that landed late left it, and
@@ -242,11 +263,12 @@ func (r *tidyRun) left(ctx context.Context, seen *roleRecord) (bool, error) {
 	}
 	unlock := r.b.lockRole(seen.Name)
 	defer unlock()
-	rec, err := getRecord[roleRecord](ctx, r.s, rolePath(seen.Name))
-	if err != nil || rec == nil || !r.old(rec.Committed) {
+	shown, err := getRecord[shownRole](ctx, r.s, rolePath(seen.Name))
+	if err != nil || shown == nil || !r.old(shown.Committed) {
 		return true, err
 	}
 	// Under the lock no restoration to this name is half done.
+	rec := &shown.roleRecord
 	if ok, err := r.b.standing(ctx, r.s, rec); err != nil || ok {
 		return true, err
 	}
@@ -269,7 +291,7 @@ func (r *tidyRun) moves(ctx context.Context) (bool, error) {
 			return err
 		}
 		defer unlock()
-		role, err := r.b.storedOf(ctx, r.s, home, id)
+		role, err := r.b.shownOf(ctx, r.s, home, id)
 		if err != nil || role != nil {
 			return err
 		}
