@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+)
+
+// TestTidyOfTheTicks works every so often, and begins a pass a day after the last.
+func TestTidyOfTheTicks(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": 0})
+	stored := func() tidyRecord {
+		rec, err := getRecord[tidyRecord](t.Context(), m.storage, tidyPath)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rec == nil {
+			return tidyRecord{}
+		}
+		return *rec
+	}
+	m.tick()
+	began := m.clock.Now().Add(5 * time.Minute)
+	m.clock.set(began.Add(-time.Second))
+	if m.tick(); !stored().Started.IsZero() {
+		t.Error("a pass begins with the start")
+	}
+	m.clock.set(began)
+	for range 20 {
+		m.tick()
+		m.clock.advance(5 * time.Minute)
+	}
+	first := stored()
+	if !first.Started.Equal(began) || first.Finished.IsZero() {
+		t.Fatalf("the first pass: %+v", first)
+	}
+	m.clock.set(first.Finished.Add(24*time.Hour - time.Second))
+	if m.tick(); !stored().Started.Equal(first.Started) {
+		t.Errorf("the second pass begins early: %+v", stored())
+	}
+	m.clock.advance(time.Second)
+	at := m.clock.Now()
+	if m.tick(); !stored().Started.Equal(at) {
+		t.Errorf("the second pass: %+v", stored())
+	}
+}
+
+// TestPurgeThatFailsKeepsItsEntry: the next tick comes by again.
+func TestPurgeThatFailsKeepsItsEntry(t *testing.T) {
+	for _, sc := range workScenes() {
+		if sc.name != "purge of what lives" {
+			continue
+		}
+		m, w := newMount(t), newWorld()
+		sc.prepare(m, w)
+		s := &broken{Storage: m.storage}
+		m = mountOn(t, s, m.clock)
+		s.call = "delete " + deletedPath(w.roleID)
+		copied, err := getRecord[roleRecord](t.Context(), s, deletedPath(w.roleID))
+		if err != nil || copied == nil {
+			t.Fatal(copied, err)
+		}
+		e := dueEntry{minute: copied.Due, name: deletedMark + w.roleID}
+		before := len(m.under(duePrefix))
+		if err := m.purgeDeleted(t.Context(), m.tickAt(m.clock.Now()), e, w.roleID); !errors.Is(err, errStorage) {
+			t.Error(err)
+		}
+		if after := len(m.under(duePrefix)); after != before {
+			t.Errorf("the calendar had %d entries and has %d", before, after)
+		}
+	}
+}
+
+// TestNoDigestSecretIsNoKey: where the mount has none yet every key is unknown, and
+// tidy has nothing to note.
+func TestNoDigestSecretIsNoKey(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", nil)
+	key := m.read("creds/a")["api_key"]
+	if err := deleteRecord(t.Context(), m.storage, digestPath); err != nil {
+		t.Fatal(err)
+	}
+	m.digestSecrets = cell[digestRecord]{}
+	m.digestSecrets.path = digestPath
+	if got := m.write("verify", map[string]any{"key": key})["code"]; got != "NOT_FOUND" {
+		t.Errorf("a key is %v", got)
+	}
+	r := &tidyRun{b: m.backend, s: &countedStorage{Storage: m.storage}, rec: &tidyRecord{}, now: m.clock.Now()}
+	if err := r.beginForeign(t.Context()); err != nil || r.rec.Foreign != nil {
+		t.Error(r.rec.Foreign, err)
+	}
+}
+
+// TestWeakKeysAreLookedFor as long as there is one, or may be.
+func TestWeakKeysAreLookedFor(t *testing.T) {
+	for n := range 16 {
+		now, before := &importedRecord{Weak: n&1 > 0}, &importedRecord{Weak: n&2 > 0}
+		seen := &foreignSeen{Weak: n&4 > 0, MaybeWeak: n&8 > 0}
+		next, _ := now.after(before, seen)
+		if want := seen.Weak || seen.MaybeWeak && (now.Weak || before.Weak); next.Weak != want {
+			t.Errorf("now %v, before %v, seen %+v: %v", now.Weak, before.Weak, seen, next.Weak)
+		}
+	}
+	id := strings.Repeat("f", keyformat.ImportedIDLen)
+	for _, c := range []struct {
+		strength         string
+		marked           bool
+		seenWeak, maybes bool
+	}{
+		{strengthWeak, false, true, false},
+		{strengthUnknown, false, false, true},
+		{strengthOwn, true, true, false},
+		{strengthOwn, false, false, false},
+	} {
+		role := &roleRecord{Ring: keyring.Ring{Versions: []keyring.Version{{N: 1, KeyID: id, Strength: c.strength}}}}
+		r := &tidyRun{rec: &tidyRecord{Foreign: &foreignSeen{}}}
+		r.sawKey(&keyRecord{ID: id, Version: 1, Weak: c.marked, Digest: keyformat.Digest(make([]byte, keyformat.DigestSecretLen), 1, keyformat.Sum("x"))}, role)
+		if got := r.rec.Foreign; got == nil || got.Weak != c.seenWeak || got.MaybeWeak != c.maybes {
+			t.Errorf("%+v: %+v", c, got)
+		}
+	}
+}
+
+// TestFailedReleasesHaveNoOutcome: what failed is told, and waits on.
+func TestFailedReleasesHaveNoOutcome(t *testing.T) {
+	s := &broken{Storage: &logical.InmemStorage{}}
+	m := mountOn(t, s, newFakeClock())
+	m.write("config", map[string]any{"max_leak_actions": 0})
+	var ids []string
+	for _, role := range []string{"a", "b"} {
+		m.write("roles/"+role, nil)
+		got := m.read("creds/" + role)
+		m.write("report", map[string]any{"key": got["api_key"]})
+		ids = append(ids, got["key_id"].(string))
+	}
+	s.call = "get " + deferredPath(ids[0])
+	outcomes, err := m.releaseAll(t.Context(), s, append(ids, ids[1]), actor{cause: causeRequest})
+	if _, done := outcomes[ids[0]]; err == nil || done || len(outcomes) != 1 {
+		t.Errorf("%v %v", outcomes, err)
+	}
+}
+
+// TestWorkOfAWalkIsDoneOnce, and as soon as enough is gathered.
+func TestWorkOfAWalkIsDoneOnce(t *testing.T) {
+	var log []string
+	s := &hookedStorage{Storage: &logical.InmemStorage{}, hook: func(call string) error {
+		if name, ok := strings.CutPrefix(call, "get "+rolePrefix); ok {
+			log = append(log, name)
+		}
+		return nil
+	}}
+	m := mountOn(t, s, newFakeClock())
+	m.tick()
+	m.clock.advance(2 * time.Minute)
+	minute := m.clock.Now().Truncate(time.Minute)
+	for i, name := range []string{"gone1", "gone2", "gone3"} {
+		if err := putBytes(context.Background(), s, duePath(minute.Add(time.Duration(i-3)*time.Minute), name), dueValue); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for backlog, want := range map[int]string{
+		1: "gone1 gone1 gone2 gone2 gone3 gone3",
+		2: "gone1 gone2 gone1 gone2 gone3 gone3",
+		9: "gone1 gone2 gone3 gone1 gone2 gone3",
+	} {
+		again := mountOn(t, &hookedStorage{Storage: copyStorage(t, dump(t, s.Storage)), hook: s.hook}, m.clock)
+		tk := again.tickAt(m.clock.Now())
+		tk.batch, tk.backlog, tk.workers = 1, backlog, 1
+		log = nil
+		if err := tk.walk(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(log, " "); got != want {
+			t.Errorf("with a backlog of %d: %s, want %s", backlog, got, want)
+		}
+	}
+}
