@@ -149,7 +149,7 @@ func TestLeaseUntilIsOfAFallenTTL(t *testing.T) {
 	m := newMount(t)
 	m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "2h", "max_ttl": "40h"})
 	for _, ttl := range []string{"2h", "3h"} {
-		if m.write("roles/d", map[string]any{"ttl": ttl}); !m.record("d").LeaseUntil.IsZero() {
+		if m.write("roles/d", map[string]any{"ttl": ttl, "owner": "of " + ttl}); !m.record("d").LeaseUntil.IsZero() {
 			t.Errorf("with a ttl of %s leases last until %v", ttl, m.record("d").LeaseUntil)
 		}
 	}

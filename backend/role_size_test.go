@@ -51,6 +51,30 @@ func TestRecordsStayBelowTheirGoal(t *testing.T) {
 	}
 }
 
+// TestHistoryGoesBeyondTheGoalAlone: to some bytes.
+func TestHistoryGoesBeyondTheGoalAlone(t *testing.T) {
+	const goal, step = 160 << 10, 100
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": 0})
+	start, largest := dump(t, m.storage), 0
+	for pad := goal - 3000; pad < goal; pad += step {
+		m := mountOn(t, copyStorage(t, start), m.clock)
+		_, err := m.mutate(t.Context(), m.storage, "a", actor{cause: causeRequest}, func(tx *roleTx) (bool, error) {
+			tx.rec.Policy.Owner = strings.Repeat("x", pad)
+			return true, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(m.under(archivePrefix)) == 0 {
+			largest = max(largest, len(dump(t, m.storage)[rolePath("a")]))
+		}
+	}
+	if largest > goal || largest <= goal-step {
+		t.Errorf("a record of %d bytes keeps its history", largest)
+	}
+}
+
 // TestRecordsBeyondTheirGoal are written without history and answers to request ids,
 // up to a size that storages take.
 func TestRecordsBeyondTheirGoal(t *testing.T) {
