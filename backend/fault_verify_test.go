@@ -63,6 +63,9 @@ func TestVerifyTellsOfFaults(t *testing.T) {
 				t.Fatal(what, err)
 			}
 			for _, call := range s.log {
+				if call == "get tidy" {
+					continue // whether roles were renamed: moved/ is asked then
+				}
 				if err, s, code := run(call); s.hits > 0 && !errors.Is(err, errStorage) {
 					t.Errorf("%s, fresh %v: %s fails, and the answer is %v %v", what, fresh, call, code, err)
 				}

@@ -218,7 +218,7 @@ func TestRecordsOfANewerBuildAreLeftAlone(t *testing.T) {
 			clock := newFakeClock()
 			clock.set(first.clock.Now())
 			m := &testMount{backend: newBackend(clock, rand.Reader), t: withoutSchemas{t}, clock: clock, storage: s, request: first.request}
-			conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: s}
+			conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: writingSystem(), StorageView: s}
 			if err := m.Setup(context.Background(), conf); err != nil {
 				t.Fatal(err)
 			}

@@ -35,6 +35,13 @@ func newMount(t testing.TB) *testMount {
 	return mountOn(t, &logical.InmemStorage{}, newFakeClock())
 }
 
+// writingSystem is the server of a node that may write.
+func writingSystem() logical.SystemView {
+	sys := logical.TestSystemView()
+	sys.ReplicationStateVal = consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled
+	return sys
+}
+
 // mountOn starts the engine on what is stored, as a restart or failover does.
 func mountOn(t testing.TB, s logical.Storage, c *fakeClock) *testMount {
 	t.Helper()
@@ -45,9 +52,7 @@ func mountOn(t testing.TB, s logical.Storage, c *fakeClock) *testMount {
 			Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
 		},
 	}
-	sys := logical.TestSystemView()
-	sys.ReplicationStateVal = consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled
-	conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: sys, StorageView: s, BackendUUID: "test"}
+	conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: writingSystem(), StorageView: s, BackendUUID: "test"}
 	if err := m.Setup(context.Background(), conf); err != nil {
 		t.Fatal(err)
 	}
