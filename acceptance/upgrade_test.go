@@ -107,7 +107,7 @@ func (e *env) mountVersion(name, namespace string) *upgraded {
 // moveTo is what the runbook does with each mount.
 func (m *upgraded) moveTo(version string) {
 	m.t.Helper()
-	if err := m.client.Sys().TuneMount(m.mount, api.MountConfigInput{PluginVersion: version}); err != nil {
+	if err := m.client.Sys().TuneMountAllowNil(m.mount, api.TuneMountConfigInput{PluginVersion: &version}); err != nil {
 		m.t.Fatal(err)
 	}
 	if _, err := m.client.Sys().ReloadPlugin(&api.ReloadPluginInput{Mounts: []string{m.mount}}); err != nil {

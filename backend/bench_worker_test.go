@@ -30,7 +30,7 @@ func BenchmarkStorm(b *testing.B) {
 					if time.Since(began) > 5*time.Minute {
 						b.Fatalf("%d of %d rotated", s.values.Load(), stormRoles)
 					}
-					time.Sleep(10 * time.Millisecond)
+					<-time.After(10 * time.Millisecond)
 				}
 				b.ReportMetric(stormRoles/time.Since(began).Seconds(), "rotations/s")
 				b.ReportMetric(float64(s.all.Load())/stormRoles, "calls/rotation")

@@ -199,7 +199,7 @@ func TestStartTellsOfFaults(t *testing.T) {
 	t.Parallel()
 	start := func(content map[string]string, call string) (*broken, error) {
 		s := &broken{Storage: copyStorage(t, content), call: call}
-		m := &testMount{backend: newBackend(newFakeClock(), rand.Reader), t: t, storage: s}
+		m := &testMount{backend: newBackend(newFakeClock(), rand.Reader), storage: s}
 		if call == "random" {
 			m.rand = s
 		}

@@ -42,7 +42,7 @@ func TestVerifyTellsOfFaults(t *testing.T) {
 			if data["fresh"] = fresh; !fresh {
 				delete(data, "fresh")
 			}
-			run := func(call string) (error, *broken, any) {
+			run := func(call string) (*broken, any, error) {
 				s := &broken{Storage: copyStorage(t, start)}
 				m := mountOn(withoutSchemas{t}, s, newFakeClock())
 				for i := range places {
@@ -56,9 +56,9 @@ func TestVerifyTellsOfFaults(t *testing.T) {
 				if resp != nil {
 					code = resp.Data["code"]
 				}
-				return err, s, code
+				return s, code, err
 			}
-			err, s, _ := run("")
+			s, _, err := run("")
 			if err != nil {
 				t.Fatal(what, err)
 			}
@@ -66,7 +66,7 @@ func TestVerifyTellsOfFaults(t *testing.T) {
 				if call == "get tidy" {
 					continue // whether roles were renamed: moved/ is asked then
 				}
-				if err, s, code := run(call); s.hits > 0 && !errors.Is(err, errStorage) {
+				if s, code, err := run(call); s.hits > 0 && !errors.Is(err, errStorage) {
 					t.Errorf("%s, fresh %v: %s fails, and the answer is %v %v", what, fresh, call, code, err)
 				}
 			}

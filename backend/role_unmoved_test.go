@@ -122,9 +122,9 @@ var moves = map[string]func(m *testMount, id string) *testMount{
 		m.tick()
 		return m
 	},
-	"tidy, after a failover":  func(m *testMount, _ string) *testMount { m = m.restart(); m.tidyAll(); return m },
-	"a second deletion":       func(m *testMount, _ string) *testMount { m.deleted("r"); return m },
-	"a restoration":           func(m *testMount, id string) *testMount { m.write("restore/"+id, nil); m.remove("r"); return m },
+	"tidy, after a failover": func(m *testMount, _ string) *testMount { m = m.restart(); m.tidyAll(); return m },
+	"a second deletion":      func(m *testMount, _ string) *testMount { m.deleted("r"); return m },
+	"a restoration":          func(m *testMount, id string) *testMount { m.write("restore/"+id, nil); m.remove("r"); return m },
 	"a restoration, after a failover": func(m *testMount, id string) *testMount {
 		m = m.restart()
 		m.write("restore/"+id, nil)

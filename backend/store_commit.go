@@ -168,19 +168,10 @@ func sooner(end, was time.Time) bool {
 	return !end.IsZero() && (was.IsZero() || end.Before(was))
 }
 
-// lockedRole reads the record of a role for a transition, whose lock the caller
+// lockedShown reads the record of a role for a transition, whose lock the caller
 // holds: always from storage, since another node may have written what this one has
-// not been told of yet. nil if there is none.
-func (b *backend) lockedRole(ctx context.Context, s logical.Storage, name string) (*roleRecord, error) {
-	rec, err := b.lockedShown(ctx, s, name)
-	if err != nil || rec == nil || rec.marked() {
-		return nil, err
-	}
-	return rec, nil
-}
-
-// lockedShown is lockedRole also where the role was deleted and its record stands at
-// its name still. That one is in no cache.
+// not been told of yet; also where the role was deleted and its record stands at its
+// name still, which is in no cache. nil if there is none.
 func (b *backend) lockedShown(ctx context.Context, s logical.Storage, name string) (*roleRecord, error) {
 	shown, err := getRecord[shownRole](ctx, s, rolePath(name))
 	if err != nil {
@@ -203,7 +194,7 @@ func (b *backend) lockedShown(ctx context.Context, s logical.Storage, name strin
 	return found, nil
 }
 
-// lockedKey is lockedRole for the record of a key.
+// lockedKey is lockedShown for the record of a key.
 func (b *backend) lockedKey(ctx context.Context, s logical.Storage, id string) (*keyRecord, error) {
 	rec, err := getRecord[keyRecord](ctx, s, keyPath(id))
 	if err != nil {
@@ -225,7 +216,7 @@ func (b *backend) settleLate(ctx context.Context, s logical.Storage) error {
 	for _, path := range b.roles.unsure.due(now, settleAtOnce) {
 		name := strings.TrimPrefix(path, rolePrefix)
 		unlock := b.lockRole(name)
-		_, err := b.lockedRole(ctx, s, name)
+		_, err := b.lockedShown(ctx, s, name)
 		unlock()
 		if err != nil {
 			return err

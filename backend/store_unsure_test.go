@@ -89,7 +89,7 @@ func TestLateWritesLeaveNoDeadKeyGood(t *testing.T) {
 			"nothing": func(*testMount, string) {},
 			"a rewrite that changes nothing": func(m *testMount, id string) {
 				unlock := m.lockRole("a")
-				_, err := m.lockedRole(context.Background(), m.storage, "a")
+				_, err := m.lockedShown(context.Background(), m.storage, "a")
 				unlock()
 				unlockKey := m.lockKey(id)
 				_, keyErr := m.lockedKey(context.Background(), m.storage, id)

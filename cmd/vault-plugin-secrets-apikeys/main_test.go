@@ -86,7 +86,7 @@ func TestEndsWithItsParent(t *testing.T) {
 	t.Cleanup(func() { _ = syscall.Kill(-parent.Process.Pid, syscall.SIGKILL) })
 	wait := func(text string) {
 		t.Helper()
-		for limit := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for limit := time.Now().Add(30 * time.Second); ; <-time.After(10 * time.Millisecond) {
 			have, _ := os.ReadFile(out)
 			if strings.Contains(string(have), text) {
 				return
