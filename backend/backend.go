@@ -39,6 +39,7 @@ type backend struct {
 	keys        *recordCache[keyRecord]
 	secretCache *recordCache[secretRecord]
 	moves       *recordCache[movedRecord]
+	copies      unsureSet // of the copies of deleted roles, which no cache has
 
 	commits inFlight
 	// listen is told of every decision about keys; nil: nobody listens.
@@ -122,6 +123,8 @@ func newBackend(c clock, random io.Reader) *backend {
 	} {
 		*clock = c
 	}
+	// What decides about verification is not left half written by who hangs up.
+	b.configs.begin, b.digestSecrets.begin, b.imported.begin, b.aside.begin = b.underway, b.underway, b.underway, b.underway
 	b.resized = []func(int){b.moves.resize, b.views.resize, b.rates.resize}
 	b.specs = map[*framework.Path]*pathSpec{}
 	b.Backend = &framework.Backend{

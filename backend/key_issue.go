@@ -57,6 +57,8 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, want *issueReque
 	rec.Expires = lease.ends
 	// The key's record first: whatever hangs on a key is found through it. One
 	// that the index lacks, because the second write failed, was handed to nobody.
+	ctx, done := b.underway(ctx)
+	defer done()
 	if err := b.commitKey(ctx, s, nil, rec); err != nil {
 		return nil, err
 	}

@@ -111,12 +111,12 @@ func (tx *roleTx) keepCopy() error {
 	if err != nil {
 		return err
 	}
-	if _, err := getRecord[roleRecord](tx.ctx, tx.s, deletedPath(tx.rec.ID)); err != nil {
+	if _, err := tx.b.lockedCopy(tx.ctx, tx.s, tx.rec.ID); err != nil {
 		return err // what a newer build left there is not overwritten
 	}
 	// The copy comes before its calendar entry: a look that finds an entry
 	// without a copy removes the entry.
-	if err := putBytes(tx.ctx, tx.s, deletedPath(tx.rec.ID), data); err != nil {
+	if err := tx.b.commitCopy(tx.ctx, tx.s, nil, tx.rec, data); err != nil {
 		return err
 	}
 	// Tidy finds a copy that the calendar lacks.
@@ -144,7 +144,7 @@ func (tx *roleTx) purge() (done bool, err error) {
 			return false, err
 		}
 	}
-	return true, deleteRecord(tx.ctx, tx.s, deletedPath(tx.rec.ID))
+	return true, tx.b.removeCopy(tx.ctx, tx.s, tx.rec.Name, tx.rec.ID)
 }
 
 // deleteSecrets erases the plaintexts of a role that is gone.

@@ -167,7 +167,7 @@ func (b *backend) keeperOf(ctx context.Context, s logical.Storage, home string, 
 	if role != nil {
 		return role, role.marked(), nil
 	}
-	role, err = getRecord[roleRecord](ctx, s, deletedPath(key.RoleID))
+	role, err = b.lockedCopy(ctx, s, key.RoleID)
 	return role, true, err
 }
 

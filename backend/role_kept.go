@@ -75,7 +75,7 @@ func (b *backend) keptLocked(ctx context.Context, s logical.Storage, home, id st
 	if found && !at.marked() {
 		return &keptRole{roleRecord: at}, nil
 	}
-	copied, err := getRecord[roleRecord](ctx, s, deletedPath(id))
+	copied, err := b.lockedCopy(ctx, s, id)
 	switch {
 	case err != nil:
 		return nil, err
@@ -98,7 +98,7 @@ func (tx *roleTx) commitCopy() error {
 	if err != nil {
 		return err
 	}
-	commit := tx.b.commitHidden
+	commit := tx.b.commitCopy
 	if tx.unmoved {
 		commit = tx.b.commitInPlace
 	}

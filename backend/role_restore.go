@@ -125,7 +125,7 @@ func (r *restorer) run(names []string) (*restored, error) {
 		}
 	}
 	var err error
-	if r.copied, err = getRecord[roleRecord](r.ctx, r.s, deletedPath(r.id)); err != nil {
+	if r.copied, err = r.b.lockedCopy(r.ctx, r.s, r.id); err != nil {
 		return nil, err
 	}
 	if r.moved, err = r.b.storedMove(r.ctx, r.s, r.id); err != nil {
@@ -183,7 +183,15 @@ func (r *restorer) restore(there *roleRecord) (*restored, error) {
 			return nil, err
 		}
 	}
-	// Nothing was written so far, and nothing is refused once something was.
+	// Nothing was written so far, and nothing is refused once something was: from here on
+	// it does not end with the caller either.
+	caller := r.ctx
+	ctx, done := r.b.underway(caller)
+	r.ctx, tx.ctx = ctx, ctx
+	defer func() {
+		r.ctx, tx.ctx = caller, caller
+		done()
+	}()
 	holder, err := r.holderOf(there)
 	if err != nil {
 		return nil, err
@@ -329,16 +337,22 @@ func (r *restorer) retireCopy(name string) {
 	if r.copied == nil || r.copied.stub() {
 		return
 	}
-	var err error
-	if r.copied.Name != name {
-		err = deleteRecord(r.ctx, r.s, deletedPath(r.id))
-	} else {
-		err = putRecord(r.ctx, r.s, deletedPath(r.id), &roleRecord{
-			Schema: recordSchema, Name: name, ID: r.id, Type: r.copied.Type, Created: r.copied.Created,
-			Committed: r.copied.Committed, Deleted: r.copied.Deleted, PurgeAt: r.copied.PurgeAt, Due: r.copied.Due,
-		})
-	}
-	if err != nil {
+	if err := r.leaveStub(name); err != nil {
 		r.b.Logger().Warn("the copy of a restored role is removed later", "role", name, "error", err)
 	}
+}
+
+func (r *restorer) leaveStub(name string) error {
+	if r.copied.Name != name {
+		return r.b.removeCopy(r.ctx, r.s, name, r.id)
+	}
+	stub := &roleRecord{
+		Schema: recordSchema, Name: name, ID: r.id, Type: r.copied.Type, Created: r.copied.Created,
+		Committed: r.copied.Committed, Deleted: r.copied.Deleted, PurgeAt: r.copied.PurgeAt, Due: r.copied.Due,
+	}
+	data, err := stub.encode()
+	if err != nil {
+		return err
+	}
+	return r.b.commitCopy(r.ctx, r.s, r.copied, stub, data)
 }

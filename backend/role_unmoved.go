@@ -132,7 +132,7 @@ func (b *backend) moveUnmoved(ctx context.Context, s logical.Storage, name strin
 	if err != nil {
 		return nil, err
 	}
-	copied, err := getRecord[roleRecord](ctx, s, deletedPath(rec.ID))
+	copied, err := b.lockedCopy(ctx, s, rec.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,10 @@ type cell[T any] struct {
 	// learn is told of every value that is taken over.
 	learn func(*T)
 
+	// begin is where the context of a write comes from that does not end with the
+	// caller; nil: it does.
+	begin func(context.Context) (context.Context, func())
+
 	// clock tells when a write that returned an error cannot land any more.
 	clock clock
 
@@ -131,6 +135,11 @@ func (c *cell[T]) write(ctx context.Context, s logical.Storage, v *T) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", family(c.path), err)
+	}
+	if c.begin != nil {
+		var done func()
+		ctx, done = c.begin(ctx)
+		defer done()
 	}
 	if err := putBytes(ctx, s, c.path, data); err != nil {
 		if outcomeUnknown(err) {

@@ -16,8 +16,8 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
-// The records that decide about keys are written here and nowhere else: roles,
-// keys, plaintexts. Each write is told to committed, whatever came of it, before
+// The records that decide about keys are written here and nowhere else: roles, the
+// copies of deleted ones, keys, plaintexts. Each write is told to committed, whatever came of it, before
 // the caller goes on. So nothing that has to learn of a commit can be forgotten.
 //
 // What a transition reads under its lock is read here, too, and told in the same
@@ -46,8 +46,6 @@ type change struct {
 	moved *movedRecord
 	// wrote is the record's encoding; nil if it was removed.
 	wrote []byte
-	// hidden: rec is the copy of a deleted role.
-	hidden bool
 	// err is what the write returned.
 	err error
 }
@@ -56,6 +54,7 @@ type changeKind int
 
 const (
 	roleChange changeKind = iota
+	copyChange            // of a deleted role, with the fields of a role's
 	keyChange
 	plaintextChange
 	moveChange
@@ -64,7 +63,8 @@ const (
 // committed is told of every change, under the lock of what changed.
 func (b *backend) committed(c change) {
 	switch {
-	case c.hidden: // in no cache
+	case c.what == copyChange:
+		b.tellCopy(c)
 	case c.what == roleChange:
 		tell(b, b.roles, rolePath(c.role), c, c.rec)
 		b.wakeFor(c.rec)
@@ -76,6 +76,16 @@ func (b *backend) committed(c change) {
 		tell(b, b.secretCache, secretPath(c.roleID, c.version), c, nil) // filled when it is read
 	}
 	b.decided(c)
+}
+
+// tellCopy notes what came of a write of a copy, which is in no cache.
+func (b *backend) tellCopy(c change) {
+	switch path := deletedPath(c.roleID); {
+	case c.err == nil:
+		b.copies.overwritten(path)
+	case outcomeUnknown(c.err):
+		b.copies.add(path, c.roleID, c.wrote, b.clock.Now())
+	}
 }
 
 func tell[T any](b *backend, cache *recordCache[T], path string, c change, rec *T) {
@@ -96,7 +106,8 @@ type decision struct {
 	roleID string
 	keyID  string // of one dynamic key; empty where the role changed
 	// closing: something that verified does so no more or not for as long, or what a
-	// key may do was narrowed. An unknown outcome always may be.
+	// key may do was narrowed. An unknown outcome always may be. The end that a
+	// succession sets for the previous version is none: its grace is for that.
 	closing bool
 	unknown bool
 }
@@ -113,6 +124,8 @@ func (b *backend) decided(c change) {
 	case b.listen == nil, c.err != nil && !unknown:
 	case c.what == roleChange:
 		b.listen(decision{roleID: c.roleID, closing: unknown || c.closesRole(), unknown: unknown})
+	case c.what == copyChange && (unknown || c.changesCopy()):
+		b.listen(decision{roleID: c.roleID, closing: true, unknown: unknown})
 	case c.what == keyChange && (unknown || c.decidesKey()) && (isDynamic(c.oldKey) || isDynamic(c.key)):
 		b.listen(decision{roleID: c.roleID, keyID: c.keyID, closing: true, unknown: unknown})
 	}
@@ -125,12 +138,12 @@ func (c *change) closesRole() bool {
 	if c.old == nil {
 		return false
 	}
-	if c.rec == nil || c.hidden {
+	if c.rec == nil {
 		return true
 	}
 	before, after := &c.old.Policy, &c.rec.Policy
 	if after.Disabled && !before.Disabled || after.RateLimit > 0 && (before.RateLimit == 0 || after.RateLimit < before.RateLimit) ||
-		!slices.Equal(after.AllowedCIDRs, before.AllowedCIDRs) {
+		!slices.Equal(after.AllowedCIDRs, before.AllowedCIDRs) || sooner(after.Until(), before.Until()) {
 		return true
 	}
 	for _, scope := range before.Scopes {
@@ -152,6 +165,10 @@ func (c *change) closesRole() bool {
 	}
 	return false
 }
+
+// changesCopy reports whether something was decided about a deleted role. That a copy
+// is made, and that it goes, is a part of what the role's own record decides.
+func (c *change) changesCopy() bool { return c.old != nil && c.rec != nil && !c.rec.stub() }
 
 // decidesKey reports whether somebody decided about a dynamic key. Issue, renewal and
 // the end of its lease are no decisions.
@@ -206,6 +223,22 @@ func (b *backend) lockedKey(ctx context.Context, s logical.Storage, id string) (
 	return rec, nil
 }
 
+// lockedCopy is lockedRole for the copy of a deleted role; nil if there is none.
+func (b *backend) lockedCopy(ctx context.Context, s logical.Storage, id string) (*roleRecord, error) {
+	rec, err := getRecord[roleRecord](ctx, s, deletedPath(id))
+	if err != nil {
+		return nil, err
+	}
+	var found any
+	if rec != nil {
+		found = rec
+	}
+	if _, was := b.copies.settle(deletedPath(id), found, b.clock.Now()); was {
+		b.decided(change{what: copyChange, roleID: id, rec: rec, err: errLate})
+	}
+	return rec, nil
+}
+
 // settleAtOnce is how many records of a kind one look settles.
 const settleAtOnce = 50
 
@@ -231,6 +264,11 @@ func (b *backend) settleLate(ctx context.Context, s logical.Storage) error {
 			return err
 		}
 	}
+	for _, path := range b.copies.due(now, settleAtOnce) {
+		if err := b.settleCopy(ctx, s, strings.TrimPrefix(path, deletedPrefix)); err != nil {
+			return err
+		}
+	}
 	for _, path := range b.secretCache.unsure.due(now, settleAtOnce) {
 		b.secretCache.reread(path, nil, now)
 	}
@@ -238,6 +276,22 @@ func (b *backend) settleLate(ctx context.Context, s logical.Storage) error {
 		b.moves.reread(path, nil, now)
 	}
 	return nil
+}
+
+func (b *backend) settleCopy(ctx context.Context, s logical.Storage, id string) error {
+	seen, err := getRecord[roleRecord](ctx, s, deletedPath(id))
+	if err != nil {
+		return err
+	}
+	if seen != nil {
+		_, unlock, err := b.lockOf(ctx, s, seen.Name, id)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	_, err = b.lockedCopy(ctx, s, id)
+	return err
 }
 
 // commitRole writes the record of a role; data is its encoding.
@@ -249,14 +303,22 @@ func (b *backend) commitRole(ctx context.Context, s logical.Storage, old, rec *r
 	return err
 }
 
-// commitHidden writes the copy of a deleted role; data is its encoding.
-func (b *backend) commitHidden(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte) error {
+// commitCopy writes the copy of a deleted role; data is its encoding, and old the copy
+// of before, nil for one that is made.
+func (b *backend) commitCopy(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte) error {
 	ctx, done := b.underway(ctx)
 	defer done()
-	err := putBytes(ctx, s, deletedPath(rec.ID), data)
-	b.committed(change{
-		what: roleChange, role: rec.Name, roleID: rec.ID, old: old, rec: rec, wrote: data, hidden: true, err: err,
-	})
+	err := writeAt(ctx, s, deletedPath(rec.ID), data)
+	b.committed(change{what: copyChange, role: rec.Name, roleID: rec.ID, old: old, rec: rec, wrote: data, err: err})
+	return err
+}
+
+// removeCopy removes the copy of a role that lives, or is gone for good.
+func (b *backend) removeCopy(ctx context.Context, s logical.Storage, role, roleID string) error {
+	ctx, done := b.underway(ctx)
+	defer done()
+	err := deleteAt(ctx, s, deletedPath(roleID))
+	b.committed(change{what: copyChange, role: role, roleID: roleID, err: err})
 	return err
 }
 

@@ -44,7 +44,7 @@ func encoded(t testing.TB, v any) []byte {
 func TestNothingIsWrittenPastTheDoor(t *testing.T) {
 	m := newMount(t)
 	ctx := context.Background()
-	for _, path := range []string{rolePath("a"), keyPath("0123456789ab"), secretPath("id", 1)} {
+	for _, path := range []string{rolePath("a"), keyPath("0123456789ab"), secretPath("id", 1), deletedPath("id"), movedPath("id")} {
 		if putRecord(ctx, m.storage, path, &keyRecord{}) == nil || putBytes(ctx, m.storage, path, nil) == nil || deleteRecord(ctx, m.storage, path) == nil {
 			t.Errorf("%s can be written without committed being told", path)
 		}

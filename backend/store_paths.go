@@ -78,7 +78,7 @@ var places = []place{
 		written: "after the key's record; deleted when its lease ends",
 	},
 	{
-		path: deletedPrefix, rest: "<role_id>", record: "roleRecord",
+		path: deletedPrefix, rest: "<role_id>", record: "roleRecord", told: true,
 		holds:   "a deleted role, for its restoration",
 		written: "before the record of the role is deleted; after a restoration a stub takes its place, after a rename nothing",
 	},

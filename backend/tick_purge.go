@@ -12,8 +12,7 @@ import (
 // since the deletion; their records are left to tidy, the tombstones among them
 // for as long as history is kept.
 func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id string) error {
-	path := deletedPath(id)
-	seen, err := getRecord[roleRecord](ctx, t.s, path)
+	seen, err := getRecord[roleRecord](ctx, t.s, deletedPath(id))
 	if err != nil {
 		return err
 	}
@@ -30,7 +29,7 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 	if err != nil {
 		return err
 	}
-	copied, err := getRecord[roleRecord](ctx, t.s, path)
+	copied, err := b.lockedCopy(ctx, t.s, id)
 	if err != nil {
 		return err
 	}
@@ -40,7 +39,7 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 	}
 	if live != nil && live.ID == id {
 		// A deletion that never came to its commit, or a restoration that did.
-		if err := deleteRecord(ctx, t.s, path); err != nil {
+		if err := b.removeCopy(ctx, t.s, copied.Name, id); err != nil {
 			return err
 		}
 		b.unfile(ctx, t.s, e.minute, e.name)

@@ -95,7 +95,7 @@ func (r *tidyRun) deletedRoles(ctx context.Context) (bool, error) {
 			return err
 		}
 		defer unlock()
-		copied, err := getRecord[roleRecord](ctx, r.s, deletedPath(id))
+		copied, err := r.b.lockedCopy(ctx, r.s, id)
 		if err != nil || copied == nil {
 			return err
 		}

@@ -366,6 +366,15 @@ var (
 	errNoneToCome = errors.New("is no time that can come")
 )
 
+// Until is when the role ends; zero if it does not.
+func (p *Policy) Until() time.Time {
+	until, err := instantOf(p.ValidUntil)
+	if err != nil {
+		return time.Time{} // no such policy is stored
+	}
+	return until
+}
+
 // instantOf is the instant that a text names; zero for none.
 func instantOf(text string) (time.Time, error) {
 	if text == "" {
