@@ -37,6 +37,8 @@ func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, mea
 	}
 	// The index lists live keys: dead ones, whose records are kept for long, would
 	// make each page of it dearer. Where this fails the entry goes with the record.
+	ctx, done := b.underway(ctx)
+	defer done()
 	if err := deleteRecord(ctx, s, issuedPath(rec.RoleID, id)); err != nil {
 		b.Logger().Debug("a dead key is still in the index of its role", "key_id", id, "error", err)
 	}

@@ -57,6 +57,10 @@ the leaked key may have read too.
 A key of a role that was deleted and can be restored is killed by its id: the role
 comes back without it.
 
+The key of a dynamic role that expired before stays expired: the answer names no
+revoked key and a warning says when it ended. A version that expired is marked as
+revoked all the same.
+
 Repeating a revocation is harmless. A repeated all=true on a static role would kill
 the replacement that the first one made: the same request of the same caller within
 5 minutes answers the first result, with a warning, as long as that replacement is

@@ -286,3 +286,112 @@ func (s *hangingUp) Put(ctx context.Context, e *logical.StorageEntry) error {
 	}
 	return s.Storage.Put(ctx, e)
 }
+
+// Who hangs up while something is written that decides about keys leaves nothing half
+// done: all that belongs together is written.
+func TestWhoHangsUpLeavesNothingHalfDone(t *testing.T) {
+	t.Parallel()
+	type scene struct {
+		prefix string // at the first write below it the caller hangs up
+		before func(m *testMount, c *decided)
+		do     func(m *testMount, ctx context.Context, c *decided) (*logical.Response, error)
+		holds  func(m *testMount, c *decided, resp *logical.Response) bool
+	}
+	request := func(op logical.Operation, path func(*decided) string, data map[string]any) func(*testMount, context.Context, *decided) (*logical.Response, error) {
+		return func(m *testMount, ctx context.Context, c *decided) (*logical.Response, error) {
+			req := m.request
+			req.Operation, req.Path, req.Data, req.Storage = op, path(c), data, m.storage
+			return m.HandleRequest(ctx, &req)
+		}
+	}
+	at := func(path string) func(*decided) string { return func(*decided) string { return path } }
+	foreign := foreignKey(t, 40)
+	batch := `[{"role": "n", "key": "` + foreign + `"}]`
+	onLease := func(op logical.Operation) func(*testMount, context.Context, *decided) (*logical.Response, error) {
+		return func(m *testMount, ctx context.Context, c *decided) (*logical.Response, error) {
+			secret := *c.lease.Secret
+			return m.HandleRequest(ctx, &logical.Request{Operation: op, Path: "creds/any", Storage: m.storage, Secret: &secret, Data: c.lease.Data})
+		}
+	}
+	valid := func(m *testMount, key any) bool { return m.verdict(key) == "VALID" }
+	imported := func(m *testMount, _ *decided, _ *logical.Response) bool { return valid(m, foreign) }
+	for name, c := range map[string]scene{
+		"issue": {
+			prefix: keyPrefix, do: request(logical.ReadOperation, at("creds/d"), nil),
+			holds: func(m *testMount, _ *decided, resp *logical.Response) bool {
+				return valid(m, resp.Data["api_key"]) && m.exists(issuedPath(m.record("d").ID, resp.Data["key_id"].(string)))
+			},
+		},
+		"renewal": {
+			prefix: keyPrefix, before: func(m *testMount, _ *decided) { m.clock.advance(30 * time.Minute) },
+			do: onLease(logical.RenewOperation),
+			holds: func(m *testMount, c *decided, _ *logical.Response) bool {
+				m.clock.advance(45 * time.Minute)
+				return valid(m, c.key)
+			},
+		},
+		"lease given back": {
+			prefix: keyPrefix, do: onLease(logical.RevokeOperation),
+			holds: func(m *testMount, c *decided, _ *logical.Response) bool { return !valid(m, c.key) },
+		},
+		"config": {
+			prefix: configPath, do: request(logical.UpdateOperation, at("config"), map[string]any{"cache_size": 100}),
+			holds: func(m *testMount, _ *decided, _ *logical.Response) bool {
+				return m.configs.known() != nil && number(m.t, m.read("config")["cache_size"]) == 100
+			},
+		},
+		"digest secret": {
+			prefix: digestPath, do: request(logical.UpdateOperation, at("config/rotate-digest"), nil),
+			holds: func(m *testMount, _ *decided, _ *logical.Response) bool {
+				return m.digestSecrets.known() != nil && m.digestSecrets.known().Current == 2
+			},
+		},
+		"import, its forms": {prefix: importedPath, do: request(logical.UpdateOperation, at("import"), map[string]any{"batch": batch}), holds: imported},
+		"import, its key":   {prefix: keyPrefix, do: request(logical.UpdateOperation, at("import"), map[string]any{"batch": batch}), holds: imported},
+		"delete": {
+			prefix: deletedPrefix, do: request(logical.DeleteOperation, at("roles/a"), nil),
+			holds: func(m *testMount, c *decided, _ *logical.Response) bool {
+				return !m.exists(rolePath("a")) && m.exists(deletedPath(c.roleID))
+			},
+		},
+		"restore, which makes way": {
+			prefix: deletedPrefix,
+			before: func(m *testMount, _ *decided) {
+				m.remove("a")
+				m.write("roles/a", nil)
+			},
+			do: request(logical.UpdateOperation, func(c *decided) string { return "restore/" + c.roleID }, map[string]any{"force": true}),
+			holds: func(m *testMount, c *decided, _ *logical.Response) bool {
+				return m.record("a").ID == c.roleID
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &landingStorage{Storage: &logical.InmemStorage{}}
+			hangs := &hangingUp{Storage: s, prefix: c.prefix}
+			m := mountOn(t, hangs, newFakeClock())
+			m.write("roles/a", nil)
+			m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "1h", "max_ttl": "10h"})
+			on := &decided{roleID: m.record("a").ID, lease: m.lease("d", nil)}
+			on.key = on.lease.Data["api_key"].(string)
+			if c.before != nil {
+				c.before(m, on)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			hangs.do = cancel
+			resp, err := c.do(m, ctx, on)
+			switch {
+			case err != nil || resp.IsError():
+				t.Errorf("%v %v", resp, err)
+			case ctx.Err() == nil:
+				t.Error("nobody has hung up")
+			case s.ended:
+				t.Error("something was to be written with the caller's context")
+			case !c.holds(m, on, resp):
+				t.Error("it is half done")
+			}
+		})
+	}
+}
