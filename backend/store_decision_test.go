@@ -255,8 +255,8 @@ func TestFailedDecisionsAreTold(t *testing.T) {
 			s.land()
 			ctx := context.Background()
 			for range 2 {
-				_, err := m.lockedRole(ctx, s, "a")
-				_, errB := m.lockedRole(ctx, s, "b")
+				_, err := m.lockedShown(ctx, s, "a")
+				_, errB := m.lockedShown(ctx, s, "b")
 				_, errKey := m.lockedKey(ctx, s, on.keyID)
 				_, errCopy := m.lockedCopy(ctx, s, on.roleID)
 				if err := errors.Join(err, errB, errKey, errCopy); err != nil {
