@@ -252,7 +252,7 @@ func TestUnmovedRoleThatLandsLate(t *testing.T) {
 	for kind, fields := range unmovedKinds {
 		for name, next := range after {
 			t.Run(kind+", "+name, func(t *testing.T) {
-				m, key, _, id := unmoved(t, fields)
+				m, key, dead, id := unmoved(t, fields)
 				late, err := m.storage.Get(t.Context(), rolePath("r"))
 				if err != nil {
 					t.Fatal(err)
@@ -262,13 +262,17 @@ func TestUnmovedRoleThatLandsLate(t *testing.T) {
 				if len(m.under(rolePrefix)) != 0 {
 					t.Fatal("it was not moved")
 				}
-				m.write("revoke/r", map[string]any{"key_id": m.idOf(key)})
+				first, then := key, dead
+				if name == "tidy" {
+					first, then = dead, key
+				}
+				m.write("report", map[string]any{"key": first})
 				if err := m.storage.Put(t.Context(), late); err != nil {
 					t.Fatal(err)
 				}
 				m.write("roles/other", fields)
 				m = m.restart()
-				m.write("revoke/r", map[string]any{"key_id": m.idOf(key), "reason": "again"})
+				m.write("report", map[string]any{"key": then})
 				if len(m.under(rolePrefix)) != 2 {
 					t.Fatal("it was moved")
 				}
@@ -281,6 +285,23 @@ func TestUnmovedRoleThatLandsLate(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestUnmovedRoleIsInNoCache: not in that of a node either which knew the role and has
+// not been told.
+func TestUnmovedRoleIsInNoCache(t *testing.T) {
+	s := &failingAt{Storage: &logical.InmemStorage{}}
+	m := mountOn(t, s, newFakeClock())
+	m.write("roles/r", nil)
+	key := current(m, "r")
+	other := m.restart()
+	other.expectVerdict(key, "VALID")
+	s.at = []string{deletedPrefix}
+	m.remove("r")
+	if got := other.status(logical.UpdateOperation, "rotate/r", nil); got != 404 {
+		t.Errorf("rotate: %d", got)
+	}
+	other.expectVerdict(key, "NOT_FOUND")
 }
 
 // TestUnmovedRoleAndOlderBuilds: they refuse the record, which they would take for a
