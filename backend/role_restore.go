@@ -327,9 +327,6 @@ func (r *restorer) announce(tx *roleTx, there *roleRecord, from string) error {
 	return deleteRecord(r.ctx, r.s, duePath(r.copied.Due, deletedMark+r.id))
 }
 
-// stub reports whether there is nothing in the copy to restore.
-func (r *roleRecord) stub() bool { return r.Ring.Last == 0 }
-
 // retireCopy leaves a stub of the copy of a role that lives, so that a repeated
 // request finds it. Of a renamed role moved/ tells, and nothing is left. Where that
 // fails the copy is ignored, and overwritten by the next deletion.

@@ -223,7 +223,7 @@ func (b *backend) lockedKey(ctx context.Context, s logical.Storage, id string) (
 	return rec, nil
 }
 
-// lockedCopy is lockedRole for the copy of a deleted role; nil if there is none.
+// lockedCopy is lockedShown for the copy of a deleted role; nil if there is none.
 func (b *backend) lockedCopy(ctx context.Context, s logical.Storage, id string) (*roleRecord, error) {
 	rec, err := getRecord[roleRecord](ctx, s, deletedPath(id))
 	if err != nil {

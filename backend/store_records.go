@@ -285,6 +285,9 @@ func (d *deferredLeak) schema() int { return d.Schema }
 
 func (r *roleRecord) schema() int { return r.Schema }
 
+// stub reports whether there is nothing in the copy to restore.
+func (r *roleRecord) stub() bool { return r.Ring.Last == 0 }
+
 func (*roleRecord) newest() int { return markedSchema }
 
 // hiddenAt reports whether the record is that of a deleted role where living ones stand.
