@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,8 @@ type gated struct {
 	stop, calls, keyReads int
 	key                   string
 	there, on             chan struct{}
+	lock                  sync.Locker // of the key
+	unlocked              bool        // the key was written without it
 }
 
 func newGated(s logical.Storage, stop int) *gated {
@@ -49,6 +52,9 @@ func (g *gated) List(ctx context.Context, prefix string) ([]string, error) {
 
 func (g *gated) Put(ctx context.Context, e *logical.StorageEntry) error {
 	g.call()
+	if e.Key == g.key && !heldLock(g.lock) {
+		g.unlocked = true
+	}
 	return g.Storage.Put(ctx, e)
 }
 
@@ -92,7 +98,7 @@ func newImportAgainstTidy(t *testing.T, foreign bool, importStop, tidyStop int) 
 		t.Fatal("nothing is left, or the roles share a lock")
 	}
 	x.imports, x.tidies = newGated(m.storage, importStop), newGated(m.storage, tidyStop)
-	x.imports.key = keyPath(x.id)
+	x.imports.key, x.imports.lock = keyPath(x.id), locksutil.LockForKey(m.keyLocks, x.id)
 	return x
 }
 
@@ -168,6 +174,9 @@ func (x *importAgainstTidy) locked() (role, key bool) {
 // read, and goes on to when tidy has come by once more.
 func (x *importAgainstTidy) holds() {
 	x.t.Helper()
+	if x.imports.unlocked {
+		x.t.Error("the key was written without its lock")
+	}
 	want := x.before
 	if x.importMoved {
 		want = x.key

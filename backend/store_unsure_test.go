@@ -395,3 +395,57 @@ func TestWhoHangsUpLeavesNothingHalfDone(t *testing.T) {
 		})
 	}
 }
+
+// A write that came through since says nothing of the earlier one, which may land over
+// it: nothing is kept until that is settled.
+func TestLateWritesLandOverLaterOnes(t *testing.T) {
+	t.Parallel()
+	s := &landingStorage{Storage: &logical.InmemStorage{}}
+	m := mountOn(t, s, newFakeClock())
+	m.write("roles/a", map[string]any{"rotation_period": 0})
+	got := m.read("creds/a")
+	s.fails(rolePrefix)
+	_, _ = m.do(logical.UpdateOperation, "revoke/a", map[string]any{"key_id": got["key_id"], "rotate": false})
+	m.write("roles/a", map[string]any{"description": "x"})
+	m.expectVerdict(got["api_key"].(string), "VALID")
+	s.land()
+	m.expectVerdict(got["api_key"].(string), "REVOKED")
+
+	var u unsureSet
+	now := m.clock.Now()
+	rec := &secretRecord{Key: "k"}
+	u.add("p", "", encoded(t, rec), now)
+	u.overwritten("p")
+	if u.settle("p", rec, now); !u.has("p") {
+		t.Error("taken for landed, although another write may have left it")
+	}
+	c := newRecordCache[secretRecord](10)
+	c.doubted("p", "", encoded(t, rec), now)
+	if got, err := c.getOrAbsent(t.Context(), s, "p", now); got != nil || err != nil {
+		t.Fatal(got, err)
+	}
+	plant(t, s, "p", rec)
+	if got, err := c.getOrAbsent(t.Context(), s, "p", now); got == nil || err != nil {
+		t.Error("its absence was kept", err)
+	}
+}
+
+// What nobody comes to is settled by the worker, of each kind.
+func TestWorkerSettlesWhatIsUnsure(t *testing.T) {
+	t.Parallel()
+	m := newMount(t)
+	now, id := m.clock.Now(), "0123456789ab"
+	m.roles.doubted(rolePath("a"), "id", nil, now)
+	m.keys.doubted(keyPath(id), "id", nil, now)
+	m.secretCache.doubted(secretPath("id", 1), "id", nil, now)
+	m.moves.doubted(movedPath("id"), "id", nil, now)
+	m.copies.add(deletedPath("id"), "id", nil, now)
+	m.clock.advance(lateFor)
+	if err := m.settleLate(t.Context(), m.storage); err != nil {
+		t.Fatal(err)
+	}
+	if m.roles.unsure.has(rolePath("a")) || m.keys.unsure.has(keyPath(id)) || m.secretCache.unsure.has(secretPath("id", 1)) ||
+		m.moves.unsure.has(movedPath("id")) || m.copies.has(deletedPath("id")) {
+		t.Error("something is unsure for good")
+	}
+}
