@@ -199,15 +199,15 @@ func TestStartTellsOfFaults(t *testing.T) {
 	t.Parallel()
 	start := func(content map[string]string, call string) (*broken, error) {
 		s := &broken{Storage: copyStorage(t, content), call: call}
-		m := &testMount{backend: newBackend(newFakeClock(), rand.Reader), storage: s}
+		b := newBackend(newFakeClock(), rand.Reader)
 		if call == "random" {
-			m.rand = s
+			b.rand = s
 		}
 		conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: writingSystem(), StorageView: s, BackendUUID: "test"}
-		if err := m.Setup(t.Context(), conf); err != nil {
+		if err := b.Setup(t.Context(), conf); err != nil {
 			t.Fatal(err)
 		}
-		return s, m.Initialize(t.Context(), &logical.InitializationRequest{Storage: s})
+		return s, b.Initialize(t.Context(), &logical.InitializationRequest{Storage: s})
 	}
 	for _, content := range []map[string]string{nil, dump(t, newMount(t).storage)} {
 		s, err := start(content, "")
