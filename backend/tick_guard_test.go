@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,11 +16,22 @@ import (
 type panicky struct {
 	logical.Storage
 
+	mu sync.Mutex
 	at []string
 }
 
+// panicAt sets the prefixes while others are at work.
+func (s *panicky) panicAt(prefixes ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = prefixes
+}
+
 func (s *panicky) check(path string) {
-	for _, at := range s.at {
+	s.mu.Lock()
+	prefixes := s.at
+	s.mu.Unlock()
+	for _, at := range prefixes {
 		if strings.HasPrefix(path, at) {
 			panic("the value of a panic may be ak_a_secret")
 		}

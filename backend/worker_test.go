@@ -410,10 +410,10 @@ func TestWorkerOutlivesAPanic(t *testing.T) {
 		s := &panicky{Storage: &logical.InmemStorage{}}
 		b := running(t, s)
 		write(t, b, s, "roles/r", map[string]any{"rotation_period": "60s", "grace_period": "10s"})
-		s.at = []string{markPath, duePrefix}
+		s.panicAt(markPath, duePrefix)
 		b.mark.forget()
 		time.Sleep(90 * time.Second)
-		s.at = nil
+		s.panicAt()
 		if _, err := b.HandleRequest(t.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: s}); err != nil {
 			t.Fatal(err)
 		}
