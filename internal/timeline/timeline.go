@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Package timeline holds the finite future of a key: what a verification of it will
+// say from which instant on, as long as nobody decides otherwise. The engine writes
+// it, an edge judges by it. Both forms are here, the one that travels (Entry) and the
+// one that is kept (Timeline), so that the two sides cannot understand it differently.
+package timeline
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// Schema is the highest form of a timeline that this package knows.
+const Schema = 1
+
+// MaxEntries is how many entries a timeline has at most. A key passes through its
+// states in one order, so there are never more.
+const MaxEntries = 12
+
+// Code is what a verification of the key answers when nothing else is asked: no scope,
+// no address, no token of a rate limit.
+type Code uint8
+
+// The codes that a timeline can hold.
+const (
+	Valid Code = iota
+	NotFound
+	Expired
+	Retired
+	Revoked
+	Disabled
+	codes // not a code
+)
+
+var codeNames = [codes]string{
+	Valid: "VALID", NotFound: "NOT_FOUND", Expired: "EXPIRED", Retired: "RETIRED", Revoked: "REVOKED", Disabled: "DISABLED",
+}
+
+func (c Code) String() string { return codeNames[c] }
+
+// Ended reports whether the code is for good.
+func (c Code) Ended() bool { return c == Expired || c == Retired || c == Revoked }
+
+// names are texts that stand for small numbers in what is kept.
+type names []string
+
+func (n names) number(text string) (uint8, bool) {
+	i := slices.Index(n, text)
+	return uint8(max(i, 0)), i >= 0 //nolint:gosec // the lists are short
+}
+
+var (
+	states = names{"", "pending", "current", "previous", "withdrawn", "retired", "expired", "revoked"}
+	ends   = names{"", "planned", "hard"}
+)
+
+// Entry is what holds from an instant on, as it travels.
+type Entry struct {
+	From  time.Time `json:"from"`
+	Code  string    `json:"code"`
+	State string    `json:"state"`
+	// Reason of an end, as verify says it.
+	Reason string `json:"reason,omitempty"`
+	// End is the kind of the end that is known: planned, hard, or empty without one.
+	End string `json:"end,omitempty"`
+	// Renewable: this end is that of a lease, which a renewal moves.
+	Renewable bool `json:"renewable,omitempty"`
+	// HoldUntil: this end is that of the grace of an automatic rotation. Who cannot ask
+	// may go on accepting the key until then.
+	HoldUntil time.Time `json:"hold_until,omitzero"`
+}
+
+// Moment is what a key is at one instant.
+type Moment struct {
+	Code          Code
+	State, Reason string
+	// Until is the earliest known end of a key that has not ended, and the end itself
+	// of one that has; End its kind.
+	Until time.Time
+	End   string
+	// Renewable and HoldUntil tell of an end that has happened.
+	Renewable bool
+	HoldUntil time.Time
+}
+
+// Build is the timeline from now on: at is asked for now and for each of the dates
+// after it, which have to hold every instant at which its answer changes.
+func Build(now time.Time, dates []time.Time, at func(time.Time) Moment) []Entry {
+	dates = slices.DeleteFunc(dates, func(t time.Time) bool { return !t.After(now) })
+	slices.SortFunc(dates, time.Time.Compare)
+	dates = slices.Compact(append([]time.Time{now}, dates...))
+	var entries []Entry
+	for _, t := range dates {
+		m := at(t)
+		e := Entry{From: t, Code: m.Code.String(), State: m.State, Reason: m.Reason, End: m.End}
+		if m.Code.Ended() {
+			e.Renewable, e.HoldUntil = m.Renewable, m.HoldUntil
+			if !m.Until.IsZero() {
+				e.From = m.Until // of a first entry, in the past
+			}
+		}
+		if last := len(entries) - 1; last >= 0 && same(&entries[last], &e) {
+			continue
+		}
+		entries = append(entries, e)
+		if m.Code.Ended() || len(entries) == MaxEntries {
+			break
+		}
+	}
+	return entries
+}
+
+func same(a, b *Entry) bool {
+	return a.Code == b.Code && a.State == b.State && a.Reason == b.Reason && a.End == b.End
+}
+
+// Timeline is a timeline as it is kept: small, and judged without an allocation.
+// Instants are nanoseconds since 1970.
+type Timeline []step
+
+type step struct {
+	from, hold         int64
+	code               Code
+	state, reason, end uint8
+	renewable          bool
+}
+
+var errNone = errors.New("a timeline has no entries")
+
+// reasons is what an end may say; what is not among them is kept as empty.
+var reasons = names{
+	"", "grace_ended", "rolled_back", "superseded", "lapsed",
+	"unspecified", "leaked", "offboarded", "abuse", "policy",
+}
+
+// Parse is the timeline of entries that came from somewhere. What it does not know it
+// refuses: an edge must not guess.
+func Parse(entries []Entry) (Timeline, error) {
+	if len(entries) == 0 {
+		return nil, errNone
+	}
+	if len(entries) > MaxEntries {
+		return nil, fmt.Errorf("a timeline of %d entries: %d at most", len(entries), MaxEntries)
+	}
+	t := make(Timeline, len(entries))
+	for i := range entries {
+		e := &entries[i]
+		code := slices.Index(codeNames[:], e.Code)
+		state, knownState := states.number(e.State)
+		end, knownEnd := ends.number(e.End)
+		reason, _ := reasons.number(e.Reason)
+		switch {
+		case code < 0 || !knownState || !knownEnd:
+			return nil, fmt.Errorf("entry %d of a timeline: code %q, state %q, end %q", i, e.Code, e.State, e.End)
+		case e.From.Year() < 1970 || e.From.Year() > 2200:
+			return nil, fmt.Errorf("entry %d of a timeline: from %v", i, e.From)
+		case i > 0 && !e.From.After(entries[i-1].From):
+			return nil, fmt.Errorf("entry %d of a timeline is not after the one before", i)
+		case Code(code).Ended() && i < len(entries)-1: //nolint:gosec // an index of the list
+			return nil, fmt.Errorf("entry %d of a timeline is an end, but not the last", i)
+		}
+		t[i] = step{
+			from: e.From.UnixNano(), code: Code(code), //nolint:gosec // an index of the list
+			state: state, reason: reason, end: end, renewable: e.Renewable,
+		}
+		if !e.HoldUntil.IsZero() {
+			t[i].hold = e.HoldUntil.UnixNano()
+		}
+	}
+	return t, nil
+}
+
+// Entries is the timeline in the form that travels.
+func (t Timeline) Entries() []Entry {
+	entries := make([]Entry, len(t))
+	for i := range t {
+		s := &t[i]
+		entries[i] = Entry{
+			From: time.Unix(0, s.from).UTC(), Code: s.code.String(), State: states[s.state], Reason: reasons[s.reason], End: ends[s.end],
+			Renewable: s.renewable,
+		}
+		if s.hold != 0 {
+			entries[i].HoldUntil = time.Unix(0, s.hold).UTC()
+		}
+	}
+	return entries
+}
+
+// At is the number of the entry that holds at that instant. Before the first one that
+// one holds: it was true when it was told.
+func (t Timeline) At(now int64) int {
+	i := len(t) - 1
+	for i > 0 && now < t[i].from {
+		i--
+	}
+	return i
+}
+
+// Held is At for who could not ask since confirmed: an end that an automatic rotation
+// brought after that is held back, since the key's holders cannot fetch their new key
+// either.
+func (t Timeline) Held(now, confirmed int64) int {
+	i := t.At(now)
+	if s := &t[i]; i > 0 && s.code.Ended() && s.hold != 0 && s.from > confirmed && now < s.hold {
+		return i - 1
+	}
+	return i
+}
+
+// Code, State, Reason and End are what entry i says.
+func (t Timeline) Code(i int) Code     { return t[i].code }
+func (t Timeline) State(i int) string  { return states[t[i].state] }
+func (t Timeline) Reason(i int) string { return reasons[t[i].reason] }
+func (t Timeline) End(i int) string    { return ends[t[i].end] }
+
+// Renewable reports whether entry i is the end of a lease, which a renewal moves.
+func (t Timeline) Renewable(i int) bool { return t[i].renewable }
+
+// Ends is the instant at which the key ends, or has ended; false if none is known.
+func (t Timeline) Ends() (int64, bool) {
+	last := &t[len(t)-1]
+	if !last.code.Ended() {
+		return math.MaxInt64, false
+	}
+	return last.from, true
+}
