@@ -7,6 +7,7 @@
 package timeline
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -227,4 +228,46 @@ func (t Timeline) Ends() (int64, bool) {
 		return math.MaxInt64, false
 	}
 	return last.from, true
+}
+
+// AppendBinary appends the timeline in a form of its own, for a file.
+func (t Timeline) AppendBinary(out []byte) []byte {
+	out = append(out, byte(len(t)))
+	for i := range t {
+		s := &t[i]
+		var flags byte
+		if s.renewable {
+			flags = 1
+		}
+		out = append(out, byte(s.code), s.state, s.reason, s.end, flags)
+		out = binary.AppendVarint(out, s.from)
+		out = binary.AppendVarint(out, s.hold)
+	}
+	return out
+}
+
+var errBinary = errors.New("not a timeline")
+
+// ReadBinary reads what AppendBinary has written, and returns the rest.
+func ReadBinary(in []byte) (Timeline, []byte, error) {
+	if len(in) == 0 || in[0] == 0 || in[0] > MaxEntries {
+		return nil, nil, errBinary
+	}
+	t := make(Timeline, in[0])
+	in = in[1:]
+	for i := range t {
+		if len(in) < 5 || in[0] >= byte(codes) || int(in[1]) >= len(states) || int(in[2]) >= len(reasons) || int(in[3]) >= len(ends) {
+			return nil, nil, errBinary
+		}
+		t[i] = step{code: Code(in[0]), state: in[1], reason: in[2], end: in[3], renewable: in[4] == 1}
+		in = in[5:]
+		for _, p := range []*int64{&t[i].from, &t[i].hold} {
+			v, n := binary.Varint(in)
+			if n <= 0 {
+				return nil, nil, errBinary
+			}
+			*p, in = v, in[n:]
+		}
+	}
+	return t, in, nil
 }

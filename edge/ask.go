@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
+)
+
+const (
+	// batch is how many keys one call asks about for requests that wait, and in the
+	// background.
+	batch, backgroundBatch = 500, 200
+	// hesitation is how long nobody waits for a call after one has failed.
+	hesitation = 250 * time.Millisecond
+	// slow is what a call may take before the background leaves the server alone.
+	slow = 200 * time.Millisecond
+)
+
+// question is what is asked about one key: the key itself, or its state only.
+type question struct {
+	digest digest
+	key    string
+	keyID  string
+	roleID string
+}
+
+// result is what came of asking.
+type result struct {
+	code, hint string // of a key that is unknown
+	once       *held  // what must not be kept
+	err        error
+}
+
+var errNoTimeline = errors.New("the engine answers without a timeline: it is too old for this edge")
+
+// ask is one key that requests wait for.
+type ask struct {
+	question
+	done   chan struct{}
+	begun  uint64 // what had been received of the feed when the call was sent
+	result result
+	err    error
+}
+
+// asker asks about keys for requests that wait: each key once, several in one call, one
+// call at a time.
+type asker struct {
+	mu      sync.Mutex
+	waiting map[digest]*ask
+	sent    map[digest]*ask
+	calls   int // in flight, the background's too
+	failed  time.Time
+	wake    chan struct{}
+	stir    chan struct{}
+}
+
+func (a *asker) init() {
+	a.waiting, a.sent = map[digest]*ask{}, map[digest]*ask{}
+	a.wake, a.stir = make(chan struct{}, 1), make(chan struct{}, 1)
+}
+
+// flying reports whether a call is in flight.
+func (a *asker) flying() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.calls > 0
+}
+
+// again wakes the background.
+func (a *asker) again() {
+	select {
+	case a.stir <- struct{}{}:
+	default:
+	}
+}
+
+// wait asks about a key, by its state if it is held, and waits for the answer. It
+// joins a call that began after everything that was received of the feed.
+func (a *asker) wait(ctx context.Context, d digest, key string, h *held, received uint64) (result, error) {
+	a.mu.Lock()
+	if !a.failed.IsZero() && time.Since(a.failed) < hesitation {
+		a.mu.Unlock()
+		return result{}, ErrUnavailable
+	}
+	w := a.sent[d]
+	if w == nil || w.begun < received {
+		if w = a.waiting[d]; w == nil {
+			w = &ask{question: question{digest: d, key: key}, done: make(chan struct{})}
+			if h != nil {
+				w.key, w.keyID, w.roleID = "", h.keyID, h.role.id
+			}
+			a.waiting[d] = w
+			select {
+			case a.wake <- struct{}{}:
+			default:
+			}
+		}
+	}
+	a.mu.Unlock()
+	select {
+	case <-w.done:
+		return w.result, w.err
+	case <-ctx.Done():
+		return result{}, ctx.Err()
+	}
+}
+
+// answerUses makes the calls for requests that wait.
+func (v *Verifier) answerUses(ctx context.Context) {
+	a := &v.asks
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.wake:
+		}
+		for ctx.Err() == nil {
+			asks := a.take(v.feed.received())
+			if len(asks) == 0 {
+				break
+			}
+			questions := make([]question, len(asks))
+			for i, w := range asks {
+				questions[i] = w.question
+			}
+			results, err := v.call(ctx, questions)
+			a.finish(asks, results, err)
+		}
+	}
+}
+
+// take is what waits, as far as it fits into one call.
+func (a *asker) take(received uint64) []*ask {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var asks []*ask
+	size := 0
+	for d, w := range a.waiting {
+		if size += len(w.key) + 100; len(asks) == batch || size > maxBatchBytes && len(asks) > 0 {
+			break
+		}
+		delete(a.waiting, d)
+		w.begun = received
+		a.sent[d] = w
+		asks = append(asks, w)
+	}
+	return asks
+}
+
+func (a *asker) finish(asks []*ask, results []result, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failed = time.Time{}
+	if err != nil {
+		a.failed = time.Now()
+	}
+	for i, w := range asks {
+		if a.sent[w.digest] == w {
+			delete(a.sent, w.digest)
+		}
+		if w.err = err; err == nil {
+			w.result, w.err = results[i], results[i].err
+		}
+		close(w.done)
+	}
+}
+
+// call asks the server, and keeps what it says.
+func (v *Verifier) call(ctx context.Context, questions []question) ([]result, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	a := &v.asks
+	a.mu.Lock()
+	a.calls++
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		a.calls--
+		a.mu.Unlock()
+	}()
+	sent, _ := v.clock.elapsed()
+	answers, err := v.remote.verify(ctx, questions)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]result, len(questions))
+	if len(answers.Results) != len(questions) {
+		return nil, fmt.Errorf("%d answers to %d questions", len(answers.Results), len(questions))
+	}
+	for i := range questions {
+		if results[i] = v.learn(&questions[i], answers, i, sent); results[i].err != nil {
+			v.log.Error("a key cannot be verified", "key_id", answers.Results[i].KeyID, "error", results[i].err)
+		}
+	}
+	return results, nil
+}
+
+// learn keeps what was answered about one key.
+func (v *Verifier) learn(q *question, a *answers, i int, sent int64) result {
+	r := &a.Results[i]
+	epoch, position, _ := feed.ParseCursor(a.Cursor)
+	if len(r.Timeline) == 0 {
+		if r.Code != codeNotFound && r.Code != codeMalformed {
+			return result{err: errNoTimeline}
+		}
+		if h := v.keys.get(q.digest); h != nil {
+			v.keys.drop(q.digest, h) // deleted, or not this key any more
+		}
+		if q.key == "" {
+			return result{} // by its value then
+		}
+		now, _ := v.clock.elapsed()
+		v.unknown.put(q.digest, now, r.Code, r.Hint)
+		return result{code: r.Code, hint: r.Hint}
+	}
+	line, err := timeline.Parse(r.Timeline)
+	facts, ferr := a.factsOf(r)
+	if err != nil || ferr != nil {
+		return result{err: fmt.Errorf("an answer cannot be understood: %w", errors.Join(err, ferr))}
+	}
+	h := &held{line: line, facts: facts, keyID: r.KeyID, version: r.Version, dynamic: r.Lease, own: sent}
+	h.used.Store(sent)
+	h.ended.Store(line.Code(0).Ended())
+
+	f := &v.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h.role = f.role(r.RoleID, a.Roles[r.RoleID].Role)
+	if epoch != f.epoch || f.epoch == "" {
+		return result{once: h}
+	}
+	h.position = f.base + position
+	if f.forgotten > h.position {
+		h.closing.Store(f.forgotten)
+		h.notice.Store(f.forgotten)
+	}
+	if n := f.recent[r.RoleID]; n != nil && n.notice > h.role.notice.Load() {
+		h.role.closing.Store(n.closing)
+		h.role.notice.Store(n.notice)
+	}
+	if n := f.recent[r.KeyID]; n != nil {
+		h.closing.Store(n.closing)
+		h.notice.Store(n.notice)
+	}
+	old, gone := v.keys.put(q.digest, h)
+	if old != nil && gone != h {
+		// Counts of uses that are not reported yet belong to the key.
+		h.accepted.Store(old.accepted.Swap(0))
+		h.first.Store(old.first.Load())
+		h.last.Store(old.last.Load())
+		h.used.Store(old.used.Load())
+		if n := old.notice.Load(); n > h.notice.Load() {
+			h.closing.Store(old.closing.Load())
+			h.notice.Store(n)
+			h.before.Store(old.before.Load())
+		}
+	}
+	if h.dynamic {
+		f.leased[h.keyID] = q.digest
+	}
+	if gone != nil && gone != h {
+		delete(f.leased, gone.keyID)
+	}
+	return result{}
+}
+
+// role is the role with that id. The feed is locked.
+func (f *feedState) role(id, name string) *role {
+	r := f.roles[id]
+	if r == nil {
+		r = &role{id: id}
+		f.roles[id] = r
+	}
+	if old := r.name.Load(); old == nil || *old != name {
+		r.name.Store(&name)
+	}
+	return r
+}
+
+// refresh asks about dirty keys in the background, those that were used last first, so
+// that their next use need not wait.
+func (v *Verifier) refresh(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-v.asks.stir:
+		}
+		for ctx.Err() == nil {
+			questions := v.dirtyKeys()
+			if len(questions) == 0 {
+				break
+			}
+			for len(questions) > 0 && ctx.Err() == nil {
+				n := min(backgroundBatch, len(questions))
+				began := time.Now()
+				_, err := v.call(ctx, questions[:n])
+				questions = questions[n:]
+				pause := rand.N(20 * time.Millisecond) //nolint:gosec // spreads load
+				if took := time.Since(began); err != nil || took > slow {
+					pause += time.Second + rand.N(time.Second) //nolint:gosec // spreads load
+				}
+				if err != nil {
+					questions = nil
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(pause):
+				}
+			}
+		}
+	}
+}
+
+// dirtyKeys are keys that a decision or a reset has made dirty, those used last first.
+func (v *Verifier) dirtyKeys() []question {
+	type dirty struct {
+		question
+		used int64
+	}
+	var found []dirty
+	reset := v.reset.Load()
+	v.keys.all(func(d digest, h *held) {
+		if h.role.notice.Load() > h.position || h.notice.Load() > h.position || reset > h.position {
+			found = append(found, dirty{question{digest: d, keyID: h.keyID, roleID: h.role.id}, h.used.Load()})
+		}
+	})
+	slices.SortFunc(found, func(a, b dirty) int { return int(min(1, max(-1, b.used-a.used))) })
+	questions := make([]question, len(found))
+	for i := range found {
+		questions[i] = found[i].question
+	}
+	return questions
+}

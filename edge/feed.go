@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package edge
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
+)
+
+const (
+	defaultWait = 2 * time.Second
+	// grace is how much longer than a poll waits at the server it may take: after that
+	// the edge is cut off.
+	grace = 5 * time.Second
+	// exactly is how often the server is asked for its time, at once.
+	exactly = time.Minute
+	// pauses between polls that fail.
+	firstPause, longestPause = 100 * time.Millisecond, 2 * time.Second
+)
+
+// feedState is what is known of decisions. Positions are this edge's own: they go on
+// growing when the server's begin anew, so that whatever was told before is older.
+type feedState struct {
+	position atomic.Uint64 // of the newest decision that was received
+
+	mu     sync.Mutex
+	cursor string
+	epoch  string
+	base   uint64 // position = base + the server's
+	mount  string
+	resets []dirt
+	// recent are decisions about roles and keys that are not held, as long as calls are
+	// in flight that may bring them.
+	recent    map[string]*recentNotice
+	forgotten uint64 // decisions up to here are not in recent any more
+	roles     map[string]*role
+	leased    map[string]digest // by key id: keys that decisions can be about alone
+
+	settling chan struct{} // closed when a call that asks for the time has ended
+	wanted   chan struct{} // wakes the poller
+	settled  error
+}
+
+// maxRecent is how many decisions about what is not held are told apart while a call is
+// in flight.
+const maxRecent = 10_000
+
+type recentNotice struct{ notice, closing uint64 }
+
+func (f *feedState) init() {
+	f.recent, f.roles, f.leased = map[string]*recentNotice{}, map[string]*role{}, map[string]digest{}
+	f.wanted = make(chan struct{}, 1)
+}
+
+func (f *feedState) received() uint64 { return f.position.Load() }
+
+// resetsSince are the resets after a position.
+func (f *feedState) resetsSince(position uint64) []dirt {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := len(f.resets); n == 0 || f.resets[n-1].position <= position {
+		return nil
+	}
+	return append([]dirt(nil), f.resets...)
+}
+
+// settle has the server asked for its time, and waits for the answer or the failure.
+func (f *feedState) settle(ctx context.Context) error {
+	f.mu.Lock()
+	if f.settling == nil {
+		f.settling = make(chan struct{})
+	}
+	done := f.settling
+	f.mu.Unlock()
+	select {
+	case f.wanted <- struct{}{}:
+	default:
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// follow polls for decisions until ctx ends.
+func (v *Verifier) follow(ctx context.Context) {
+	pause := firstPause
+	var lastExact int64 = notConfirmed
+	for ctx.Err() == nil {
+		now, sure := v.clock.elapsed()
+		wait := v.wait()
+		exact := !sure || now-lastExact >= int64(exactly)
+		if exact {
+			wait = 0
+		}
+		err := v.poll(ctx, wait, exact)
+		if err == nil {
+			pause = firstPause
+			if exact {
+				lastExact = now
+			}
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		v.log.Warn("the feed of decisions cannot be read", "error", err)
+		if errors.Is(err, context.DeadlineExceeded) {
+			v.remote.reconnect()
+		}
+		select {
+		case <-ctx.Done():
+		case <-v.feed.wanted:
+		case <-time.After(pause/2 + rand.N(pause)): //nolint:gosec // spreads load
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+// wait is how long a poll waits at the server.
+func (v *Verifier) wait() time.Duration { return time.Duration(v.window.Load()) - grace }
+
+// poll asks once for decisions, and applies them.
+func (v *Verifier) poll(ctx context.Context, wait time.Duration, exact bool) error {
+	limit := wait + grace
+	if exact {
+		limit = patience
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if !exact {
+		// Whoever finds that the clocks have parted does not wait for this poll's end.
+		go func() {
+			select {
+			case <-ctx.Done():
+			case <-v.feed.wanted:
+				cancel()
+			}
+		}()
+	}
+	sent, _ := v.clock.elapsed()
+	answer, err := v.remote.changes(ctx, v.feed.since(), wait)
+	received, _ := v.clock.elapsed()
+	if exact {
+		v.clock.trust()
+	}
+	if err == nil {
+		v.clock.learn(sent, received, answer.Now, exact)
+		v.apply(&answer, sent)
+	}
+	if exact {
+		v.feed.mu.Lock()
+		if v.feed.settling != nil {
+			close(v.feed.settling)
+			v.feed.settling = nil
+		}
+		v.feed.mu.Unlock()
+	}
+	return err
+}
+
+func (f *feedState) since() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cursor
+}
+
+// apply takes an answer of the feed, to a poll that was sent then.
+func (v *Verifier) apply(a *changes, sent int64) {
+	f := &v.feed
+	before := v.confirmed.Load()
+	epoch, position, ok := feed.ParseCursor(a.Cursor)
+	if !ok {
+		return
+	}
+	if a.MaxStaleness > 0 {
+		limit := time.Duration(a.MaxStaleness) * time.Second
+		if v.opt.MaxStaleness > 0 {
+			limit = min(limit, v.opt.MaxStaleness)
+		}
+		v.stale.Store(int64(limit))
+	}
+
+	f.mu.Lock()
+	if epoch != f.epoch {
+		f.base = f.position.Load() + 1
+		f.epoch = epoch
+		a.Reset = true
+	}
+	for i := range a.Notices {
+		v.notice(&a.Notices[i], f.base+a.Notices[i].Position, before)
+	}
+	newest := f.base + position
+	if a.Reset {
+		// Whatever was told before this answer may be out of date.
+		f.resets = append(f.resets, dirt{position: newest, confirmed: before})
+		if len(f.resets) > maxDirt {
+			f.resets = f.resets[1:]
+		}
+		v.reset.Store(newest)
+	}
+	f.position.Store(max(f.position.Load(), newest))
+	f.cursor = a.Cursor
+	f.mu.Unlock()
+
+	if a.FeedWait > 0 {
+		v.window.Store(int64(time.Duration(a.FeedWait)*time.Second + grace))
+	}
+	// Last: a key is judged by what the answer says before it counts as confirmed.
+	v.confirmed.Store(sent)
+	v.asks.again()
+}
+
+// notice applies one decision. The feed is locked.
+func (v *Verifier) notice(n *feed.Notice, position uint64, before int64) {
+	f := &v.feed
+	id := n.RoleID
+	if id == "" {
+		id = n.KeyID
+	}
+	switch {
+	case !v.asks.flying():
+		clear(f.recent)
+	case len(f.recent) >= maxRecent:
+		clear(f.recent)
+		f.forgotten = position
+	default:
+		r := f.recent[id]
+		if r == nil {
+			r = &recentNotice{}
+			f.recent[id] = r
+		}
+		r.notice = position
+		if n.Closing {
+			r.closing = position
+		}
+	}
+	if r := f.roles[n.RoleID]; n.RoleID != "" && r != nil {
+		r.mark(position, n.Closing, before)
+	}
+	if d, known := f.leased[n.KeyID]; n.KeyID != "" && known {
+		if h := v.keys.get(d); h != nil && h.keyID == n.KeyID {
+			h.mark(position, n.Closing, before)
+		}
+	}
+}
+
+func (r *role) mark(position uint64, closing bool, before int64) {
+	list := []dirt{}
+	if old := r.dirt.Load(); old != nil {
+		list = append(list, *old...)
+	}
+	list = append(list, dirt{position: position, confirmed: before})
+	if len(list) > maxDirt {
+		list = list[1:]
+	}
+	r.dirt.Store(&list)
+	if closing {
+		r.closing.Store(position)
+	}
+	r.notice.Store(position)
+}
+
+func (h *held) mark(position uint64, closing bool, before int64) {
+	if h.notice.Load() <= h.position {
+		h.before.Store(before)
+	}
+	if closing {
+		h.closing.Store(position)
+	}
+	h.notice.Store(position)
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package edge
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
+)
+
+const (
+	// reportEvery is how often uses are reported, and reportSoon where a previous
+	// version was used: whether its grace is prolonged depends on it.
+	reportEvery, reportSoon = 5 * time.Minute, 30 * time.Second
+	// lastReport is what the report at the end may take.
+	lastReport = time.Second
+	// maxCounted is how many counts are kept apart from those in held keys.
+	maxCounted = 50_000
+	maxItems   = 1000
+)
+
+// reporter counts uses, and reports them in batches with a sequence. A report is
+// repeated as it was until it is answered.
+type reporter struct {
+	instance string
+
+	mu       sync.Mutex
+	sequence uint64
+	counts   map[usedBy]*count // refusals, and uses under labels of their own
+	previous bool              // a previous version was used since the last report
+	soon     chan struct{}
+	unsent   []usageItem // of a report that was not answered
+}
+
+type usedBy struct{ keyID, client string }
+
+type count struct {
+	previous    bool
+	accepted    int64
+	refused     map[string]int64
+	first, last int64
+}
+
+// usageItem is one item of a report, as the engine takes it.
+type usageItem struct {
+	KeyID    string           `json:"key_id"`
+	Accepted int64            `json:"accepted,omitempty"`
+	Refused  map[string]int64 `json:"refused,omitempty"`
+	First    string           `json:"first"`
+	Last     string           `json:"last"`
+	Client   string           `json:"client,omitempty"`
+
+	previous bool
+}
+
+func (r *reporter) init(instance string) {
+	r.instance = instance
+	r.counts = map[usedBy]*count{}
+	r.soon = make(chan struct{}, 1)
+}
+
+var notInstance = regexp.MustCompile(`[^A-Za-z0-9._:/-]`)
+
+func instanceName(host string) string {
+	name := notInstance.ReplaceAllString(host, "-")
+	return name[:min(len(name), 64)] + "-"
+}
+
+// count counts a use. Accepted ones under the edge's own label are counted in the held
+// key: that is the common case, and costs no lock.
+func (v *Verifier) count(h *held, client, code string, server, now int64) {
+	if used := h.used.Load(); now-used > int64(time.Second) {
+		h.used.Store(now)
+	}
+	i := h.line.At(server)
+	if code == "VALID" && (client == "" || client == v.opt.Label) {
+		if h.accepted.Add(1) == 1 {
+			h.first.Store(server)
+		}
+		if server-h.last.Load() > int64(time.Second) {
+			h.last.Store(server)
+		}
+		if h.line.State(i) == "previous" {
+			v.usage.hurry()
+		}
+		return
+	}
+	if client == "" {
+		client = v.opt.Label
+	}
+	r := &v.usage
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.counts[usedBy{h.keyID, client}]
+	if c == nil {
+		if len(r.counts) >= maxCounted {
+			return
+		}
+		c = &count{first: server}
+		r.counts[usedBy{h.keyID, client}] = c
+	}
+	c.last = max(c.last, server)
+	c.previous = h.line.State(i) == "previous"
+	if code == timeline.Valid.String() {
+		c.accepted++
+		return
+	}
+	if c.refused == nil {
+		c.refused = map[string]int64{}
+	}
+	c.refused[code]++
+}
+
+// hurry brings the next report forward.
+func (r *reporter) hurry() {
+	select {
+	case r.soon <- struct{}{}:
+	default:
+	}
+}
+
+// reportUsage reports what was counted until ctx ends, and once more then.
+func (v *Verifier) reportUsage(ctx context.Context) {
+	last := time.Now()
+	for ctx.Err() == nil {
+		pause := reportEvery + rand.N(reportEvery/10) //nolint:gosec // spreads load
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-v.usage.soon:
+			wait := time.NewTimer(reportSoon - min(reportSoon, time.Since(last)))
+			select {
+			case <-ctx.Done():
+			case <-wait.C:
+			}
+			wait.Stop()
+		}
+		timer.Stop()
+		if ctx.Err() == nil {
+			last = time.Now()
+			v.sendUsage(ctx)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastReport)
+	defer cancel()
+	v.sendUsage(ctx)
+}
+
+// sendUsage reports what was counted, last uses of previous versions first.
+func (v *Verifier) sendUsage(ctx context.Context) {
+	r := &v.usage
+	for {
+		r.mu.Lock()
+		items := r.unsent
+		if items == nil {
+			r.mu.Unlock()
+			all := v.collect()
+			if len(all) == 0 {
+				return
+			}
+			r.mu.Lock()
+			items = all[:min(maxItems, len(all))]
+			r.unsent = items
+			r.sequence++
+			for _, item := range all[len(items):] {
+				r.putBack(&item)
+			}
+		}
+		sequence := r.sequence
+		r.mu.Unlock()
+		batch, err := json.Marshal(items)
+		if err == nil {
+			err = v.remote.report(ctx, r.instance, sequence, string(batch))
+		}
+		if err != nil {
+			v.log.Warn("uses cannot be reported yet", "error", err)
+			return
+		}
+		r.mu.Lock()
+		r.unsent = nil
+		r.mu.Unlock()
+		if len(items) < maxItems {
+			return
+		}
+	}
+}
+
+// putBack keeps what does not fit into this report. The reporter is locked.
+func (r *reporter) putBack(item *usageItem) {
+	first, _ := time.Parse(time.RFC3339Nano, item.First)
+	last, _ := time.Parse(time.RFC3339Nano, item.Last)
+	r.counts[usedBy{item.KeyID, item.Client}] = &count{
+		previous: item.previous, accepted: item.Accepted, refused: item.Refused, first: first.UnixNano(), last: last.UnixNano(),
+	}
+}
+
+// collect takes all that was counted.
+func (v *Verifier) collect() []usageItem {
+	r := &v.usage
+	r.mu.Lock()
+	counts := r.counts
+	r.counts = map[usedBy]*count{}
+	r.mu.Unlock()
+	now, _ := v.clock.elapsed()
+	server := v.clock.server(now)
+	v.keys.all(func(_ digest, h *held) {
+		n := h.accepted.Swap(0)
+		if n == 0 {
+			return
+		}
+		id := usedBy{h.keyID, v.opt.Label}
+		c := counts[id]
+		if c == nil {
+			c = &count{first: h.first.Load()}
+			counts[id] = c
+		}
+		c.accepted += int64(n)
+		c.first, c.last = min(c.first, h.first.Load()), max(c.last, h.last.Load())
+		c.previous = h.line.State(h.line.At(server)) == "previous"
+	})
+	items := make([]usageItem, 0, len(counts))
+	for id, c := range counts {
+		items = append(items, usageItem{
+			KeyID: id.keyID, Client: id.client, Accepted: c.accepted, Refused: c.refused, First: instant(c.first), Last: instant(c.last),
+			previous: c.previous,
+		})
+	}
+	slices.SortFunc(items, func(a, b usageItem) int {
+		if a.previous != b.previous {
+			if a.previous {
+				return -1
+			}
+			return 1
+		}
+		return 0
+	})
+	return items
+}
+
+func instant(nanos int64) string { return time.Unix(0, nanos).UTC().Format(time.RFC3339Nano) }

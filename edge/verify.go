@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package edge
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
+)
+
+// The codes of a verdict that are no states of a key.
+const (
+	codeScope     = "INSUFFICIENT_SCOPE"
+	codeIP        = "FORBIDDEN_IP"
+	codeRate      = "RATE_LIMITED"
+	codeNotFound  = "NOT_FOUND"
+	codeMalformed = "MALFORMED"
+)
+
+// Verify says whether a key is good. An error means that nobody could be asked, and
+// wraps ErrUnavailable: answer 503. ctx bounds the wait for the server, which is a
+// second at most.
+func (v *Verifier) Verify(ctx context.Context, req Request) (Verdict, error) {
+	now, sure := v.clock.elapsed()
+	if !sure {
+		var err error
+		if now, err = v.settled(ctx); err != nil {
+			return Verdict{}, err
+		}
+	}
+	d := v.digest.of(req.Key)
+	if h := v.keys.get(d); h != nil {
+		if j := v.judge(h, now); !j.ask {
+			return v.verdict(h, &j, &req, now), nil
+		}
+	}
+	return v.verifySlowly(ctx, d, &req, now)
+}
+
+// judgement is what is known of a held key at an instant.
+type judgement struct {
+	ask     bool // the server has to be asked
+	must    bool // and there is no verdict without its answer
+	entry   int
+	ended   bool
+	cutOff  bool
+	closing bool
+}
+
+// judge decides about a held key from what was told: pure but for the mark that an end
+// was applied.
+func (v *Verifier) judge(h *held, now int64) judgement {
+	confirmed := v.confirmed.Load()
+	live := now-confirmed <= v.window.Load()
+	noticed := h.role.notice.Load() > h.position || h.notice.Load() > h.position
+	reset := v.reset.Load() > h.position
+	j := judgement{cutOff: !live}
+	j.closing = noticed && (h.role.closing.Load() > h.position || h.closing.Load() > h.position)
+
+	if noticed || reset {
+		j.ask = true
+		confirmed = v.confirmedBefore(h)
+		// Without an answer the timeline decides where nobody said otherwise: after a
+		// reset, and for what a decision did not close while the server is away.
+		j.must = j.closing || noticed && live
+	} else {
+		confirmed = max(confirmed, h.own)
+	}
+	if now-confirmed > v.stale.Load() {
+		j.ask, j.must = true, true
+	}
+
+	server := v.clock.server(now)
+	if live {
+		j.entry = h.line.At(server)
+	} else {
+		j.entry = h.line.Held(server, v.clock.server(confirmed))
+	}
+	j.ended = h.line.Code(j.entry).Ended()
+	switch {
+	case j.ended && live && h.line.Renewable(j.entry) && !h.ended.Load():
+		// A renewal moves the end of a lease, and is not told.
+		j.ask = true
+	case j.ended:
+		h.ended.Store(true)
+	case h.ended.Load():
+		// Held back, but applied before the server went away.
+		j.entry, j.ended = len(h.line)-1, true
+	}
+	return j
+}
+
+// confirmedBefore is when it was last sure that nothing had been decided about a key
+// that is dirty.
+func (v *Verifier) confirmedBefore(h *held) int64 {
+	confirmed := int64(notConfirmed)
+	first := ^uint64(0)
+	note := func(position uint64, before int64) {
+		if position > h.position && position < first {
+			first, confirmed = position, before
+		}
+	}
+	if list := h.role.dirt.Load(); list != nil {
+		if len(*list) == maxDirt && (*list)[0].position > h.position {
+			return h.own // what came first is not known any more
+		}
+		for _, d := range *list {
+			note(d.position, d.confirmed)
+		}
+	}
+	if n := h.notice.Load(); n > h.position {
+		note(n, h.before.Load())
+	}
+	for _, d := range v.feed.resetsSince(h.position) {
+		note(d.position, d.confirmed)
+	}
+	return max(confirmed, h.own)
+}
+
+// verdict is the answer about a held key for what was asked.
+func (v *Verifier) verdict(h *held, j *judgement, req *Request, now int64) Verdict {
+	server := v.clock.server(now)
+	line, f := h.line, h.facts
+	code := line.Code(j.entry)
+	out := Verdict{
+		Code: code.String(), Role: *h.role.name.Load(), RoleID: h.role.id, KeyID: h.keyID, Version: int(h.version),
+		State: line.State(j.entry), Reason: line.Reason(j.entry), End: line.End(j.entry),
+		Scopes: f.scopes, Metadata: f.metadata, RateLimit: f.rateLimit, Now: time.Unix(0, server).UTC(), CutOff: j.cutOff,
+	}
+	if end, known := line.Ends(); known {
+		out.ExpiresAt = time.Unix(0, end).UTC()
+	}
+	if code == timeline.NotFound {
+		// Too early: as for a key that is unknown.
+		return Verdict{Code: codeNotFound, Now: out.Now, CutOff: j.cutOff}
+	}
+	if code == timeline.Valid {
+		switch {
+		case !policy.ScopesCover(f.scopes, req.Scopes...) || len(req.AnyScope) > 0 && !coversAny(f.scopes, req.AnyScope):
+			out.Code = codeScope
+		case !f.admits(req.RemoteAddr):
+			out.Code = codeIP
+		case !h.role.allow(f.rateLimit, server):
+			out.Code = codeRate
+		}
+	}
+	out.Valid = out.Code == timeline.Valid.String()
+	v.count(h, req.Client, out.Code, server, now)
+	return out
+}
+
+func coversAny(scopes, any []string) bool {
+	for i := range any {
+		if policy.ScopesCover(scopes, any[i:i+1]...) {
+			return true
+		}
+	}
+	return false
+}
+
+// allow takes a token of the role's rate limit, which all its keys share.
+func (r *role) allow(perSecond float64, now int64) bool {
+	if perSecond <= 0 {
+		return true
+	}
+	l := r.limit.Load()
+	if l == nil || l.perSecond != perSecond {
+		l = &limiter{Limiter: rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond))), perSecond: perSecond}
+		r.limit.Store(l)
+	}
+	return l.AllowN(time.Unix(0, now), 1)
+}
+
+// verifySlowly is for what cannot be judged without the server.
+func (v *Verifier) verifySlowly(ctx context.Context, d digest, req *Request, now int64) (Verdict, error) {
+	if h := v.keys.get(d); h == nil {
+		if u := v.unknown.get(d, now); u != nil {
+			return Verdict{Code: u.code, Hint: u.hint, Now: time.Unix(0, v.clock.server(now)).UTC()}, nil
+		}
+		if !v.limits.allow(req.RemoteAddr, time.Unix(0, now)) {
+			return Verdict{}, ErrBusy
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		result, err := v.asks.wait(ctx, d, req.Key, v.keys.get(d), v.feed.received())
+		now, _ = v.clock.elapsed()
+		h := v.keys.get(d)
+		switch {
+		case err != nil:
+			if h != nil {
+				if j := v.judge(h, now); !j.must {
+					return v.verdict(h, &j, req, now), nil
+				}
+			}
+			return Verdict{}, ErrUnavailable
+		case result.once != nil:
+			// Of another epoch than the feed's: good for this once.
+			j := judgement{entry: result.once.line.At(v.clock.server(now))}
+			return v.verdict(result.once, &j, req, now), nil
+		case h != nil:
+			if j := v.judge(h, now); !j.ask {
+				return v.verdict(h, &j, req, now), nil
+			}
+		case result.code != "":
+			return Verdict{Code: result.code, Hint: result.hint, Now: time.Unix(0, v.clock.server(now)).UTC()}, nil
+		}
+		// Somebody decided meanwhile, or the key has to be asked about by its value.
+	}
+}
+
+// settled waits until the server was asked, after the clocks have parted.
+func (v *Verifier) settled(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := v.feed.settle(ctx); err != nil && ctx.Err() == nil {
+		return 0, err
+	}
+	v.clock.trust()
+	now, _ := v.clock.elapsed()
+	return now, nil
+}
