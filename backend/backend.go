@@ -17,6 +17,8 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/time/rate"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
 )
 
 // Version is reported to the server. Releases set it when they are built.
@@ -78,6 +80,11 @@ type backend struct {
 	usage    *usageState
 	stamps   lastStamp // of the present second
 
+	// What is told to those who keep timelines.
+	feed    *feed.Feed
+	writer  writer
+	mountID string
+
 	specs      map[*framework.Path]*pathSpec
 	verifySpec *pathSpec
 
@@ -107,7 +114,7 @@ func newBackend(c clock, random io.Reader) *backend {
 		secretCache: newRecordCache[secretRecord](defaultCacheSize),
 		moves:       newRecordCache[movedRecord](defaultCacheSize),
 		wake:        newWakeup(), worker: newWorker(), instance: rand.Text(),
-		views: newKeyViews(), rates: newRateLimits(c), usage: newUsage(),
+		views: newKeyViews(), rates: newRateLimits(c), usage: newUsage(), feed: feed.New(feedSize),
 	}
 	b.configs.path, b.configs.none, b.configs.learn = configPath, &configRecord{Schema: recordSchema}, b.resize
 	b.digestSecrets.path = digestPath
@@ -117,6 +124,7 @@ func newBackend(c clock, random io.Reader) *backend {
 	b.prefixes.path, b.prefixes.none = prefixesPath, &prefixRecord{Schema: recordSchema}
 	b.renames.path, b.renames.read = tidyPath, readRenames
 	b.roles.counts = b.standing
+	b.listen = b.publish
 	b.jobs.path, b.jobs.read = jobPrefix, readJobs
 	for _, clock := range []*clock{
 		&b.configs.clock, &b.digestSecrets.clock, &b.mark.clock, &b.imported.clock, &b.aside.clock, &b.prefixes.clock, &b.renames.clock, &b.jobs.clock,
@@ -155,6 +163,12 @@ key of its own, with a lease.
 Declare roles at roles/<role>, read the current key at creds/<role>, rotate with
 rotate/<role>, ask whether a presented key is good at verify.
 `
+
+// Setup is called before anything else, once.
+func (b *backend) Setup(ctx context.Context, conf *logical.BackendConfig) error {
+	b.mountID = conf.BackendUUID
+	return b.Backend.Setup(ctx, conf)
+}
 
 // initialize runs after mount, unseal, reload and restart, on every node. It
 // lists nothing: what is due is found in the calendar.

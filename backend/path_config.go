@@ -44,6 +44,10 @@ var configFields = []configField{
 		func(c *configRecord) *bool { return &c.AllowWeakImports }),
 	configNumber("cache_size", 100, 10000000, "How many records of each kind a node keeps in memory at most: 100 to 10000000. Default: 20000.",
 		func(c *configRecord) **int { return &c.CacheSize }, (*configRecord).cacheSize),
+	configDuration("edge_max_staleness", time.Minute, 24*time.Hour, "How long an edge may accept keys by what it was told, while it cannot ask: 1m to 24h. Default: 1h.",
+		func(c *configRecord) **policy.Seconds { return &c.EdgeMaxStaleness }, (*configRecord).edgeMaxStaleness),
+	configDuration("feed_wait", time.Second, 5*time.Second, "How long a request of changes waits at most: 1s to 5s. A request in progress holds up a reload of the plugin. Default: 2s.",
+		func(c *configRecord) **policy.Seconds { return &c.FeedWait }, (*configRecord).feedWait),
 }
 
 func configSwitch(name, text string, at func(*configRecord) *bool) configField {

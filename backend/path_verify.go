@@ -67,6 +67,12 @@ fresh=true reads storage and none of the caches of this node, and is answered by
 the node that writes. It says nothing about what caches in front of the engine
 remember; cache_ttl is as always.
 
+timeline=1 adds the key's timeline: what verify will say of it, from which instant
+on, as long as nobody decides otherwise (changes tells when somebody does). code
+then follows from time alone; the asker enforces scopes, allowed_cidrs and
+rate_limit, which the answer has, and nothing is counted. In the answer to a batch
+what a role says stands once, in roles.
+
 key_id and role_id in place of key ask for state and end only: the code is then
 STATE and valid is false. batch asks about many keys at once.
 
@@ -84,8 +90,9 @@ func verifyItem() fieldSet {
 			kind: kindText, empty: emptyTaken, about: "Label for usage counts, such as the name of the gateway; at most 64 characters.",
 			free: &freeText{limit: maxClient, cleaned: true},
 		},
-		"key_id":  {kind: kindText, secret: true, about: "With role_id, in place of key: tell the state of that key only."},
-		"role_id": {kind: kindText, about: "The id of the role that key_id belongs to."},
+		"key_id":   {kind: kindText, secret: true, about: "With role_id, in place of key: tell the state of that key only."},
+		"role_id":  {kind: kindText, about: "The id of the role that key_id belongs to."},
+		"timeline": {kind: kindInteger, about: "The highest form of a timeline that the asker knows: 1. The answer adds the key's timeline, in that form or a lower one, and what the asker has to enforce."},
 		"fresh": {
 			kind:  kindSwitch,
 			about: "Ask storage, not what this node remembers, and only a node that may write: dearer, for the few requests that must not be served by an answer of a moment ago. Default: false.",
@@ -99,24 +106,30 @@ func verifyFields() fieldSet {
 
 func verifyAnswer() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"valid":      {Type: framework.TypeBool, Description: "The key is good for what was asked. Missing in the answer to a batch, like all but results."},
-		"code":       {Type: framework.TypeString, Description: "VALID, or why not."},
-		"now":        {Type: framework.TypeString, Description: "The instant of the verdict (RFC 3339)."},
-		"role":       {Type: framework.TypeString, Description: "The role. This and what follows only once the secret matched."},
-		"role_id":    {Type: framework.TypeString, Description: "Its id, which is never reused."},
-		"key_id":     {Type: framework.TypeString, Description: "The key's public id."},
-		"version":    {Type: framework.TypeInt, Description: "The version of the role that the key is, or was issued in."},
-		"state":      {Type: framework.TypeString, Description: "pending, current, previous, withdrawn, retired, expired or revoked."},
-		"reason":     {Type: framework.TypeString, Description: "Of a retired key: grace_ended, rolled_back, superseded or lapsed; else empty."},
-		"scopes":     {Type: framework.TypeStringSlice, Description: "What the key may do."},
-		"metadata":   {Type: framework.TypeKVPairs, Description: "What the role says about the key's owner."},
-		"expires_at": {Type: framework.TypeString, Description: "The earliest known end, or the end of a key that has ended (RFC 3339); empty if none is known."},
-		"end":        {Type: framework.TypeString, Description: "What kind of end that is: planned (the grace of a rotation) or hard; empty without one."},
-		"cache_ttl":  {Type: framework.TypeInt, Description: "Seconds for which the answer may be used without asking again; 0: not at all."},
-		"rate_limit": {Type: framework.TypeFloat, Description: "Requests per second that the role allows, all its keys together; 0: any number."},
-		"hint":       {Type: framework.TypeString, Description: "What is odd about a text that is no known key, such as white space or a scheme around it. Made of the text alone; missing where nothing is."},
-		"error":      {Type: framework.TypeString, Description: "In results: what is wrong with that item of the batch."},
-		"results":    {Type: framework.TypeSlice, Description: "The answers to a batch, in order."},
+		"valid":         {Type: framework.TypeBool, Description: "The key is good for what was asked. Missing in the answer to a batch, like all but results."},
+		"code":          {Type: framework.TypeString, Description: "VALID, or why not."},
+		"now":           {Type: framework.TypeString, Description: "The instant of the verdict (RFC 3339)."},
+		"role":          {Type: framework.TypeString, Description: "The role. This and what follows only once the secret matched."},
+		"role_id":       {Type: framework.TypeString, Description: "Its id, which is never reused."},
+		"key_id":        {Type: framework.TypeString, Description: "The key's public id."},
+		"version":       {Type: framework.TypeInt, Description: "The version of the role that the key is, or was issued in."},
+		"state":         {Type: framework.TypeString, Description: "pending, current, previous, withdrawn, retired, expired or revoked."},
+		"reason":        {Type: framework.TypeString, Description: "Of a retired key: grace_ended, rolled_back, superseded or lapsed; else empty."},
+		"scopes":        {Type: framework.TypeStringSlice, Description: "What the key may do."},
+		"metadata":      {Type: framework.TypeKVPairs, Description: "What the role says about the key's owner."},
+		"expires_at":    {Type: framework.TypeString, Description: "The earliest known end, or the end of a key that has ended (RFC 3339); empty if none is known."},
+		"end":           {Type: framework.TypeString, Description: "What kind of end that is: planned (the grace of a rotation) or hard; empty without one."},
+		"cache_ttl":     {Type: framework.TypeInt, Description: "Seconds for which the answer may be used without asking again; 0: not at all."},
+		"rate_limit":    {Type: framework.TypeFloat, Description: "Requests per second that the role allows, all its keys together; 0: any number."},
+		"timeline":      {Type: framework.TypeSlice, Description: "Of a question with timeline: entries with from (RFC 3339), code, state, reason, end, renewable (that end is a lease's) and hold_until, until when who cannot ask may hold back that end."},
+		"cursor":        {Type: framework.TypeString, Description: "With timeline: how far the feed of changes had come before the engine looked."},
+		"allowed_cidrs": {Type: framework.TypeStringSlice, Description: "With timeline: where the key may be presented from; empty: anywhere."},
+		"disabled":      {Type: framework.TypeBool, Description: "With timeline: the role is disabled."},
+		"lease":         {Type: framework.TypeBool, Description: "With timeline: the key is a leased one, of a dynamic role."},
+		"roles":         {Type: framework.TypeMap, Description: "With timeline in a batch: by role_id what its keys share: role, scopes, metadata, allowed_cidrs, rate_limit, disabled. An item has scopes only where its key has fewer."},
+		"hint":          {Type: framework.TypeString, Description: "What is odd about a text that is no known key, such as white space or a scheme around it. Made of the text alone; missing where nothing is."},
+		"error":         {Type: framework.TypeString, Description: "In results: what is wrong with that item of the batch."},
+		"results":       {Type: framework.TypeSlice, Description: "The answers to a batch, in order."},
 	}
 }
 
@@ -136,11 +149,31 @@ func (b *backend) verify(ctx context.Context, req *logical.Request, in *input) (
 	if err != nil {
 		return nil, err
 	}
+	var cursor string
+	if q.timeline > 0 {
+		if cursor, err = b.feedCursor(ctx, req.Storage); err != nil {
+			return nil, err
+		}
+	}
 	v, err := b.verifyOne(ctx, req.Storage, &q)
 	if err != nil {
 		return nil, err
 	}
+	if v.future != nil {
+		data := b.renderedFuture(&v, nil)
+		data["cursor"] = cursor
+		return answer(data), nil
+	}
 	return &logical.Response{Data: b.rendered(&v)}, nil
+}
+
+// feedCursor is how far the feed of decisions has come, to be read before any record:
+// what is decided after it is not in the answer. A node that may be behind has none.
+func (b *backend) feedCursor(ctx context.Context, s logical.Storage) (string, error) {
+	if err := b.assertWriter(ctx, s); err != nil {
+		return "", err
+	}
+	return b.feed.Cursor(), nil
 }
 
 // readQuestion reads one question, of a request or of an item.
@@ -159,6 +192,11 @@ func readQuestion(in *input, role string) (question, error) {
 	if in.given("fresh") {
 		q.fresh = in.flag("fresh")
 	}
+	if in.given("timeline") {
+		if q.timeline = in.integer("timeline"); q.timeline < 1 {
+			return q, refusal.New("timeline", q.timeline, "must be 1 or more", "give the highest form that you know")
+		}
+	}
 	return q, q.check(in.given("key"))
 }
 
@@ -173,6 +211,8 @@ func (q *question) check(byKey bool) error {
 		return refusal.New("key_id", nil, "key_id and role_id go together", "give both")
 	case q.byID && wantsID("key_id", q.keyID) != nil:
 		return wantsID("key_id", q.keyID)
+	case q.timeline > 0 && (len(q.scopes) > 0 || len(q.anyScope) > 0 || q.remoteAddr != ""):
+		return refusal.New("timeline", q.timeline, "stands beside scopes, any_scope or remote_addr", "enforce those by what the answer says")
 	case len(q.scopes) > policy.MaxScopes:
 		return refusal.New("scopes", len(q.scopes), fmt.Sprintf("more than %d", policy.MaxScopes), "ask for fewer")
 	case len(q.anyScope) > policy.MaxScopes:
@@ -201,6 +241,8 @@ func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, r
 		return nil, err
 	}
 	results := make([]any, len(items))
+	whole := map[string]any{"results": results}
+	var roles map[string]any
 	for i, item := range items {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -213,13 +255,25 @@ func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, r
 			results[i] = data
 			continue
 		}
+		if q.timeline > 0 && roles == nil {
+			// What comes before the first of them has no timeline, so it is soon enough.
+			roles = map[string]any{}
+			if whole["cursor"], err = b.feedCursor(ctx, req.Storage); err != nil {
+				return nil, err
+			}
+			whole["roles"] = roles
+		}
 		v, err := b.verifyOne(ctx, req.Storage, &q)
 		if err != nil {
 			return nil, err
 		}
-		results[i] = b.rendered(&v)
+		if v.future != nil {
+			results[i] = b.renderedFuture(&v, roles)
+		} else {
+			results[i] = b.rendered(&v)
+		}
 	}
-	return answer(map[string]any{"results": results}), nil
+	return answer(whole), nil
 }
 
 // question reads an item of a batch.

@@ -12,6 +12,7 @@ func (b *backend) paths() []*framework.Path {
 	return framework.PathAppend(
 		b.pathsVerify(), // first: it is asked most, and the table is searched in order
 		b.pathsUsage(),
+		b.pathsChanges(),
 		b.pathsLookup(),
 		b.pathsRoles(),
 		b.pathsConfig(),

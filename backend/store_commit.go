@@ -7,13 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // The records that decide about keys are written here and nowhere else: roles, the
@@ -123,7 +120,10 @@ func (b *backend) decided(c change) {
 	switch {
 	case b.listen == nil, c.err != nil && !unknown:
 	case c.what == roleChange:
-		b.listen(decision{roleID: c.roleID, closing: unknown || c.closesRole(), unknown: unknown})
+		changed, closing := c.changesRole()
+		if closing = closing || c.closesRole(); changed || closing || unknown {
+			b.listen(decision{roleID: c.roleID, closing: unknown || closing, unknown: unknown})
+		}
 	case c.what == copyChange && (unknown || c.changesCopy()):
 		b.listen(decision{roleID: c.roleID, closing: true, unknown: unknown})
 	case c.what == keyChange && (unknown || c.decidesKey()) && (isDynamic(c.oldKey) || isDynamic(c.key)):

@@ -19,6 +19,8 @@ const (
 	defaultMaxLeakActions = 100
 	leakWindow            = 10 * time.Minute
 	defaultCacheSize      = 20000
+	defaultMaxStaleness   = time.Hour
+	defaultFeedWait       = 2 * time.Second
 )
 
 // configRecord is the mount's config. A nil pointer was never written or was
@@ -34,6 +36,8 @@ type configRecord struct {
 	AllowWeakImports      bool            `json:"allow_weak_imports,omitempty"`
 	CacheSize             *int            `json:"cache_size,omitempty"` // records of each kind
 	CountReads            bool            `json:"count_reads,omitempty"`
+	EdgeMaxStaleness      *policy.Seconds `json:"edge_max_staleness,omitempty"`
+	FeedWait              *policy.Seconds `json:"feed_wait,omitempty"`
 }
 
 func (c *configRecord) schema() int { return c.Schema }
@@ -45,6 +49,12 @@ func (c *configRecord) stageAhead() time.Duration {
 func (c *configRecord) deleteRecovery() time.Duration {
 	return policy.OrDefault(c.DeleteRecovery, defaultDeleteRecovery)
 }
+
+func (c *configRecord) edgeMaxStaleness() time.Duration {
+	return policy.OrDefault(c.EdgeMaxStaleness, defaultMaxStaleness)
+}
+
+func (c *configRecord) feedWait() time.Duration { return policy.OrDefault(c.FeedWait, defaultFeedWait) }
 
 func (c *configRecord) maxRotations() int {
 	return orNumber(c.MaxRotationsPerSecond, defaultMaxRotations)

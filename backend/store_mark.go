@@ -48,7 +48,11 @@ func (b *backend) firstMark(ctx context.Context, s logical.Storage) error {
 // been seen. What is filed concurrently sees the new cursor only after it is
 // stored; the overlap of the ticks covers the time between.
 func (b *backend) advance(ctx context.Context, s logical.Storage, now, cursor time.Time) error {
-	return b.mark.write(ctx, s, &markRecord{Schema: recordSchema, High: now, Cursor: cursor, By: b.instance})
+	err := b.mark.write(ctx, s, &markRecord{Schema: recordSchema, High: now, Cursor: cursor, By: b.instance})
+	if err == nil {
+		b.writer.wrote(b.clock.Now())
+	}
+	return err
 }
 
 // remark is the write that a step of the worker begins to act with. It leaves the
@@ -92,6 +96,7 @@ func (b *backend) compareMark(ctx context.Context, s logical.Storage, now time.T
 		b.Logger().Warn("another instance of the engine works on this mount's storage", "wrote", stored.High)
 	}
 	b.rival.seen = now
+	b.feed.Renew() // it has decided what this instance was not told of
 	return nil
 }
 

@@ -69,6 +69,9 @@ func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question)
 	}
 	v := verdict{now: b.nowAt(clock, role.Committed)}
 	b.notice(role, v.now)
+	if q.timeline > 0 {
+		return futureVerdict(v, view, q), nil
+	}
 	v.code, v.status = judge(key, role, view.scopes, view.role.cidrs, q, v.now)
 	switch {
 	case v.code == codeNotFound:

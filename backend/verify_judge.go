@@ -9,6 +9,7 @@ import (
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
 )
 
 // question is what one verification asks.
@@ -25,6 +26,8 @@ type question struct {
 	role string
 	// fresh: the answer comes from storage, not from what this node remembers.
 	fresh bool
+	// timeline, if set, asks for the key's future, in a form that the asker knows.
+	timeline int64
 }
 
 // verdict is the answer to a question.
@@ -39,6 +42,8 @@ type verdict struct {
 	hint string
 	// cache is for how many seconds the answer may be used without asking.
 	cache int64
+	// future is the key's timeline, for who asked for it.
+	future []timeline.Entry
 }
 
 // How long an answer may be cached where nothing known ends it before. This is
@@ -53,6 +58,21 @@ const (
 // judge is the decision about a key whose secret has matched. It takes no
 // tokens of a rate limit: whoever calls it does, if the answer is VALID.
 func judge(key *keyRecord, role *roleRecord, scopes []string, cidrs []netip.Prefix, q *question, now time.Time) (code, keyring.Status) {
+	c, st := codeAt(key, role, now)
+	if c != codeValid {
+		return c, st
+	}
+	switch {
+	case !policy.ScopesCover(scopes, q.scopes...), !coversOne(scopes, q.anyScope):
+		return codeScope, st
+	case !admits(role, cidrs, q.remoteAddr):
+		return codeIP, st
+	}
+	return codeValid, st
+}
+
+// codeAt is the part of the decision that depends on nothing but the instant.
+func codeAt(key *keyRecord, role *roleRecord, now time.Time) (code, keyring.Status) {
 	st, exists := statusOf(key, role, now)
 	if !exists {
 		return codeNotFound, st
@@ -72,10 +92,6 @@ func judge(key *keyRecord, role *roleRecord, scopes []string, cidrs []netip.Pref
 		return codeNotFound, st
 	case role.Policy.Disabled:
 		return codeDisabled, st
-	case !policy.ScopesCover(scopes, q.scopes...), !coversOne(scopes, q.anyScope):
-		return codeScope, st
-	case !admits(role, cidrs, q.remoteAddr):
-		return codeIP, st
 	}
 	return codeValid, st
 }

@@ -239,6 +239,7 @@ func (v *Verifier) learn(q *question, a *answers, i int, sent int64) result {
 		return result{once: h}
 	}
 	h.position = f.base + position
+	f.highest = max(f.highest, h.position)
 	if f.forgotten > h.position {
 		h.closing.Store(f.forgotten)
 		h.notice.Store(f.forgotten)

@@ -34,6 +34,8 @@ type timekeeper struct {
 	mu     sync.Mutex
 	lo, hi int64 // what the offset lies between
 	known  bool
+	parted bool // the clocks have parted since
+	jumps  int  // how often they have
 }
 
 func newTimekeeper(read func() (wall, mono int64)) *timekeeper {
@@ -69,6 +71,8 @@ func (t *timekeeper) part(wall, mono int64) {
 	parted := wall - mono - t.drift.Load()
 	if parted > int64(jump) || parted < -int64(jump) {
 		t.suspect.Store(true)
+		t.parted = true
+		t.jumps++
 	}
 	if parted > int64(noise) {
 		t.base.Add(parted)
@@ -81,6 +85,13 @@ func (t *timekeeper) part(wall, mono int64) {
 // trust ends the time in which nothing is believed.
 func (t *timekeeper) trust() { t.suspect.Store(false) }
 
+// jumped is how often the clocks have parted.
+func (t *timekeeper) jumped() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.jumps
+}
+
 // server is the time at the server at an elapsed instant.
 func (t *timekeeper) server(elapsed int64) int64 {
 	return max(elapsed+t.offset.Load(), t.floor.Load())
@@ -89,21 +100,32 @@ func (t *timekeeper) server(elapsed int64) int64 {
 // learn takes what the server said its time was between the two elapsed instants. It
 // was later than that when the answer came, and earlier when the question left. exact
 // is a call that the server answered at once: it forgets what was learnt before, so
-// that clocks may drift.
+// that clocks may drift. other is another process of the engine, whose time may be
+// earlier: what has ended here is marked in the keys.
 //
-// The latest time that is possible is taken: an end is never late for it.
-func (t *timekeeper) learn(sent, received int64, now time.Time, exact bool) {
+// The latest time that is possible is taken: an end is never late for it. jumps is what
+// jumped said before the question: what came between says nothing.
+func (t *timekeeper) learn(sent, received int64, now time.Time, exact, other bool, jumps int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if jumps != t.jumps {
+		return
+	}
 	lo, hi := now.UnixNano()-received, now.UnixNano()-sent
-	if t.known && !exact {
+	other = other || t.parted // what the gap was counted for was no more than a guess
+	t.parted = false
+	if t.known && !exact && !other {
 		lo, hi = max(lo, t.lo), min(hi, t.hi)
 	}
 	if lo > hi { // another server, or a clock that was set
 		lo, hi = now.UnixNano()-received, now.UnixNano()-sent
 	}
 	t.lo, t.hi, t.known = lo, hi, true
-	if t.offset.Load() != hi {
+	switch {
+	case other:
+		t.offset.Store(hi)
+		t.floor.Store(0)
+	case t.offset.Load() != hi:
 		t.floor.Store(t.server(received))
 		t.offset.Store(hi)
 	}
@@ -114,6 +136,16 @@ func (t *timekeeper) resume(elapsed, server int64) {
 	t.offset.Store(server - elapsed)
 	t.floor.Store(server)
 }
+
+// vague reports whether the server's time is known so badly that it pays to ask.
+func (t *timekeeper) vague() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.known || t.hi-t.lo > int64(wellKnown)
+}
+
+// wellKnown is how well the server's time is to be known.
+const wellKnown = 100 * time.Millisecond
 
 // wall is the wall clock's time.
 func (t *timekeeper) wall() time.Time {

@@ -20,6 +20,8 @@ const (
 	grace = 5 * time.Second
 	// exactly is how often the server is asked for its time, at once.
 	exactly = time.Minute
+	// exactlyAgain is how soon it is asked again where that told too little.
+	exactlyAgain = 2 * time.Second
 	// pauses between polls that fail.
 	firstPause, longestPause = 100 * time.Millisecond, 2 * time.Second
 )
@@ -33,8 +35,10 @@ type feedState struct {
 	cursor string
 	epoch  string
 	base   uint64 // position = base + the server's
-	mount  string
-	resets []dirt
+	// highest is the latest position of any answer about a key.
+	highest uint64
+	mount   string
+	resets  []dirt
 	// recent are decisions about roles and keys that are not held, as long as calls are
 	// in flight that may bring them.
 	recent    map[string]*recentNotice
@@ -71,7 +75,7 @@ func (f *feedState) resetsSince(position uint64) []dirt {
 }
 
 // settle has the server asked for its time, and waits for the answer or the failure.
-func (f *feedState) settle(ctx context.Context) error {
+func (f *feedState) settle(ctx context.Context) {
 	f.mu.Lock()
 	if f.settling == nil {
 		f.settling = make(chan struct{})
@@ -84,9 +88,7 @@ func (f *feedState) settle(ctx context.Context) error {
 	}
 	select {
 	case <-done:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -97,16 +99,16 @@ func (v *Verifier) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		now, sure := v.clock.elapsed()
 		wait := v.wait()
-		exact := !sure || now-lastExact >= int64(exactly)
+		exact := !sure || now-lastExact >= int64(exactly) || v.clock.vague() && now-lastExact >= int64(exactlyAgain)
 		if exact {
 			wait = 0
 		}
 		err := v.poll(ctx, wait, exact)
+		if exact {
+			lastExact = now
+		}
 		if err == nil {
 			pause = firstPause
-			if exact {
-				lastExact = now
-			}
 			continue
 		}
 		if ctx.Err() != nil {
@@ -147,13 +149,14 @@ func (v *Verifier) poll(ctx context.Context, wait time.Duration, exact bool) err
 		}()
 	}
 	sent, _ := v.clock.elapsed()
+	jumps := v.clock.jumped()
 	answer, err := v.remote.changes(ctx, v.feed.since(), wait)
 	received, _ := v.clock.elapsed()
 	if exact {
 		v.clock.trust()
 	}
 	if err == nil {
-		v.clock.learn(sent, received, answer.Now, exact)
+		v.clock.learn(sent, received, answer.Now, exact, v.feed.isOther(answer.Cursor), jumps)
 		v.apply(&answer, sent)
 	}
 	if exact {
@@ -165,6 +168,14 @@ func (v *Verifier) poll(ctx context.Context, wait time.Duration, exact bool) err
 		v.feed.mu.Unlock()
 	}
 	return err
+}
+
+// isOther reports whether a cursor is of another process of the engine.
+func (f *feedState) isOther(cursor string) bool {
+	epoch, _, _ := feed.ParseCursor(cursor)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return epoch != f.epoch
 }
 
 func (f *feedState) since() string {
@@ -191,7 +202,9 @@ func (v *Verifier) apply(a *changes, sent int64) {
 
 	f.mu.Lock()
 	if epoch != f.epoch {
-		f.base = f.position.Load() + 1
+		// After whatever was told by the one before, which may have been ahead of what
+		// was received of its feed.
+		f.base = max(f.position.Load(), f.highest) + 1
 		f.epoch = epoch
 		a.Reset = true
 	}

@@ -29,6 +29,20 @@ type Notice struct {
 	Closing bool `json:"closing,omitempty"`
 }
 
+// Data is the notice as an answer holds it.
+func (n *Notice) Data() map[string]any {
+	data := map[string]any{"position": n.Position}
+	for name, id := range map[string]string{"role_id": n.RoleID, "key_id": n.KeyID} {
+		if id != "" {
+			data[name] = id
+		}
+	}
+	if n.Closing {
+		data["closing"] = true
+	}
+	return data
+}
+
 // Answer is what a waiter is told.
 type Answer struct {
 	Notices []Notice
@@ -40,9 +54,8 @@ type Answer struct {
 
 // Feed holds the last decisions. Its zero value is not ready; see New.
 type Feed struct {
-	epoch string
-
 	mu      sync.Mutex
+	epoch   string
 	ring    []Notice
 	last    uint64        // position of the newest notice
 	woken   chan struct{} // closed and made anew by each notice
@@ -51,9 +64,29 @@ type Feed struct {
 
 // New is a feed of an epoch of its own that remembers so many notices.
 func New(size int) *Feed {
+	return &Feed{epoch: newEpoch(), ring: make([]Notice, size), woken: make(chan struct{})}
+}
+
+func newEpoch() string {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // it never fails
-	return &Feed{epoch: hex.EncodeToString(id[:]), ring: make([]Notice, size), woken: make(chan struct{})}
+	return hex.EncodeToString(id[:])
+}
+
+// Renew begins a new epoch: something was decided that the feed was not told of.
+func (f *Feed) Renew() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.epoch, f.last = newEpoch(), 0
+	f.wake()
+}
+
+// wake wakes all who wait. The feed is locked.
+func (f *Feed) wake() {
+	if f.waiters > 0 {
+		close(f.woken)
+		f.woken = make(chan struct{})
+	}
 }
 
 // Publish tells a decision.
@@ -63,10 +96,7 @@ func (f *Feed) Publish(n Notice) {
 	f.last++
 	n.Position = f.last
 	f.ring[f.last%uint64(len(f.ring))] = n
-	if f.waiters > 0 {
-		close(f.woken)
-		f.woken = make(chan struct{})
-	}
+	f.wake()
 }
 
 // Cursor is the position of the newest notice, with the epoch.
@@ -114,7 +144,7 @@ func (f *Feed) Since(ctx context.Context, cursor string, wait time.Duration) (An
 		}
 	}
 	defer f.mu.Unlock()
-	if f.last-from > uint64(len(f.ring)) {
+	if f.epoch != epoch || f.last-from > uint64(len(f.ring)) {
 		return Answer{Cursor: f.cursor(), Reset: true}, nil
 	}
 	return Answer{Notices: f.after(from), Cursor: f.cursor()}, nil

@@ -97,6 +97,18 @@ func TestWaiting(t *testing.T) {
 			cancel()
 			time.Sleep(time.Second)
 		}
+		// A new epoch is a reset for who waits, and for who comes later.
+		cursor = f.Cursor()
+		go func() {
+			time.Sleep(time.Second)
+			f.Renew()
+		}()
+		if a := since(t, f, cursor, 2*time.Second); !a.Reset || a.Cursor == cursor {
+			t.Errorf("a new epoch: %+v", a)
+		}
+		if a := since(t, f, cursor, 2*time.Second); !a.Reset {
+			t.Errorf("of the epoch before: %+v", a)
+		}
 		if f.Waiters() != 0 {
 			t.Errorf("%d waiters are left", f.Waiters())
 		}

@@ -75,6 +75,23 @@ type Entry struct {
 	HoldUntil time.Time `json:"hold_until,omitzero"`
 }
 
+// Data is the entry as an answer holds it.
+func (e *Entry) Data() map[string]any {
+	data := map[string]any{"from": e.From.UTC().Format(time.RFC3339Nano), "code": e.Code, "state": e.State}
+	for name, text := range map[string]string{"reason": e.Reason, "end": e.End} {
+		if text != "" {
+			data[name] = text
+		}
+	}
+	if e.Renewable {
+		data["renewable"] = true
+	}
+	if !e.HoldUntil.IsZero() {
+		data["hold_until"] = e.HoldUntil.UTC().Format(time.RFC3339Nano)
+	}
+	return data
+}
+
 // Moment is what a key is at one instant.
 type Moment struct {
 	Code          Code
@@ -107,8 +124,7 @@ func Build(now time.Time, dates []time.Time, at func(time.Time) Moment) []Entry 
 		if last := len(entries) - 1; last >= 0 && same(&entries[last], &e) {
 			continue
 		}
-		entries = append(entries, e)
-		if m.Code.Ended() || len(entries) == MaxEntries {
+		if entries = append(entries, e); len(entries) == MaxEntries {
 			break
 		}
 	}
@@ -161,8 +177,8 @@ func Parse(entries []Entry) (Timeline, error) {
 			return nil, fmt.Errorf("entry %d of a timeline: from %v", i, e.From)
 		case i > 0 && !e.From.After(entries[i-1].From):
 			return nil, fmt.Errorf("entry %d of a timeline is not after the one before", i)
-		case Code(code).Ended() && i < len(entries)-1: //nolint:gosec // an index of the list
-			return nil, fmt.Errorf("entry %d of a timeline is an end, but not the last", i)
+		case i > 0 && t[i-1].code.Ended() && !Code(code).Ended(): //nolint:gosec // an index of the list
+			return nil, fmt.Errorf("entry %d of a timeline is good after an end", i)
 		}
 		t[i] = step{
 			from: e.From.UnixNano(), code: Code(code), //nolint:gosec // an index of the list
@@ -206,7 +222,7 @@ func (t Timeline) At(now int64) int {
 // either.
 func (t Timeline) Held(now, confirmed int64) int {
 	i := t.At(now)
-	if s := &t[i]; i > 0 && s.code.Ended() && s.hold != 0 && s.from > confirmed && now < s.hold {
+	if s := &t[i]; i > 0 && s.code.Ended() && !t[i-1].code.Ended() && s.hold != 0 && s.from > confirmed && now < s.hold {
 		return i - 1
 	}
 	return i
@@ -221,13 +237,24 @@ func (t Timeline) End(i int) string    { return ends[t[i].end] }
 // Renewable reports whether entry i is the end of a lease, which a renewal moves.
 func (t Timeline) Renewable(i int) bool { return t[i].renewable }
 
-// Ends is the instant at which the key ends, or has ended; false if none is known.
-func (t Timeline) Ends() (int64, bool) {
-	last := &t[len(t)-1]
-	if !last.code.Ended() {
-		return math.MaxInt64, false
+// Ends is the instant at which the key ends, as known in entry i, or has ended; false
+// if none is known.
+func (t Timeline) Ends(i int) (int64, bool) {
+	if j := t.FirstEnd(i); j >= 0 {
+		return t[j].from, true
 	}
-	return last.from, true
+	return math.MaxInt64, false
+}
+
+// FirstEnd is the number of the entry, from i on, in which the key has ended; -1 if
+// there is none.
+func (t Timeline) FirstEnd(i int) int {
+	for ; i < len(t); i++ {
+		if t[i].code.Ended() {
+			return i
+		}
+	}
+	return -1
 }
 
 // AppendBinary appends the timeline in a form of its own, for a file.

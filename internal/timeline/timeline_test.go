@@ -99,7 +99,7 @@ func TestTimelineSaysWhatWasAsked(t *testing.T) {
 				}
 			}
 		}
-		if end, known := line.Ends(); !known || end != at(l.ends).UnixNano() {
+		if end, known := line.Ends(line.At(now.UnixNano())); !known || end != at(l.ends).UnixNano() {
 			t.Fatalf("ends %v, %v", time.Unix(0, end).UTC(), known)
 		}
 		if i := line.At(now.Add(-time.Hour).UnixNano()); i != 0 {
@@ -141,7 +141,7 @@ func TestHeld(t *testing.T) {
 	if line.Held(at(10).UnixNano(), at(5).UnixNano()) != 1 {
 		t.Error("an end that is not held back was")
 	}
-	if _, known := line[:1].Ends(); known {
+	if _, known := line[:1].Ends(0); known {
 		t.Error("an open timeline ends")
 	}
 }

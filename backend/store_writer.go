@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// What is told of decisions is told by the node that makes them: another one may be
+// behind, and would not know. Whether this is that node only storage can say.
+
+// writer is when this node last wrote the mark, by both of its clocks.
+type writer struct {
+	mu   sync.Mutex
+	last time.Time
+}
+
+// wrote is told that the mark was written.
+func (w *writer) wrote(now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = now
+}
+
+// lately reports whether that is a short while ago: by the monotonic clock, and by the
+// other one, which goes on while a machine sleeps.
+func (w *writer) lately(now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.last.IsZero() {
+		return false
+	}
+	return now.Sub(w.last) < asserted && now.Round(0).Sub(w.last.Round(0)).Abs() < asserted
+}
+
+// assertWriter fails, with the error that makes the server forward the request, unless
+// this node is the one that writes.
+func (b *backend) assertWriter(ctx context.Context, s logical.Storage) error {
+	if b.writer.lately(b.clock.Now()) {
+		return nil
+	}
+	if !b.writeSafe() {
+		return logical.ErrReadOnly
+	}
+	_, err := b.mark.change(ctx, s, func(stored *markRecord) (*markRecord, error) {
+		next := *stored
+		next.Schema, next.High, next.By = recordSchema, later(stored.High, b.now()), b.instance
+		return &next, nil
+	})
+	if err == nil {
+		b.writer.wrote(b.clock.Now())
+	}
+	return err
+}
