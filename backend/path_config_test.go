@@ -14,6 +14,7 @@ import (
 var configDefaults = map[string]any{
 	"rotation_paused": false, "max_rotations_per_second": 50.0, "stage_ahead": 600.0, "delete_recovery": 86400.0,
 	"max_leak_actions": 100.0, "trust_reported_usage": false, "allow_weak_imports": false, "cache_size": 20000.0, "count_reads": false,
+	"edge_max_staleness": 3600.0, "feed_wait": 2.0,
 }
 
 func TestConfigFields(t *testing.T) {
@@ -28,6 +29,12 @@ func TestConfigFields(t *testing.T) {
 		refuse string
 	}{
 		{field: "rotation_paused", value: true, want: true},
+		{field: "edge_max_staleness", value: "10m", want: 600.0},
+		{field: "edge_max_staleness", value: "59s", refuse: "1m"},
+		{field: "edge_max_staleness", value: "25h", refuse: "24h"},
+		{field: "feed_wait", value: "5s", want: 5.0},
+		{field: "feed_wait", value: "0", refuse: "1s"},
+		{field: "feed_wait", value: "6s", refuse: "5s"},
 		{field: "rotation_paused", value: "x", refuse: `rotation_paused: "x": is neither true nor false`},
 		{field: "max_rotations_per_second", value: 0, want: 0.0},
 		{field: "max_rotations_per_second", value: "7", want: 7.0},

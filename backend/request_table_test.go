@@ -82,6 +82,8 @@ func tableBases() map[string]func(ids map[string]string, field string) (logical.
 		"update config":         plain(update, "config", nil),
 		"patch config":          plain(logical.PatchOperation, "config", nil),
 		"read config":           plain(logical.ReadOperation, "config", nil),
+		"read changes":          plain(logical.ReadOperation, "changes", nil),
+		"update changes":        plain(update, "changes", nil),
 		"update rotate-digest":  plain(update, "config/rotate-digest", nil),
 		"update rotate":         plain(update, "rotate/s", nil),
 		"update promote":        plain(update, "promote/p", nil),

@@ -1,0 +1,18 @@
+# An edge: it verifies the keys that it is shown, follows what is decided about them,
+# and reports their use. Whoever may verify can test guesses, so give it to machines
+# only. The feed tells of decisions about every role of the mount, by role_id.
+#
+# To bind an edge to the keys of one role, allow apikeys/verify/<role> and
+# apikeys/usage/<role> in place of apikeys/verify and apikeys/usage.
+
+path "apikeys/verify" {
+  capabilities = ["update"]
+}
+
+path "apikeys/changes" {
+  capabilities = ["read", "update"]
+}
+
+path "apikeys/usage" {
+  capabilities = ["update"]
+}
