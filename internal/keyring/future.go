@@ -13,6 +13,7 @@ func (r *Ring) Dates() []time.Time {
 			dates = append(dates, t)
 		}
 	}
+	note(r.Until)
 	for i := range r.Versions {
 		v := &r.Versions[i]
 		note(firstVerifies(v.Created, v.Activate))
@@ -45,7 +46,7 @@ func (r *Ring) Hold(n int, now time.Time) time.Time {
 	}
 	v := &r.Versions[i]
 	hold := st.Until.Add(r.Versions[j].Grace)
-	if limit := earlierSet(v.Expires, v.Cap); !limit.IsZero() && limit.Before(hold) {
+	if limit := earlierSet(earlierSet(v.Expires, v.Cap), r.Until); !limit.IsZero() && limit.Before(hold) {
 		hold = limit
 	}
 	if !hold.After(st.Until) {

@@ -68,6 +68,14 @@ func TestHold(t *testing.T) {
 	if got := expiring.Hold(1, at(time.Hour)); !got.Equal(at(4 * time.Hour)) {
 		t.Errorf("held until %s, want its expiry", offset(got))
 	}
+	// Nor beyond the end of the role.
+	ending := newRole(t)
+	ending.rotate(0, 0)
+	ending.rotate(time.Hour, 2*time.Hour, auto)
+	ending.Bound(at(time.Hour), at(4*time.Hour))
+	if got := ending.Hold(1, at(time.Hour)); !got.Equal(at(4 * time.Hour)) {
+		t.Errorf("held until %s, want the end of the role", offset(got))
+	}
 	r.Report(at(2*time.Hour), 1, at(150*time.Minute))
 	if got := r.Hold(1, at(2*time.Hour)); !got.IsZero() {
 		t.Errorf("a reported version is held until %s", offset(got))
