@@ -71,6 +71,7 @@ var engineAccess = []access{
 	{"status/{name}", "read", []string{operator, rotator}},
 	{"tidy", "update", []string{operator}},
 	{"usage", "update", []string{edge, gateway}},
+	{"usage/{name}", "update", nil},
 	{"verify", "update", []string{edge, gateway}},
 	{"verify/{name}", "update", nil},
 	{"versions/{name}", "list", []string{operator, rotator}},

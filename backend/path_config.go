@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"regexp"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -35,8 +37,28 @@ var configFields = []configField{
 		func(c *configRecord) **policy.Seconds { return &c.DeleteRecovery }, (*configRecord).deleteRecovery),
 	configNumber("max_leak_actions", 0, 100000, "How many reports of leaked keys act by themselves within 10 minutes; those beyond are recorded and wait for an operator. Default: 100.",
 		func(c *configRecord) **int { return &c.MaxLeakActions }, (*configRecord).maxLeakActions),
-	configSwitch("trust_reported_usage", "What caches report as used also prolongs graces (max_grace_period), not only what verify saw itself. Default: false.",
-		func(c *configRecord) *bool { return &c.TrustReportedUsage }),
+	{
+		name:  "trust_reported_usage",
+		field: field{kind: kindSwitch, about: "The older way to say trusted_reporters: true is *, and false takes * away. Default: false."},
+		set: func(c *configRecord, v any) error {
+			if c.TrustReportedUsage = v.(bool); c.TrustReportedUsage {
+				c.TrustedReporters = nil
+			}
+			return nil
+		},
+		reset: func(c *configRecord) { c.TrustReportedUsage = false },
+		show:  func(c *configRecord) any { return c.TrustReportedUsage },
+	},
+	{
+		name: "trusted_reporters",
+		field: field{
+			kind: kindList, empty: emptyTaken,
+			about: "Whose reports of use (usage) also prolong graces (max_grace_period), not only what verify saw itself: ids of entities, at most 1000, or * for all who may report. Default: none.",
+		},
+		set:   setTrustedReporters,
+		reset: func(c *configRecord) { c.TrustReportedUsage, c.TrustedReporters = false, nil },
+		show:  func(c *configRecord) any { return c.trustedReporters() },
+	},
 	configSwitch("count_reads", "It is a problem of a role that nobody has read or used the current version while the previous one is about to end. "+
 		"Only where the active node answers all reads of creds: standbys that serve reads count none. Roles with reveal=once need no such setting. Default: false.",
 		func(c *configRecord) *bool { return &c.CountReads }),
@@ -48,6 +70,41 @@ var configFields = []configField{
 		func(c *configRecord) **policy.Seconds { return &c.EdgeMaxStaleness }, (*configRecord).edgeMaxStaleness),
 	configDuration("feed_wait", time.Second, 5*time.Second, "How long a request of changes waits at most: 1s to 5s. A request in progress holds up a reload of the plugin. Default: 2s.",
 		func(c *configRecord) **policy.Seconds { return &c.FeedWait }, (*configRecord).feedWait),
+}
+
+const maxTrustedReporters = 1000
+
+var entityForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,127}$`)
+
+func setTrustedReporters(c *configRecord, v any) error {
+	ids := v.([]string)
+	all := slices.Contains(ids, everyone)
+	switch {
+	case all && len(ids) > 1:
+		return refusal.New("trusted_reporters", nil, "has other entries beside *", "give * alone, or entity ids")
+	case len(ids) > maxTrustedReporters:
+		return refusal.New("trusted_reporters", len(ids), "has more than 1000 entries", "trust those entities that have to be")
+	}
+	for _, id := range ids {
+		if !all && !entityForm.MatchString(id) {
+			return refusal.New("trusted_reporters", id, "is no entity id", "give entity ids as identity/entity/name/<name> shows them, or *")
+		}
+	}
+	if c.TrustReportedUsage, c.TrustedReporters = all, slices.Clone(ids); all {
+		c.TrustedReporters = nil
+	}
+	return nil
+}
+
+// checkTrust refuses a request whose two fields about reporters contradict each other.
+func checkTrust(in *input) error {
+	if !in.given("trust_reported_usage") || !in.given("trusted_reporters") {
+		return nil
+	}
+	if in.flag("trust_reported_usage") != slices.Equal(in.list("trusted_reporters"), []string{everyone}) {
+		return refusal.New("trust_reported_usage", in.flag("trust_reported_usage"), "contradicts trusted_reporters", "give trusted_reporters alone")
+	}
+	return nil
 }
 
 func configSwitch(name, text string, at func(*configRecord) *bool) configField {
@@ -157,20 +214,26 @@ func (c *configRecord) show() map[string]any {
 }
 
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	if err := checkTrust(in); err != nil {
+		return nil, err
+	}
 	_, err := b.configs.change(ctx, req.Storage, func(stored *configRecord) (*configRecord, error) {
 		next, reset := *stored, false
+		// Resets come first: two fields may speak of the same thing, and what is given counts.
+		for i := range configFields {
+			f := &configFields[i]
+			if !in.given(f.name) && (in.resets(f.name) || in.flag("replace")) {
+				was := next
+				f.reset(&next)
+				reset = reset || !reflect.DeepEqual(was, next)
+			}
+		}
 		for i := range configFields {
 			f := &configFields[i]
 			if in.given(f.name) {
 				if err := f.set(&next, in.values[f.name]); err != nil {
 					return nil, err
 				}
-				continue
-			}
-			if in.resets(f.name) || in.flag("replace") {
-				was := next
-				f.reset(&next)
-				reset = reset || !reflect.DeepEqual(was, next)
 			}
 		}
 		if !reset && reflect.DeepEqual(stored.show(), next.show()) {

@@ -13,7 +13,7 @@ import (
 
 var configDefaults = map[string]any{
 	"rotation_paused": false, "max_rotations_per_second": 50.0, "stage_ahead": 600.0, "delete_recovery": 86400.0,
-	"max_leak_actions": 100.0, "trust_reported_usage": false, "allow_weak_imports": false, "cache_size": 20000.0, "count_reads": false,
+	"max_leak_actions": 100.0, "trust_reported_usage": false, "trusted_reporters": []any{}, "allow_weak_imports": false, "cache_size": 20000.0, "count_reads": false,
 	"edge_max_staleness": 3600.0, "feed_wait": 2.0,
 }
 
@@ -33,8 +33,8 @@ func TestConfigFields(t *testing.T) {
 		{field: "edge_max_staleness", value: "59s", refuse: "1m"},
 		{field: "edge_max_staleness", value: "25h", refuse: "24h"},
 		{field: "feed_wait", value: "5s", want: 5.0},
-		{field: "feed_wait", value: "0", refuse: "1s"},
-		{field: "feed_wait", value: "6s", refuse: "5s"},
+		{field: "feed_wait", value: "0", refuse: "from 1 second"},
+		{field: "feed_wait", value: "6s", refuse: "to 5 seconds"},
 		{field: "rotation_paused", value: "x", refuse: `rotation_paused: "x": is neither true nor false`},
 		{field: "max_rotations_per_second", value: 0, want: 0.0},
 		{field: "max_rotations_per_second", value: "7", want: 7.0},
@@ -50,7 +50,9 @@ func TestConfigFields(t *testing.T) {
 		{field: "delete_recovery", value: "2161h", refuse: "delete_recovery: 7779600: must be from 0 seconds to 2160h (7776000 seconds)"},
 		{field: "max_leak_actions", value: 0, want: 0.0},
 		{field: "max_leak_actions", value: -5, refuse: "max_leak_actions: -5: "},
-		{field: "trust_reported_usage", value: true, want: true},
+		{field: "trusted_reporters", value: "entity-1,entity-2", want: []any{"entity-1", "entity-2"}},
+		{field: "trusted_reporters", value: "*,entity-1", refuse: "trusted_reporters: has other entries beside *: "},
+		{field: "trusted_reporters", value: "entity 1", refuse: "trusted_reporters: \"entity 1\": is no entity id: "},
 		{field: "allow_weak_imports", value: true, want: true},
 		{field: "count_reads", value: true, want: true},
 		{field: "count_reads", value: "", refuse: "count_reads: is empty"},
@@ -84,6 +86,45 @@ func TestConfigFields(t *testing.T) {
 				t.Fatalf("%s %v: %v, want the defaults", op, data, got)
 			}
 		}
+	}
+}
+
+// trust_reported_usage is the older way to say that all reporters are trusted.
+func TestTrustedReportersAndTheOldField(t *testing.T) {
+	m := newMount(t)
+	all, none, one := []any{"*"}, []any{}, []any{"entity-1"}
+	for i, c := range []struct {
+		op   logical.Operation
+		data map[string]any
+		old  bool
+		want []any
+	}{
+		{logical.UpdateOperation, map[string]any{"trust_reported_usage": true}, true, all},
+		{logical.UpdateOperation, map[string]any{"trusted_reporters": "entity-1"}, false, one},
+		{logical.UpdateOperation, map[string]any{"trust_reported_usage": false}, false, one},
+		{logical.UpdateOperation, map[string]any{"trusted_reporters": "*"}, true, all},
+		{logical.UpdateOperation, map[string]any{"trust_reported_usage": false}, false, none},
+		{logical.UpdateOperation, map[string]any{"trust_reported_usage": true, "trusted_reporters": "*"}, true, all},
+		{logical.UpdateOperation, map[string]any{"trusted_reporters": ""}, false, none},
+		{logical.UpdateOperation, map[string]any{"trusted_reporters": "*", "replace": true}, true, all},
+		{logical.UpdateOperation, map[string]any{"trust_reported_usage": true, "replace": true}, true, all},
+		{logical.PatchOperation, map[string]any{"trusted_reporters": nil}, false, none},
+		{logical.PatchOperation, map[string]any{"trusted_reporters": "*", "trust_reported_usage": nil}, true, all},
+		{logical.PatchOperation, map[string]any{"trust_reported_usage": nil}, false, none},
+	} {
+		m.must(c.op, "config", c.data)
+		for _, m := range []*testMount{m, m.restart()} {
+			got := plain(t, m.read("config"))
+			if got["trust_reported_usage"] != c.old || !reflect.DeepEqual(got["trusted_reporters"], c.want) {
+				t.Errorf("%d: after %v: %v, %v", i, c.data, got["trust_reported_usage"], got["trusted_reporters"])
+			}
+		}
+	}
+	for _, data := range []map[string]any{
+		{"trust_reported_usage": true, "trusted_reporters": "entity-1"},
+		{"trust_reported_usage": false, "trusted_reporters": "*"},
+	} {
+		m.unchanged(func() { m.refused(logical.UpdateOperation, "config", data, "contradicts trusted_reporters") })
 	}
 }
 

@@ -27,41 +27,54 @@ const (
 var instanceForm = regexp.MustCompile(`^[A-Za-z0-9._:/-]{1,128}$`)
 
 func (b *backend) pathsUsage() []*framework.Path {
-	return []*framework.Path{b.path(pathSpec{
-		pattern: "usage", verb: "report", suffix: "usage",
-		synopsis: "Report uses that a cache has judged.",
-		fields: fieldSet{
-			"instance": {
-				kind: kindText, required: true,
-				about: "Tells the caller's instances apart: 1 to 128 of A-Z a-z 0-9 . _ : / - A new one after a restart that forgot its sequence.",
-			},
-			"sequence": {
-				kind: kindSequence, required: true,
-				about: "The number of this report, from 1 to 9007199254740992, growing with each. A repeat, or a lower one, changes nothing.",
-			},
-			"batch": batchOf("What was counted since the previous report: key_id, role_id (optional), accepted, refused (counts by code), " +
-				"first and last (RFC 3339 or Unix seconds), client (optional label)."),
-		},
-		ops: map[logical.Operation]operation{
-			logical.UpdateOperation: {
-				do: b.reportUsage, writes: true, told: "What was taken.",
-				answer: map[string]*framework.FieldSchema{
-					"applied":  {Type: framework.TypeBool, Description: "The report was taken; false for a repeat.", Required: true},
-					"sequence": {Type: framework.TypeInt64, Description: "The highest sequence taken from this caller and instance.", Required: true},
-					"results":  {Type: framework.TypeSlice, Description: "Per item, in order: ok, and error if it was refused. Empty for a repeat.", Required: true},
+	spec := func(pattern, suffix, synopsis string, extra fieldSet) *framework.Path {
+		return b.path(pathSpec{
+			pattern: pattern, verb: "report", suffix: suffix, synopsis: synopsis, fields: fieldsOf(usageFields(), extra), help: usageHelp,
+			ops: map[logical.Operation]operation{
+				logical.UpdateOperation: {
+					do: b.reportUsage, writes: true, told: "What was taken.",
+					answer: map[string]*framework.FieldSchema{
+						"applied":  {Type: framework.TypeBool, Description: "The report was taken; false for a repeat.", Required: true},
+						"sequence": {Type: framework.TypeInt64, Description: "The highest sequence taken from this caller and instance.", Required: true},
+						"results":  {Type: framework.TypeSlice, Description: "Per item, in order: ok, and error if it was refused. Empty for a repeat.", Required: true},
+					},
 				},
 			},
-		},
-		help: `
+		})
+	}
+	return []*framework.Path{
+		spec("usage", "usage", "Report uses that a cache has judged.", nil),
+		spec("usage/"+nameRegex, "usage-of-role", "Report uses of that role's keys that a cache has judged.",
+			fieldSet{"name": {about: "The role whose keys are known; an item about any other key is refused."}}),
+	}
+}
+
+const usageHelp = `
 A cache that answers for the server counts what it answers and reports it here.
-What was reported is shown apart from what the server saw itself, and prolongs no
-grace unless the mount's config says trust_reported_usage.
+What was reported is shown apart from what the server saw itself. It prolongs
+graces only where the mount's config names the reporter in trusted_reporters.
 
 The reporter is the caller's entity, or its token, together with instance. A
 report is repeated with the same sequence until it is answered: it counts once,
 unless the server has restarted or failed over in between. An item with an unknown
-key id or an absurd count or time is refused by itself.`,
-	})}
+key id or an absurd count or time is refused by itself.
+
+usage/<role> knows the keys of that role only, so that a policy can bind a gateway
+to it. The sequence of an instance is the same on both paths.`
+
+func usageFields() fieldSet {
+	return fieldSet{
+		"instance": {
+			kind: kindText, required: true,
+			about: "Tells the caller's instances apart: 1 to 128 of A-Z a-z 0-9 . _ : / - A new one after a restart that forgot its sequence.",
+		},
+		"sequence": {
+			kind: kindSequence, required: true,
+			about: "The number of this report, from 1 to 9007199254740992, growing with each. A repeat, or a lower one, changes nothing.",
+		},
+		"batch": batchOf("What was counted since the previous report: key_id, role_id (optional), accepted, refused (counts by code), " +
+			"first and last (RFC 3339 or Unix seconds), client (optional label)."),
+	}
 }
 
 // usageItem are the fields of an item of a report.
@@ -121,10 +134,14 @@ func (b *backend) reportUsage(ctx context.Context, req *logical.Request, in *inp
 	if err != nil {
 		return nil, err
 	}
+	cfg, err := b.configOrLast(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
 	results := make([]any, len(items))
 	uses := make([]*reportedUse, 0, len(items))
 	for i, item := range items {
-		use, err := b.reportedUse(ctx, req.Storage, item)
+		use, err := b.reportedUse(ctx, req.Storage, item, in.text("name"))
 		if r := refusal.In(err); r != nil {
 			results[i] = map[string]any{"ok": false, "error": r.Error()}
 			continue
@@ -133,6 +150,7 @@ func (b *backend) reportUsage(ctx context.Context, req *logical.Request, in *inp
 			return nil, err
 		}
 		results[i] = map[string]any{"ok": true}
+		use.report.Trusted = cfg.trusts(req.EntityID)
 		uses = append(uses, use)
 	}
 
@@ -164,8 +182,9 @@ func mayReport(name string) bool {
 	return slices.ContainsFunc(reportable, func(c code) bool { return c.String() == name })
 }
 
-// reportedUse reads an item; a refusal says what is wrong with it.
-func (b *backend) reportedUse(ctx context.Context, s logical.Storage, raw json.RawMessage) (*reportedUse, error) {
+// reportedUse reads an item; a refusal says what is wrong with it. Where a role is named
+// only its keys are known.
+func (b *backend) reportedUse(ctx context.Context, s logical.Storage, raw json.RawMessage, only string) (*reportedUse, error) {
 	item, err := readReportedItem(raw)
 	if err != nil {
 		return nil, err
@@ -191,7 +210,7 @@ func (b *backend) reportedUse(ctx context.Context, s logical.Storage, raw json.R
 	}
 	now := b.now()
 	st, exists := statusOf(key, role, now)
-	if !exists {
+	if !exists || only != "" && role.Name != only {
 		return nil, unknown
 	}
 	use.key, use.report.Urgent = key, st.State == keyring.Previous && use.report.Accepted > 0

@@ -213,3 +213,39 @@ func TestRefusedReports(t *testing.T) {
 		}
 	}
 }
+
+// usage/<role> knows the keys of that role only, whatever the role was called before.
+func TestUsageOfOneRole(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/r", nil)
+	m.write("roles/other", nil)
+	mine, others := m.read("creds/r")["key_id"], m.read("creds/other")["key_id"]
+	now := m.clock.Now().Unix()
+	sequence := 0
+	report := func(role string, wantMine bool) {
+		t.Helper()
+		sequence++
+		got := m.write("usage/"+role, map[string]any{
+			"instance": "edge-1", "sequence": sequence,
+			"batch": fmt.Sprintf("{\"key_id\":%q,\"accepted\":2,\"last\":%d}\n{\"key_id\":%q,\"accepted\":3,\"last\":%d}", mine, now, others, now),
+		})["results"].([]any)
+		if got[0].(map[string]any)["ok"] != wantMine || got[1].(map[string]any)["ok"] == true {
+			t.Errorf("usage/%s: %v", role, got)
+		}
+		if fault := fmt.Sprint(got[1].(map[string]any)["error"]); !strings.Contains(fault, "not known") || strings.Contains(fault, "other") {
+			t.Errorf("usage/%s tells of another role's key: %s", role, fault)
+		}
+	}
+	report("r", true)
+	report("absent", false)
+	if got := reportedIn(t, m, "r"); got != "2" {
+		t.Errorf("counted %s", got)
+	}
+	if got := reportedIn(t, m, "other"); got != "0" {
+		t.Errorf("counted of another role: %s", got)
+	}
+	// The sequence is the instance's, whichever path it comes by.
+	if got := m.reportUse(sequence, mine, 1); got["applied"] != false {
+		t.Errorf("a repeat by the other path: %v", got)
+	}
+}

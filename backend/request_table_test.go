@@ -111,6 +111,9 @@ func tableBases() map[string]func(ids map[string]string, field string) (logical.
 		"update usage": func(ids map[string]string, _ string) (logical.Operation, string, map[string]any) {
 			return update, "usage", map[string]any{"instance": "a", "sequence": 1, "batch": `{"key_id":"` + ids["key_id"] + `","accepted":0,"last":1}`}
 		},
+		"update usage role": func(ids map[string]string, _ string) (logical.Operation, string, map[string]any) {
+			return update, "usage/s", map[string]any{"instance": "a", "sequence": 1, "batch": `{"key_id":"` + ids["key_id"] + `","accepted":0,"last":1}`}
+		},
 		"update restore": func(ids map[string]string, _ string) (logical.Operation, string, map[string]any) {
 			return update, "restore/" + ids["role_id"], nil
 		},

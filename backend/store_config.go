@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -32,12 +33,15 @@ type configRecord struct {
 	StageAhead            *policy.Seconds `json:"stage_ahead,omitempty"`
 	DeleteRecovery        *policy.Seconds `json:"delete_recovery,omitempty"` // 0: none
 	MaxLeakActions        *int            `json:"max_leak_actions,omitempty"`
-	TrustReportedUsage    bool            `json:"trust_reported_usage,omitempty"`
-	AllowWeakImports      bool            `json:"allow_weak_imports,omitempty"`
-	CacheSize             *int            `json:"cache_size,omitempty"` // records of each kind
-	CountReads            bool            `json:"count_reads,omitempty"`
-	EdgeMaxStaleness      *policy.Seconds `json:"edge_max_staleness,omitempty"`
-	FeedWait              *policy.Seconds `json:"feed_wait,omitempty"`
+	// TrustReportedUsage: everybody is a trusted reporter. TrustedReporters are else.
+	TrustReportedUsage bool     `json:"trust_reported_usage,omitempty"`
+	TrustedReporters   []string `json:"trusted_reporters,omitempty"`
+
+	AllowWeakImports bool            `json:"allow_weak_imports,omitempty"`
+	CacheSize        *int            `json:"cache_size,omitempty"` // records of each kind
+	CountReads       bool            `json:"count_reads,omitempty"`
+	EdgeMaxStaleness *policy.Seconds `json:"edge_max_staleness,omitempty"`
+	FeedWait         *policy.Seconds `json:"feed_wait,omitempty"`
 }
 
 func (c *configRecord) schema() int { return c.Schema }
@@ -55,6 +59,22 @@ func (c *configRecord) edgeMaxStaleness() time.Duration {
 }
 
 func (c *configRecord) feedWait() time.Duration { return policy.OrDefault(c.FeedWait, defaultFeedWait) }
+
+// everyone, in place of entity ids, is whoever may report.
+const everyone = "*"
+
+// trustedReporters are the entities whose reports of use extend graces.
+func (c *configRecord) trustedReporters() []string {
+	if c.TrustReportedUsage {
+		return []string{everyone}
+	}
+	return orEmpty(c.TrustedReporters)
+}
+
+// trusts reports whether what that entity reports extends graces.
+func (c *configRecord) trusts(entityID string) bool {
+	return c.TrustReportedUsage || entityID != "" && slices.Contains(c.TrustedReporters, entityID)
+}
 
 func (c *configRecord) maxRotations() int {
 	return orNumber(c.MaxRotationsPerSecond, defaultMaxRotations)

@@ -149,7 +149,7 @@ func (b *backend) keyUsage(ctx context.Context, s logical.Storage, key *keyRecor
 }
 
 // lastAccepted is when a key of that version of the role was last accepted, as
-// far as this server saw it, or was told where the mount trusts that; zero if
+// far as this server saw it, or was told by whom the mount trusts; zero if
 // never.
 func (b *backend) lastAccepted(ctx context.Context, s logical.Storage, rec *roleRecord, n int) (time.Time, error) {
 	use, err := b.usageOf(ctx, s, rec)
@@ -166,8 +166,11 @@ func (b *backend) acceptedIn(ctx context.Context, s logical.Storage, stored *usa
 		return time.Time{}, err
 	}
 	use := stored.Of(usage.ID{Version: n})
-	if cfg.TrustReportedUsage {
+	switch {
+	case cfg.TrustReportedUsage:
 		return use.LastAccepted(), nil
+	case len(cfg.TrustedReporters) > 0:
+		return use.LastTrusted(), nil
 	}
 	return use.Seen.LastAccepted(), nil
 }

@@ -163,12 +163,35 @@ func TestUsePromotesAGrace(t *testing.T) {
 		config map[string]any
 		longer bool
 	}{
-		"unused":            {use: func(*testMount, any, any) {}},
-		"used":              {use: func(m *testMount, key, _ any) { m.ask(key) }, longer: true},
-		"refused":           {use: func(m *testMount, key, _ any) { m.write("verify", map[string]any{"key": key, "scopes": "x"}) }},
-		"used by another":   {use: func(m *testMount, key, _ any) { other := m.restart(); other.ask(key); other.Cleanup(m.t.Context()) }, longer: true},
-		"reported":          {use: func(m *testMount, _, id any) { m.reportUse(1, id, 5) }},
-		"reported, trusted": {use: func(m *testMount, _, id any) { m.reportUse(1, id, 5) }, config: map[string]any{"trust_reported_usage": true}, longer: true},
+		"unused":                {use: func(*testMount, any, any) {}},
+		"used":                  {use: func(m *testMount, key, _ any) { m.ask(key) }, longer: true},
+		"refused":               {use: func(m *testMount, key, _ any) { m.write("verify", map[string]any{"key": key, "scopes": "x"}) }},
+		"used by another":       {use: func(m *testMount, key, _ any) { other := m.restart(); other.ask(key); other.Cleanup(m.t.Context()) }, longer: true},
+		"reported":              {use: func(m *testMount, _, id any) { m.reportUse(1, id, 5) }},
+		"reported, trusted":     {use: func(m *testMount, _, id any) { m.reportUse(1, id, 5) }, config: map[string]any{"trust_reported_usage": true}, longer: true},
+		"reported, all trusted": {use: func(m *testMount, _, id any) { m.reportUse(1, id, 5) }, config: map[string]any{"trusted_reporters": "*"}, longer: true},
+		"reported by one who is trusted": {use: func(m *testMount, _, id any) {
+			m.request.EntityID = "entity-9"
+			m.reportUse(1, id, 5)
+		}, config: map[string]any{"trusted_reporters": "entity-8,entity-9"}, longer: true},
+		"reported by another": {use: func(m *testMount, _, id any) {
+			m.request.EntityID = "entity-9"
+			m.reportUse(1, id, 5)
+		}, config: map[string]any{"trusted_reporters": "entity-8"}},
+		"reported by nobody": {use: func(m *testMount, _, id any) {
+			m.request.EntityID = ""
+			m.reportUse(1, id, 5)
+		}, config: map[string]any{"trusted_reporters": "entity-8"}},
+		"reported by one who is trusted, before a restart": {use: func(m *testMount, _, id any) {
+			other := m.restart()
+			other.request.EntityID = "entity-8"
+			other.reportUse(1, id, 5)
+			other.Cleanup(m.t.Context())
+		}, config: map[string]any{"trusted_reporters": "entity-8"}, longer: true},
+		"a refusal reported by one who is trusted": {use: func(m *testMount, _, id any) {
+			m.request.EntityID = "entity-8"
+			m.reportUse(1, id, 0)
+		}, config: map[string]any{"trusted_reporters": "entity-8"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)

@@ -1,6 +1,7 @@
 # A gateway or API that verifies the keys that it is shown. Whoever may verify
 # can test guesses, so give it to machines only. To bind a gateway to the keys
-# of one role, allow apikeys/verify/<role> in place of apikeys/verify.
+# of one role, allow apikeys/verify/<role> in place of apikeys/verify, and
+# apikeys/usage/<role> in place of apikeys/usage.
 
 path "apikeys/verify" {
   capabilities = ["update"]

@@ -134,6 +134,7 @@ type Report struct {
 	First, Last time.Time
 	Client      string // label; empty for none
 	Urgent      bool   // storage is to know of it soon
+	Trusted     bool   // who reports may extend graces
 }
 
 // Told counts what was reported. role is the role's name.
@@ -148,6 +149,9 @@ func (c *Counter) Told(id ID, role string, rep *Report, now time.Time) {
 		return
 	}
 	u.Reported.add(&t)
+	if rep.Trusted {
+		u.Trusted = max(u.Trusted, t.Used)
+	}
 	if rep.Client != "" {
 		c.client(&u.Reported, rep.Client).add(&t)
 	}

@@ -40,12 +40,15 @@ type Use struct {
 	Seen     Tally `json:"s,omitzero"`
 	Reported Tally `json:"p,omitzero"`
 	Reads    Reads `json:"d,omitzero"`
+	// Trusted is the last accepted use that a trusted reporter told of (Unix seconds).
+	Trusted int64 `json:"t,omitempty"`
 }
 
 func (u *Use) add(o *Use) {
 	u.Seen.add(&o.Seen)
 	u.Reported.add(&o.Reported)
 	u.Reads.add(o.Reads)
+	u.Trusted = max(u.Trusted, o.Trusted)
 }
 
 // Add adds another record. Nothing of it is kept by reference.

@@ -24,6 +24,9 @@ func (u *Use) LastUse() time.Time { return unixTime(max(u.Seen.Last, u.Reported.
 // LastAccepted is the last accepted use, seen or reported.
 func (u *Use) LastAccepted() time.Time { return unixTime(max(u.Seen.Used, u.Reported.Used)) }
 
+// LastTrusted is the last accepted use, seen or told by a trusted reporter.
+func (u *Use) LastTrusted() time.Time { return unixTime(max(u.Seen.Used, u.Trusted)) }
+
 // acceptedSince lists the labels under which it was accepted since then.
 func (u *Use) acceptedSince(since time.Time) []string {
 	labels := map[string]bool{}
