@@ -10,8 +10,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
 )
 
 const (
@@ -79,7 +77,7 @@ func (v *Verifier) count(h *held, client, code string, server, now int64) {
 		h.used.Store(now)
 	}
 	i := h.line.At(server)
-	if code == "VALID" && (client == "" || client == v.opt.Label) {
+	if code == codeValid && (client == "" || client == v.opt.Label) {
 		if h.accepted.Add(1) == 1 {
 			h.first.Store(server)
 		}
@@ -107,7 +105,7 @@ func (v *Verifier) count(h *held, client, code string, server, now int64) {
 	}
 	c.last = max(c.last, server)
 	c.previous = h.line.State(i) == "previous"
-	if code == timeline.Valid.String() {
+	if code == codeValid {
 		c.accepted++
 		return
 	}

@@ -13,8 +13,10 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
 )
 
-// The codes of a verdict that are no states of a key.
+// The codes of a verdict that this package looks at.
 const (
+	codeValid     = "VALID"
+	codeDisabled  = "DISABLED"
 	codeScope     = "INSUFFICIENT_SCOPE"
 	codeIP        = "FORBIDDEN_IP"
 	codeRate      = "RATE_LIMITED"
@@ -152,7 +154,7 @@ func (v *Verifier) verdict(h *held, j *judgement, req *Request, now int64) Verdi
 			out.Code = codeRate
 		}
 	}
-	out.Valid = out.Code == timeline.Valid.String()
+	out.Valid = out.Code == codeValid
 	v.count(h, req.Client, out.Code, server, now)
 	return out
 }
