@@ -23,13 +23,14 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/api"
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/edge"
 )
 
 var (
-	worlds    = flag.Int("worlds", 20, "how many worlds with edges are simulated")
+	worlds    = flag.Int("worlds", 10, "how many worlds with edges are simulated")
 	worldLog  = flag.Int("worldlog", 25, "how much is told of what happened in a world that fails")
 	worldSeed = flag.Uint64("world", 0, "simulate the world with this seed only")
 )
@@ -95,7 +96,9 @@ func (w *edgeWorld) logf(format string, args ...any) {
 // start makes a node active.
 func (w *edgeWorld) start(off time.Duration) {
 	b := newBackend(simClock{off}, rand.Reader)
-	conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: w.storage, BackendUUID: "sim"}
+	sys := logical.TestSystemView()
+	sys.ReplicationStateVal = consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled
+	conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: sys, StorageView: w.storage, BackendUUID: "sim"}
 	if err := b.Setup(context.Background(), conf); err != nil {
 		w.t.Fatal(err)
 	}

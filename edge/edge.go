@@ -142,7 +142,10 @@ const notConfirmed = -1 << 62
 
 // New begins to follow the engine. It does not wait for it: until the server has
 // answered, verdicts are errors, or are those of a state file.
-func New(opt Options) (*Verifier, error) {
+func New(opt Options) (*Verifier, error) { return open(opt, newRemote) }
+
+// open is New with an engine that is reached by dial.
+func open(opt Options, dial func(context.Context, *sync.WaitGroup, Options) (remote, error)) (*Verifier, error) {
 	if opt.Client == nil || opt.Mount == "" {
 		return nil, errors.New("edge: Client and Mount are required")
 	}
@@ -168,7 +171,7 @@ func New(opt Options) (*Verifier, error) {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	v.stop = cancel
-	remote, err := newRemote(ctx, &v.done, opt)
+	remote, err := dial(ctx, &v.done, opt)
 	if err == nil {
 		v.remote = remote
 		if opt.StateFile != "" {
