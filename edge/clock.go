@@ -125,6 +125,11 @@ func (t *timekeeper) learn(sent, received int64, now time.Time, exact, other boo
 	case other:
 		t.offset.Store(hi)
 		t.floor.Store(0)
+	case exact && t.floor.Load()-(hi+received) > int64(jump):
+		// The server's clock stands still or was set back, and this edge ran ahead while
+		// it could not ask. Refusals would be wrong until the server is that far.
+		t.offset.Store(hi)
+		t.floor.Store(0)
 	case t.offset.Load() != hi:
 		t.floor.Store(t.server(received))
 		t.offset.Store(hi)

@@ -98,6 +98,16 @@ func TestServerTime(t *testing.T) {
 	c.pass(time.Second)
 	near("drifted", real(), 40*time.Millisecond)
 
+	// One that was set back, or stands still, is believed when it answers at once: this
+	// edge ran ahead. What has ended meanwhile is marked in the keys.
+	server = server.Add(-20 * time.Second)
+	ask(20*time.Millisecond, 2*time.Second, false, false)
+	if now, _ := k.elapsed(); time.Unix(0, k.server(now)).Sub(real()) < 15*time.Second {
+		t.Error("the time went back without an exact answer")
+	}
+	ask(20*time.Millisecond, 20*time.Millisecond, true, false)
+	near("set back", real(), 40*time.Millisecond)
+
 	// Another process of the engine may be earlier.
 	server = server.Add(-time.Hour)
 	ask(20*time.Millisecond, 20*time.Millisecond, false, true)
