@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
+)
+
+// Requests that miss at the same time share calls, and their keys share batches.
+func TestMissesShareCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		for i := range 100 {
+			e.add(fmt.Sprint("k", i), "r")
+		}
+		v := e.start(t, Options{})
+		e.set(func() { e.delay = 100 * time.Millisecond })
+		var wg sync.WaitGroup
+		for i := range 1000 {
+			wg.Go(func() { want(t, v, fmt.Sprint("k", i%100), "VALID") })
+		}
+		wg.Wait()
+		if calls, keys := e.asked(); calls > 3 || keys != 100 {
+			t.Errorf("%d calls about %d keys, for 100", calls, keys)
+		}
+	})
+}
+
+// An answer that was on its way when a decision arrived is not what a request gets that
+// came after it.
+func TestRequestsWaitForLaterAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		v := e.start(t, Options{})
+		e.set(func() { e.delay = 900 * time.Millisecond }) // after it looked
+		first := make(chan string)
+		go func() { first <- code(t, v, "a") }()
+		synctest.Wait()
+		time.Sleep(time.Millisecond)
+		e.revoke("a")
+		time.Sleep(feed.Collect + 10*time.Millisecond) // the notice is here, the answer is not
+		e.set(func() { e.delay = 0 })
+		want(t, v, "a", "REVOKED")
+		if got := <-first; got == "VALID" {
+			t.Error("the answer from before the decision was taken for the first request, though the notice came before it")
+		}
+		if calls, _ := e.asked(); calls != 2 {
+			t.Errorf("%d calls", calls)
+		}
+	})
+}
+
+// What is told by another process of the engine than the feed's is good for once.
+func TestAnswersOfAnotherEpoch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		v := e.start(t, Options{})
+		other := feed.New(8)
+		mine := e.feed
+		e.set(func() { e.feed = other })
+		// The poll under way is the old process's.
+		want(t, v, "a", "VALID")
+		if v.keys.get(v.digest.of("a")) != nil {
+			t.Error("it was kept")
+		}
+		e.set(func() { e.feed = mine })
+		want(t, v, "a", "VALID")
+		if v.keys.get(v.digest.of("a")) == nil {
+			t.Error("it was not kept")
+		}
+	})
+}
+
+// While calls fail requests do not wait for each other's failures.
+func TestBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		v := e.start(t, Options{})
+		e.set(func() { e.hang = true })
+		began := time.Now()
+		want(t, v, "a", "error")
+		if took := time.Since(began); took != patience {
+			t.Errorf("took %v", took)
+		}
+		began = time.Now()
+		for i := range 100 {
+			want(t, v, fmt.Sprint("k", i), "error")
+		}
+		if took := time.Since(began); took > patience {
+			t.Errorf("100 requests after a failure took %v", took)
+		}
+		e.set(func() { e.hang = false })
+		time.Sleep(2 * time.Second)
+		want(t, v, "a", "NOT_FOUND")
+	})
+}
+
+// A dirty key is asked about in the background, before its next use.
+func TestBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		for i := range 500 {
+			e.add(fmt.Sprint("k", i), "r")
+		}
+		v := e.start(t, Options{UnknownPerAddress: 1000})
+		var wg sync.WaitGroup
+		for i := range 500 {
+			wg.Go(func() { want(t, v, fmt.Sprint("k", i), "VALID") })
+		}
+		wg.Wait()
+		e.set(func() { e.calls = nil })
+		e.feed.Publish(feed.Notice{RoleID: "r"})
+		time.Sleep(2 * time.Second)
+		calls, keys := e.asked()
+		if calls != 3 || keys != 500 {
+			t.Errorf("%d calls about %d keys", calls, keys)
+		}
+		for _, c := range e.calls {
+			for i := range c {
+				if c[i].key != "" || c[i].keyID == "" || c[i].roleID != "r" {
+					t.Fatalf("asked by %+v: by the state, without the key", c[i])
+				}
+			}
+		}
+		want(t, v, "k7", "VALID")
+		if calls, _ := e.asked(); calls != 3 {
+			t.Error("a use cost a call")
+		}
+	})
+}
+
+// A key whose state is not found is asked about by its value.
+func TestGoneAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		v := e.start(t, Options{})
+		want(t, v, "a", "VALID")
+		e.remove("a")
+		e.add("a", "b").KeyID = "another"
+		e.feed.Publish(feed.Notice{RoleID: "a", Closing: true})
+		time.Sleep(time.Second)
+		verdict, err := v.Verify(t.Context(), Request{Key: "a"})
+		if err != nil || !verdict.Valid || verdict.KeyID != "another" {
+			t.Errorf("%+v, %v", verdict, err)
+		}
+		e.remove("a")
+		e.feed.Publish(feed.Notice{RoleID: "b", Closing: true})
+		time.Sleep(time.Second)
+		want(t, v, "a", "NOT_FOUND")
+		e.add("a", "b")
+		want(t, v, "a", "NOT_FOUND") // it is remembered
+		time.Sleep(unknownFor)
+		want(t, v, "a", "VALID")
+	})
+}
+
+// An engine that knows no timelines is no reason for a 401.
+func TestOldEngine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a").Timeline = nil
+		v := e.start(t, Options{})
+		if _, err := v.Verify(t.Context(), Request{Key: "a"}); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errNoTimeline) {
+			t.Error(err)
+		}
+		e.add("b", "b", timeline.Entry{From: time.Now(), Code: "SOMETHING", State: "current"})
+		want(t, v, "b", "error")
+	})
+}
+
+// A flood of forgeries is answered with errors, never with refusals; it evicts no key
+// that is known, and takes nothing from other clients.
+func TestForgeries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		for i := range 100 {
+			e.add(fmt.Sprint("k", i), "r")
+		}
+		v := e.start(t, Options{MaxKeys: 100, UnknownPerSecond: 1000, UnknownPerAddress: 1})
+		for i := range 100 {
+			want(t, v, fmt.Sprint("k", i), "VALID")
+		}
+		attacker := netip.MustParseAddr("2001:db8::1")
+		busy, refused := 0, 0
+		for i := range 2000 {
+			verdict, err := v.Verify(context.Background(), Request{Key: fmt.Sprint("forged", i), RemoteAddr: attacker})
+			switch {
+			case errors.Is(err, ErrBusy) && errors.Is(err, ErrUnavailable):
+				busy++
+			case err == nil && verdict.Code == codeNotFound:
+				refused++
+			default:
+				t.Fatal(verdict, err)
+			}
+			attacker = attacker.Next() // within its own network
+		}
+		if refused != 60 || busy != 1940 {
+			t.Errorf("%d asked about, %d not", refused, busy)
+		}
+		if verdict, err := v.Verify(t.Context(), Request{Key: "forged3", RemoteAddr: attacker}); err != nil || verdict.Code != codeNotFound {
+			t.Error("one that is remembered as unknown costs nothing:", err)
+		}
+		calls, _ := e.asked()
+		for i := range 100 {
+			want(t, v, fmt.Sprint("k", i), "VALID")
+		}
+		if now, _ := e.asked(); now != calls {
+			t.Error("forgeries evicted known keys")
+		}
+		e.add("new", "r")
+		if verdict, err := v.Verify(t.Context(), Request{Key: "new", RemoteAddr: netip.MustParseAddr("192.0.2.1")}); err != nil || !verdict.Valid {
+			t.Errorf("another client: %+v, %v", verdict, err)
+		}
+	})
+}
+
+func TestBudgets(t *testing.T) {
+	now := time.Unix(1000, 0)
+	b := newBudgets(10, 1)
+	for i := range 10 {
+		if !b.allow(netip.Addr{}, now) {
+			t.Fatalf("%d of 10 that come from nowhere", i)
+		}
+	}
+	if b.allow(netip.MustParseAddr("192.0.2.1"), now) || !b.allow(netip.MustParseAddr("192.0.2.1"), now.Add(100*time.Millisecond)) {
+		t.Error("10 per second, together")
+	}
+	b = newBudgets(1000, 1)
+	a, mapped := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.1")
+	for range 60 {
+		b.allow(a, now)
+	}
+	if b.allow(mapped, now) || !b.allow(mapped, now.Add(time.Second)) || !b.allow(netip.MustParseAddr("192.0.2.2"), now) {
+		t.Error("a minute's worth at once, for one address")
+	}
+}
