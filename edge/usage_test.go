@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package edge
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
+)
+
+func (r *report) items(t testing.TB) []usageItem {
+	t.Helper()
+	var items []usageItem
+	if err := json.Unmarshal([]byte(r.batch), &items); err != nil {
+		t.Fatal(err)
+	}
+	return items
+}
+
+func TestUsage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a").facts.Scopes = []string{"x"}
+		e.add("p", "p", timeline.Entry{From: time.Now(), Code: "VALID", State: "previous"})
+		v := e.start(t, Options{Instance: "i", Label: "shop"})
+		began := time.Now()
+		for range 3 {
+			want(t, v, "a", "VALID")
+			time.Sleep(2 * time.Second)
+		}
+		for _, req := range []Request{{Key: "a", Client: "other"}, {Key: "a", Client: "other"}, {Key: "a", Client: "shop"}, {Key: "a", Scopes: []string{"y"}}} {
+			_, _ = v.Verify(t.Context(), req)
+		}
+		if len(e.reports) > 0 {
+			t.Error("uses of a current version can wait")
+		}
+		e.set(func() { e.refuse = true })
+		want(t, v, "p", "VALID")
+		time.Sleep(reportSoon + time.Second)
+		if len(e.reports) != 1 {
+			t.Fatalf("%d reports soon after a previous version was used", len(e.reports))
+		}
+		r := e.reports[0]
+		items := r.items(t)
+		if r.instance != "i" || r.sequence != 1 || len(items) != 3 || items[0].KeyID != "id-p" || items[0].Accepted != 1 {
+			t.Fatalf("%+v %+v: the previous version comes first", r, items)
+		}
+		byClient := map[string]usageItem{}
+		for _, item := range items[1:] {
+			byClient[item.Client] = item
+		}
+		if shop := byClient["shop"]; shop.KeyID != "id-a" || shop.Accepted != 4 || shop.Refused["INSUFFICIENT_SCOPE"] != 1 {
+			t.Errorf("%+v", shop)
+		} else {
+			first, ferr := time.Parse(time.RFC3339Nano, shop.First)
+			last, lerr := time.Parse(time.RFC3339Nano, shop.Last)
+			if ferr != nil || lerr != nil || first.Sub(began).Abs() > time.Second || last.Sub(began.Add(6*time.Second)).Abs() > time.Second {
+				t.Errorf("from %v to %v, began %v", first, last, began)
+			}
+		}
+		if other := byClient["other"]; other.Accepted != 2 {
+			t.Errorf("%+v", other)
+		}
+
+		// It was not answered: it is repeated as it was, and what came since follows.
+		e.set(func() { e.refuse = false })
+		want(t, v, "a", "VALID")
+		want(t, v, "p", "VALID")
+		time.Sleep(reportSoon + time.Second)
+		if len(e.reports) != 2 && len(e.reports) != 3 {
+			t.Fatalf("%d reports", len(e.reports))
+		}
+		if e.reports[1] != r {
+			t.Errorf("repeated as %+v", e.reports[1])
+		}
+		_ = v.Close()
+		last := e.reports[len(e.reports)-1]
+		if last.sequence != 2 || len(last.items(t)) != 2 {
+			t.Errorf("%+v", last)
+		}
+	})
+}
+
+// Uses belong to a key, whatever is told of it anew meanwhile; and nothing is reported
+// where nothing was used.
+func TestUsesOutliveAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		v := e.start(t, Options{})
+		want(t, v, "a", "VALID")
+		e.revoke("a")
+		time.Sleep(time.Second)
+		want(t, v, "a", "REVOKED")
+		_ = v.Close()
+		if len(e.reports) != 1 {
+			t.Fatalf("%d reports", len(e.reports))
+		}
+		if items := e.reports[0].items(t); len(items) != 1 || items[0].Accepted != 1 || items[0].Refused["REVOKED"] != 1 {
+			t.Errorf("%+v", items)
+		}
+		v = e.start(t, Options{})
+		_ = v.Close()
+		if len(e.reports) != 1 {
+			t.Error("an empty report")
+		}
+	})
+}
+
+func TestLargeReportsAreDivided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		v := e.start(t, Options{})
+		for i := range maxItems + 5 {
+			_, _ = v.Verify(t.Context(), Request{Key: "a", Client: fmt.Sprint(i)})
+		}
+		_ = v.Close()
+		if len(e.reports) != 2 || e.reports[0].sequence != 1 || e.reports[1].sequence != 2 {
+			t.Fatalf("%d reports", len(e.reports))
+		}
+		seen := map[string]bool{}
+		for i := range e.reports {
+			for _, item := range e.reports[i].items(t) {
+				if seen[item.Client] || item.Accepted != 1 {
+					t.Fatalf("%+v", item)
+				}
+				seen[item.Client] = true
+			}
+		}
+		if len(seen) != maxItems+5 {
+			t.Errorf("%d items", len(seen))
+		}
+		v.usage.counts = map[usedBy]*count{}
+		h := v.keys.get(v.digest.of("a"))
+		for i := range maxCounted + 10 {
+			v.count(h, fmt.Sprint(i), codeValid, 0, 0)
+		}
+		if len(v.usage.counts) != maxCounted {
+			t.Errorf("%d counts are kept apart", len(v.usage.counts))
+		}
+	})
+}
+
+func TestInstanceName(t *testing.T) {
+	if got := instanceName("höst name"); got != "h-st-name-" {
+		t.Error(got)
+	}
+}
