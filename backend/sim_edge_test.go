@@ -64,8 +64,8 @@ type edgeWorld struct {
 
 // simKey is a key that somebody has, and what the engine said of it, when.
 type simKey struct {
-	secret, id, role string
-	said             []said
+	secret, id, role, roleID string
+	said                     []said
 }
 
 type said struct {
@@ -87,6 +87,24 @@ type simEdge struct {
 	wall     time.Duration
 	slept    time.Duration
 	sleeping chan struct{}
+	closed   map[string]time.Time // when it was told of a closing decision about a role or a key
+}
+
+// told notes what an answer of the feed tells of closing decisions.
+func (e *simEdge) told(resp *logical.Response) {
+	if resp == nil {
+		return
+	}
+	notices, _ := resp.Data["notices"].([]any)
+	for _, n := range notices {
+		if data, _ := n.(map[string]any); data["closing"] == true {
+			for _, field := range []string{"role_id", "key_id"} {
+				if id, _ := data[field].(string); id != "" {
+					e.closed[id] = time.Now() //nolint:forbidigo // the bubble's time
+				}
+			}
+		}
+	}
 }
 
 func (w *edgeWorld) logf(format string, args ...any) {
@@ -149,7 +167,11 @@ func (w *edgeWorld) have(secret, id, role string) {
 			return
 		}
 	}
-	w.keys = append(w.keys, &simKey{secret: secret, id: id, role: role})
+	k := &simKey{secret: secret, id: id, role: role}
+	if resp, err := w.ask(context.Background(), logical.UpdateOperation, "verify", map[string]any{"key": secret, "timeline": 1}); err == nil {
+		k.roleID, _ = resp.Data["role_id"].(string)
+	}
+	w.keys = append(w.keys, k)
 	w.sample()
 }
 
@@ -246,6 +268,9 @@ func (e *simEdge) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	e.w.mu.Lock()
 	answerLost = answerLost || e.cut&2 != 0
+	if !answerLost && path == "changes" {
+		e.told(resp)
+	}
 	e.w.mu.Unlock()
 	if answerLost {
 		<-req.Context().Done()
@@ -290,7 +315,7 @@ func (e *simEdge) now() (wall, mono int64) {
 }
 
 func (w *edgeWorld) newEdge(name string, state bool) *simEdge {
-	e := &simEdge{w: w, name: name, rng: mathrand.New(mathrand.NewPCG(w.rand.Uint64(), 1)), healthy: time.Now()} //nolint:forbidigo // the bubble's time
+	e := &simEdge{w: w, name: name, closed: map[string]time.Time{}, rng: mathrand.New(mathrand.NewPCG(w.rand.Uint64(), 1)), healthy: time.Now()} //nolint:forbidigo // the bubble's time
 	config := api.DefaultConfig()
 	config.Address = "http://sim.invalid"
 	config.HttpClient = &http.Client{Transport: e}
@@ -332,7 +357,15 @@ func (e *simEdge) verify(k *simKey) {
 	if healthy < 15*time.Second {
 		bound = simStaleness + 15*time.Second
 	}
+	w.mu.Lock()
+	closed := e.closed[k.roleID]
+	if t := e.closed[k.id]; t.After(closed) {
+		closed = t
+	}
+	w.mu.Unlock()
 	switch {
+	case err == nil && v.Valid && closed.Before(began) && !closed.IsZero() && !k.ever(true, closed, ended):
+		w.fail("%s at %v accepted key %s of %s (%s, cut off %t), though it was told at %v that it was closed: %v", e.name, began, k.id, k.role, v.State, v.CutOff, closed, k.said)
 	case err != nil:
 		if healthy > 15*time.Second {
 			w.fail("%s at %v: no verdict about key %s of %s, though the network has been well since %v: %v; cut %d slow %v flaky %v", e.name, began, k.id, k.role, e.healthy, err, e.cut, e.slow, e.flaky)
