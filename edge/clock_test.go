@@ -71,17 +71,17 @@ func TestServerTime(t *testing.T) {
 		received, _ := k.elapsed()
 		k.learn(sent, received, said, exact, other, jumps)
 	}
-	real := func() time.Time { return server.Add(time.Duration(c.mono - start)) }
+	there := func() time.Time { return server.Add(time.Duration(c.mono - start)) }
 
 	ask(time.Second, time.Second, false, false)
-	near("bounded from both sides", real(), time.Second)
+	near("bounded from both sides", there(), time.Second)
 	if !k.vague() {
 		t.Error("a second is vague")
 	}
 	ask(2*time.Second, 10*time.Millisecond, false, false)
 	ask(10*time.Millisecond, 2*time.Second, false, false)
 	c.pass(time.Second) // it stood still for that long: it never goes back
-	near("from one side each", real(), 10*time.Millisecond)
+	near("from one side each", there(), 10*time.Millisecond)
 	if k.vague() {
 		t.Error("10 ms are enough")
 	}
@@ -96,22 +96,22 @@ func TestServerTime(t *testing.T) {
 		t.Errorf("the server's time went back by %v", time.Duration(before-k.server(now)))
 	}
 	c.pass(time.Second)
-	near("drifted", real(), 40*time.Millisecond)
+	near("drifted", there(), 40*time.Millisecond)
 
 	// One that was set back, or stands still, is believed when it answers at once: this
 	// edge ran ahead. What has ended meanwhile is marked in the keys.
 	server = server.Add(-20 * time.Second)
 	ask(20*time.Millisecond, 2*time.Second, false, false)
-	if now, _ := k.elapsed(); time.Unix(0, k.server(now)).Sub(real()) < 15*time.Second {
+	if now, _ := k.elapsed(); time.Unix(0, k.server(now)).Sub(there()) < 15*time.Second {
 		t.Error("the time went back without an exact answer")
 	}
 	ask(20*time.Millisecond, 20*time.Millisecond, true, false)
-	near("set back", real(), 40*time.Millisecond)
+	near("set back", there(), 40*time.Millisecond)
 
 	// Another process of the engine may be earlier.
 	server = server.Add(-time.Hour)
 	ask(20*time.Millisecond, 20*time.Millisecond, false, true)
-	near("another process", real(), 40*time.Millisecond)
+	near("another process", there(), 40*time.Millisecond)
 
 	// What a jump came between says nothing.
 	sent, _ := k.elapsed()
@@ -119,12 +119,12 @@ func TestServerTime(t *testing.T) {
 	c.wall += int64(time.Hour)
 	received, _ := k.elapsed()
 	offset := k.offset.Load()
-	k.learn(sent, received, real().Add(-2*time.Hour), true, false, jumps)
+	k.learn(sent, received, there().Add(-2*time.Hour), true, false, jumps)
 	if k.offset.Load() != offset {
 		t.Error("an answer that a jump came between was believed")
 	}
 	// After it even a server that is earlier is believed: the gap was a guess.
 	k.trust()
 	ask(time.Millisecond, time.Millisecond, true, false)
-	near("after a jump", real(), 3*time.Millisecond)
+	near("after a jump", there(), 3*time.Millisecond)
 }

@@ -70,10 +70,10 @@ const (
 	patience = time.Second
 )
 
-// ErrUnavailable: nobody could be asked whether the key is good. Answer 503.
+// ErrUnavailable means that nobody could be asked whether the key is good. Answer 503.
 var ErrUnavailable = errors.New("the server cannot be asked whether the key is good")
 
-// ErrBusy: too many unknown keys are being asked about. Answer 503, too.
+// ErrBusy means that too many unknown keys are being asked about. Answer 503, too.
 var ErrBusy = fmt.Errorf("too many unknown keys: %w", ErrUnavailable)
 
 // Request is a question about a key.

@@ -37,7 +37,7 @@ type feedState struct {
 	base   uint64 // position = base + the server's
 	// highest is the latest position of any answer about a key.
 	highest uint64
-	mount   string
+	mount   string // its id
 	resets  []dirt
 	// recent are decisions about roles and keys that are not held, as long as calls are
 	// in flight that may bring them.
@@ -48,7 +48,6 @@ type feedState struct {
 
 	settling chan struct{} // closed when a call that asks for the time has ended
 	wanted   chan struct{} // wakes the poller
-	settled  error
 }
 
 // maxRecent is how many decisions about what is not held are told apart while a call is
@@ -201,6 +200,11 @@ func (v *Verifier) apply(a *changes, sent int64) {
 	}
 
 	f.mu.Lock()
+	if f.mount != "" && a.Mount != f.mount {
+		// Another engine was mounted in its place: it knows none of these keys.
+		v.keys.all(v.keys.drop)
+	}
+	f.mount = a.Mount
 	if epoch != f.epoch {
 		// After whatever was told by the one before, which may have been ahead of what
 		// was received of its feed.

@@ -159,7 +159,7 @@ func TestAnswersAmiss(t *testing.T) {
 }
 
 func TestFactsAreShared(t *testing.T) {
-	make := func() *facts {
+	ask := func() *facts {
 		a := &answers{Roles: map[string]roleFacts{"r": {Scopes: []string{"same"}, Metadata: map[string]string{"a": "b"}}}}
 		f, err := a.factsOf(&answer{RoleID: "r"})
 		if err != nil {
@@ -167,7 +167,7 @@ func TestFactsAreShared(t *testing.T) {
 		}
 		return f
 	}
-	if make() != make() {
+	if first, second := ask(), ask(); first != second {
 		t.Error("roles that say the same do not share their facts")
 	}
 	bad := &answers{Roles: map[string]roleFacts{"r": {AllowedCIDRs: []string{"10.0.0.0"}}}}

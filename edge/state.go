@@ -37,22 +37,25 @@ const (
 
 // stateHead is the first block, as JSON.
 type stateHead struct {
-	Secret []byte // of the digests
+	Secret []byte `json:"secret"` // of the digests
+	// Mount is the id of the mount that all this is about.
+	Mount string `json:"mount,omitempty"`
 	// Wall is the highest time that the wall clock has shown, Server what the server's
 	// time was then.
-	Wall, Server int64
+	Wall   int64 `json:"wall"`
+	Server int64 `json:"server"`
 	// Stale is the mount's max_staleness.
-	Stale int64
-	Facts []stateFacts
+	Stale int64        `json:"stale"`
+	Facts []stateFacts `json:"facts"`
 }
 
 // stateFacts are what roles say; keys name them by their number.
 type stateFacts struct {
-	Scopes    []string          `json:",omitempty"`
-	Networks  []netip.Prefix    `json:",omitempty"`
-	Metadata  map[string]string `json:",omitempty"`
-	RateLimit float64           `json:",omitempty"`
-	Disabled  bool              `json:",omitempty"`
+	Scopes    []string          `json:"scopes,omitempty"`
+	Networks  []netip.Prefix    `json:"networks,omitempty"`
+	Metadata  map[string]string `json:"metadata,omitempty"`
+	RateLimit float64           `json:"rate_limit,omitempty"`
+	Disabled  bool              `json:"disabled,omitempty"`
 }
 
 // The other blocks hold records: a letter, and what follows from it. Numbers are
@@ -208,6 +211,9 @@ func (v *Verifier) writeState(s *sealer) error {
 	now, _ := v.clock.elapsed()
 	confirmed := v.confirmed.Load()
 	head := stateHead{Secret: v.secret, Server: v.clock.server(now), Stale: v.stale.Load()}
+	v.feed.mu.Lock()
+	head.Mount = v.feed.mount
+	v.feed.mu.Unlock()
 	v.highWall.Store(max(v.highWall.Load(), v.clock.wall().UnixNano()))
 	head.Wall = v.highWall.Load()
 
@@ -225,7 +231,7 @@ func (v *Verifier) writeState(s *sealer) error {
 			head.Facts = append(head.Facts, stateFacts{f.scopes, f.networks, f.metadata, f.rateLimit, f.disabled})
 		}
 	})
-	raw, err := json.Marshal(&head)
+	raw, err := json.Marshal(&head) //nolint:gosec // it is sealed
 	if err != nil {
 		return err
 	}
@@ -374,6 +380,7 @@ func (v *Verifier) readState(r io.Reader, aead cipher.AEAD) error {
 		}
 	}
 	v.secret = head.Secret
+	v.feed.mount = head.Mount
 	v.highWall.Store(head.Wall)
 	v.clock.resume(now, head.Server+away)
 	if limit := head.Stale; v.opt.MaxStaleness == 0 || limit < int64(v.opt.MaxStaleness) {

@@ -31,7 +31,6 @@ type reporter struct {
 	mu       sync.Mutex
 	sequence uint64
 	counts   map[usedBy]*count // refusals, and uses under labels of their own
-	previous bool              // a previous version was used since the last report
 	soon     chan struct{}
 	unsent   []usageItem // of a report that was not answered
 }

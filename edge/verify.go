@@ -159,9 +159,9 @@ func (v *Verifier) verdict(h *held, j *judgement, req *Request, now int64) Verdi
 	return out
 }
 
-func coversAny(scopes, any []string) bool {
-	for i := range any {
-		if policy.ScopesCover(scopes, any[i:i+1]...) {
+func coversAny(scopes, some []string) bool {
+	for i := range some {
+		if policy.ScopesCover(scopes, some[i:i+1]...) {
 			return true
 		}
 	}

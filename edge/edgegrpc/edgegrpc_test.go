@@ -128,14 +128,13 @@ func TestCallsAreGuarded(t *testing.T) {
 		{"near", call("x-api-key", "near"), "/read", guard, codes.OK},
 		{"far", call("x-api-key", "near"), "/read", away, codes.PermissionDenied},
 	} {
-		var passed context.Context
+		var passed, streamed context.Context
 		_, err := edgegrpc.Unary(v, test.guard)(test.ctx, nil, &grpc.UnaryServerInfo{FullMethod: test.method}, func(ctx context.Context, _ any) (any, error) {
-			passed = ctx
+			passed = ctx //nolint:fatcontext // to look at it
 			return nil, nil
 		})
-		var streamed context.Context
 		serr := edgegrpc.Stream(v, test.guard)(nil, &stream{ctx: test.ctx}, &grpc.StreamServerInfo{FullMethod: test.method}, func(_ any, s grpc.ServerStream) error {
-			streamed = s.Context()
+			streamed = s.Context() //nolint:fatcontext // to look at it
 			return nil
 		})
 		if status.Code(err) != test.want || status.Code(serr) != test.want {

@@ -17,9 +17,9 @@ const (
 )
 
 var (
-	// ErrNone: no key was presented.
+	// ErrNone means that no key was presented.
 	ErrNone = errors.New("no API key was presented: send it as Authorization: Bearer, or as X-API-Key")
-	// ErrAmbiguous: more than one was, or one that is not in that form.
+	// ErrAmbiguous means that more than one was, or one that is not in that form.
 	ErrAmbiguous = errors.New("present one API key, once: as Authorization: Bearer, or as X-API-Key")
 )
 

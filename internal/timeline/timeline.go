@@ -175,7 +175,7 @@ func Parse(entries []Entry) (Timeline, error) {
 			return nil, fmt.Errorf("entry %d of a timeline: code %q, state %q, end %q", i, e.Code, e.State, e.End)
 		case e.From.Year() < 1970 || e.From.Year() > 2200:
 			return nil, fmt.Errorf("entry %d of a timeline: from %v", i, e.From)
-		case i > 0 && !e.From.After(entries[i-1].From):
+		case i > 0 && !e.From.After(entries[i-1].From): //nolint:gosec // i > 0
 			return nil, fmt.Errorf("entry %d of a timeline is not after the one before", i)
 		case i > 0 && t[i-1].code.Ended() && !Code(code).Ended(): //nolint:gosec // an index of the list
 			return nil, fmt.Errorf("entry %d of a timeline is good after an end", i)
@@ -228,11 +228,17 @@ func (t Timeline) Held(now, confirmed int64) int {
 	return i
 }
 
-// Code, State, Reason and End are what entry i says.
-func (t Timeline) Code(i int) Code     { return t[i].code }
-func (t Timeline) State(i int) string  { return states[t[i].state] }
+// Code is what entry i says.
+func (t Timeline) Code(i int) Code { return t[i].code }
+
+// State of the key in entry i.
+func (t Timeline) State(i int) string { return states[t[i].state] }
+
+// Reason of an end in entry i.
 func (t Timeline) Reason(i int) string { return reasons[t[i].reason] }
-func (t Timeline) End(i int) string    { return ends[t[i].end] }
+
+// End is the kind of the end that is known in entry i.
+func (t Timeline) End(i int) string { return ends[t[i].end] }
 
 // Renewable reports whether entry i is the end of a lease, which a renewal moves.
 func (t Timeline) Renewable(i int) bool { return t[i].renewable }

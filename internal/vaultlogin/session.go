@@ -31,7 +31,8 @@ type Options struct {
 
 // Session is a client with a token that is kept usable.
 type Session struct {
-	opt Options
+	opt  Options
+	life context.Context //nolint:containedctx // logins are shared, and end with the session
 
 	mu     sync.Mutex
 	client *api.Client
@@ -63,7 +64,7 @@ func Start(ctx context.Context, done *sync.WaitGroup, opt Options) (*Session, er
 	client.SetToken(opt.Client.Token())
 	// Whoever asks has its own patience, and asks again when it makes sense.
 	client.SetMaxRetries(0)
-	s := &Session{opt: opt, client: client}
+	s := &Session{opt: opt, life: ctx, client: client}
 	if opt.TokenFile != "" {
 		if err := s.readFile(); err != nil {
 			return nil, err
@@ -190,7 +191,7 @@ func (s *Session) anew(ctx context.Context, old string) (*api.Client, error) {
 	if done == nil {
 		done = make(chan struct{})
 		s.login = done
-		go s.logIn(done)
+		go s.logIn(done) //nolint:gosec // callers share it
 	}
 	s.mu.Unlock()
 	select {
@@ -205,7 +206,7 @@ func (s *Session) anew(ctx context.Context, old string) (*api.Client, error) {
 
 // logIn gets a new token.
 func (s *Session) logIn(done chan struct{}) {
-	ctx, cancel := context.WithTimeout(context.Background(), loginTime)
+	ctx, cancel := context.WithTimeout(s.life, loginTime)
 	defer cancel()
 	s.mu.Lock()
 	client, err := s.client.CloneWithHeaders()

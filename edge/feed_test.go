@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package edge
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
+)
+
+func newFollower() *Verifier {
+	v := &Verifier{keys: newKeyStore(10), clock: newTimekeeper((&twoClocks{}).read)}
+	v.feed.init()
+	v.asks.init()
+	return v
+}
+
+// Positions go on growing when the server's begin anew, also past what an answer about
+// a key was ahead of the feed.
+func TestEpochs(t *testing.T) {
+	v := newFollower()
+	v.apply(&changes{Cursor: "a.5"}, 1)
+	first := v.feed.received()
+	if v.reset.Load() != first || first < 5 {
+		t.Errorf("reset at %d, position %d", v.reset.Load(), first)
+	}
+	v.apply(&changes{Cursor: "a.7"}, 2)
+	if v.feed.received() != first+2 || v.reset.Load() != first || v.confirmed.Load() != 2 {
+		t.Error("the same epoch goes on")
+	}
+	v.feed.highest = first + 90
+	v.apply(&changes{Cursor: "b.0"}, 3)
+	if v.feed.received() <= first+90 || v.reset.Load() != v.feed.received() {
+		t.Errorf("a key that was told at %d is not older than position %d", first+90, v.feed.received())
+	}
+	before := v.feed.received()
+	v.apply(&changes{Cursor: "nonsense"}, 9)
+	if v.feed.received() != before || v.confirmed.Load() != 3 {
+		t.Error("an answer without a cursor confirmed something")
+	}
+	for range 2 * maxDirt {
+		v.apply(&changes{Cursor: "b.0", Reset: true}, 4)
+	}
+	if len(v.feed.resets) != maxDirt {
+		t.Errorf("%d resets are told apart", len(v.feed.resets))
+	}
+}
+
+// Decisions reach keys that are held, and those whose answer is still on its way.
+func TestNotices(t *testing.T) {
+	v := newFollower()
+	v.apply(&changes{Cursor: "a.1"}, 1)
+	d := digest{1}
+	r := &role{id: "r"}
+	h := &held{role: r, keyID: "k", position: v.feed.received()}
+	v.feed.roles["r"], v.feed.leased["k"] = r, d
+	v.keys.put(d, h)
+	v.apply(&changes{Cursor: "a.3", Notices: []feed.Notice{{RoleID: "r", Position: 2}, {KeyID: "k", Position: 3, Closing: true}, {RoleID: "other", Position: 3}}}, 2)
+	if r.notice.Load() != h.position+1 || r.closing.Load() != 0 || h.notice.Load() != h.position+2 || h.closing.Load() != h.position+2 || h.before.Load() != 1 {
+		t.Errorf("role %d, key %d closing %d before %d", r.notice.Load(), h.notice.Load(), h.closing.Load(), h.before.Load())
+	}
+	if len(v.feed.recent) != 0 {
+		t.Error("decisions are remembered though no call is in flight")
+	}
+	v.asks.calls = 1
+	v.apply(&changes{Cursor: "a.4", Notices: []feed.Notice{{RoleID: "other", Position: 4, Closing: true}}}, 3)
+	if n := v.feed.recent["other"]; n == nil || n.closing != v.feed.received() {
+		t.Error("a decision about what an answer may bring is forgotten")
+	}
+	for i := range uint64(maxRecent) {
+		v.feed.recent[string(rune(i+1000))] = &recentNotice{}
+	}
+	v.apply(&changes{Cursor: "a.5", Notices: []feed.Notice{{RoleID: "more", Position: 5}}}, 4)
+	if v.feed.forgotten != v.feed.received() || len(v.feed.recent) > 0 {
+		t.Error("what is forgotten is not told")
+	}
+}
+
+func TestLimitsOfTheMount(t *testing.T) {
+	v := newFollower()
+	v.opt.MaxStaleness = time.Minute
+	v.apply(&changes{Cursor: "a.1", MaxStaleness: 30, FeedWait: 4}, 1)
+	if v.stale.Load() != int64(30*time.Second) || v.window.Load() != int64(9*time.Second) || v.wait() != 4*time.Second {
+		t.Error("the mount's limit is passed")
+	}
+	v.apply(&changes{Cursor: "a.1", MaxStaleness: 90}, 1)
+	if v.stale.Load() != int64(time.Minute) {
+		t.Error("the edge's own limit is passed")
+	}
+}
+
+// Another engine in the mount's place knows none of the keys.
+func TestAnotherMount(t *testing.T) {
+	v := newFollower()
+	v.apply(&changes{Cursor: "a.1", Mount: "one"}, 1)
+	v.keys.put(digest{1}, &held{role: &role{}})
+	v.apply(&changes{Cursor: "b.1", Mount: "one"}, 2)
+	if v.keys.size.Load() != 1 {
+		t.Error("a restart dropped the keys")
+	}
+	v.apply(&changes{Cursor: "c.1", Mount: "two"}, 3)
+	if v.keys.size.Load() != 0 {
+		t.Error("keys of another engine are held")
+	}
+}
+
+// A poll that comes to nothing leads to another soon, and then seldom.
+func TestPollsPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		v := e.start(t, Options{})
+		e.set(func() { e.down = true })
+		time.Sleep(20 * time.Second)
+		if s := v.Stats(); s.Live {
+			t.Error("live without an answer")
+		}
+		e.set(func() { e.down = false })
+		time.Sleep(longestPause + longestPause/2 + 2*time.Second + 100*time.Millisecond)
+		if s := v.Stats(); !s.Live {
+			t.Errorf("not live again: %+v", s)
+		}
+	})
+}
