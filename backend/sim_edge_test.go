@@ -295,7 +295,11 @@ func (e *simEdge) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
+// delay of one message. Some overtake others where the network is unwell.
 func (e *simEdge) delay() time.Duration {
+	if e.flaky > 0 && e.rng.IntN(3) == 0 {
+		return e.slow + time.Duration(e.rng.Int64N(int64(700*time.Millisecond)))
+	}
 	return e.slow + time.Duration(e.rng.Int64N(int64(20*time.Millisecond)))
 }
 

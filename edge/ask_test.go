@@ -61,6 +61,70 @@ func TestRequestsWaitForLaterAnswers(t *testing.T) {
 	})
 }
 
+// Nor is one from before an import a refusal for who comes after it was told.
+func TestImportedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		v := e.start(t, Options{})
+		e.set(func() { e.delay = 900 * time.Millisecond })
+		first := make(chan string)
+		go func() { first <- code(t, v, "a") }()
+		synctest.Wait()
+		time.Sleep(time.Millisecond)
+		e.add("a", "a")
+		e.feed.Publish(feed.Notice{RoleID: "a"})
+		time.Sleep(feed.Collect + 10*time.Millisecond)
+		e.set(func() { e.delay = 0 })
+		want(t, v, "a", "VALID")
+		<-first
+	})
+}
+
+// An answer that was on its way when a decision arrived is dirty from the start.
+func TestAnswersOvertakenByDecisions(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		notice feed.Notice
+		many   bool
+		old    bool
+	}{
+		{name: "role", notice: feed.Notice{RoleID: "r", Closing: true}},
+		{name: "key", notice: feed.Notice{KeyID: "k", Closing: true}},
+		{name: "held key", notice: feed.Notice{KeyID: "k", Closing: true}, old: true},
+		{name: "one of many", notice: feed.Notice{RoleID: "r", Closing: true}, many: true},
+	} {
+		v := newFollower()
+		v.apply(&changes{Cursor: "e.1"}, 0)
+		told := func() *held {
+			line := []timeline.Entry{{From: time.Unix(1, 0), Code: "VALID", State: "current"}}
+			a := &answers{
+				Cursor:  "e.1",
+				Results: []answer{{Code: "VALID", RoleID: "r", KeyID: "k", Lease: true, Timeline: line}},
+				Roles:   map[string]roleFacts{"r": {}},
+			}
+			if r := v.learn(&question{digest: digest{1}}, a, 0, 1); r.err != nil || r.once != nil {
+				t.Fatal(r)
+			}
+			return v.keys.get(digest{1})
+		}
+		if test.old {
+			told()
+		} else {
+			v.asks.calls = 1
+		}
+		if test.many {
+			for i := range maxRecent {
+				v.feed.recent[fmt.Sprint(i)] = &recentNotice{}
+			}
+		}
+		test.notice.Position = 2
+		v.apply(&changes{Cursor: "e.2", Notices: []feed.Notice{test.notice}}, 1)
+		if j := v.judge(told(), 1); !j.ask || !j.must || !j.closing {
+			t.Errorf("%s: %+v", test.name, j)
+		}
+	}
+}
+
 // What is told by another process of the engine than the feed's is good for once.
 func TestAnswersOfAnotherEpoch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -94,6 +158,7 @@ func TestBreaker(t *testing.T) {
 		if took := time.Since(began); took != patience {
 			t.Errorf("took %v", took)
 		}
+		time.Sleep(time.Millisecond) // the call fails when the request gives up
 		began = time.Now()
 		for i := range 100 {
 			want(t, v, fmt.Sprint("k", i), "error")

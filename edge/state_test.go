@@ -103,6 +103,26 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// An end that was applied is not held back after a restart, though the server was not
+// heard since before it.
+func TestRestartKeepsEnds(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a", valid(), timeline.Entry{From: time.Now().Add(6 * time.Second), Code: "RETIRED", State: "retired", HoldUntil: time.Now().Add(time.Hour)})
+		v := e.start(t, stateOptions(dir))
+		want(t, v, "a", "VALID")
+		time.Sleep(3 * time.Second)
+		e.set(func() { e.down = true })
+		time.Sleep(2200 * time.Millisecond)
+		want(t, v, "a", "RETIRED") // live, as far as it knows
+		_ = v.Close()
+		time.Sleep(5 * time.Second)
+		v = e.open(t, stateOptions(dir))
+		want(t, v, "a", "RETIRED")
+	})
+}
+
 // What is damaged, of another edge or from the future is left aside.
 func TestStateIsRefused(t *testing.T) {
 	dir := t.TempDir()
