@@ -97,6 +97,10 @@ func (t *timekeeper) server(elapsed int64) int64 {
 	return max(elapsed+t.offset.Load(), t.floor.Load())
 }
 
+// past is what the time was at the server at an instant that has passed: as far as is
+// known now.
+func (t *timekeeper) past(elapsed int64) int64 { return elapsed + t.offset.Load() }
+
 // learn takes what the server said its time was between the two elapsed instants. It
 // was later than that when the answer came, and earlier when the question left. exact
 // is a call that the server answered at once: it forgets what was learnt before, so

@@ -110,8 +110,10 @@ func TestRestartKeepsEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine()
 		e.add("a", "a", valid(), timeline.Entry{From: time.Now().Add(6 * time.Second), Code: "RETIRED", State: "retired", HoldUntil: time.Now().Add(time.Hour)})
+		e.add("b", "b", e.keys["a"].Timeline...)
 		v := e.start(t, stateOptions(dir))
 		want(t, v, "a", "VALID")
+		want(t, v, "b", "VALID")
 		time.Sleep(3 * time.Second)
 		e.set(func() { e.down = true })
 		time.Sleep(2200 * time.Millisecond)
@@ -120,6 +122,7 @@ func TestRestartKeepsEnds(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		v = e.open(t, stateOptions(dir))
 		want(t, v, "a", "RETIRED")
+		want(t, v, "b", "VALID") // one that was not applied is held back
 	})
 }
 

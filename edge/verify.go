@@ -82,7 +82,7 @@ func (v *Verifier) judge(h *held, now int64) judgement {
 	if live {
 		j.entry = h.line.At(server)
 	} else {
-		j.entry = h.line.Held(server, v.clock.server(confirmed))
+		j.entry = h.line.Held(server, v.clock.past(confirmed))
 	}
 	j.ended = h.line.Code(j.entry).Ended()
 	switch {
