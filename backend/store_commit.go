@@ -7,10 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // The records that decide about keys are written here and nowhere else: roles, the
@@ -120,9 +123,8 @@ func (b *backend) decided(c change) {
 	switch {
 	case b.listen == nil, c.err != nil && !unknown:
 	case c.what == roleChange:
-		changed, closing := c.changesRole()
-		if closing = closing || c.closesRole(); changed || closing || unknown {
-			b.listen(decision{roleID: c.roleID, closing: unknown || closing, unknown: unknown})
+		if closing := unknown || c.closesRole(); closing || c.changesRole() {
+			b.listen(decision{roleID: c.roleID, closing: closing, unknown: unknown})
 		}
 	case c.what == copyChange && (unknown || c.changesCopy()):
 		b.listen(decision{roleID: c.roleID, closing: true, unknown: unknown})

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 // feedSize is how many decisions the feed remembers. Whoever was away for more begins
@@ -23,56 +22,32 @@ func (b *backend) publish(d decision) {
 	}
 }
 
-// changesRole reports whether the change of a role makes answers about its keys others,
-// and whether it takes something away from them. History alone does neither.
-func (c *change) changesRole() (changed, closing bool) {
-	switch {
-	case c.rec == nil:
-		return true, true
-	case c.old == nil || !c.old.Deleted.IsZero(): // made, or restored
-		return true, false
+// changesRole reports whether answers about keys of the role are others for the change,
+// now or later. History alone makes none.
+func (c *change) changesRole() bool {
+	old, rec := c.old, c.rec
+	if rec == nil || old == nil || !old.Deleted.IsZero() { // gone, made, or restored
+		return true
 	}
-	return compareRoles(c.old, c.rec)
-}
-
-// compareRoles reports whether answers about keys of the role differ, now or later, and
-// whether any became worse.
-func compareRoles(old, rec *roleRecord) (changed, closing bool) {
 	p, q := &old.Policy, &rec.Policy
-	narrowed := q.Disabled && !p.Disabled || !slices.Equal(p.Scopes, q.Scopes) || !slices.Equal(p.AllowedCIDRs, q.AllowedCIDRs) ||
-		q.RateLimit > 0 && (p.RateLimit == 0 || q.RateLimit < p.RateLimit)
-	changed = narrowed || q.Disabled != p.Disabled || p.RateLimit != q.RateLimit || !mapsEqual(p.Metadata, q.Metadata) || old.Name != rec.Name
-	closing = narrowed || !rec.Deleted.IsZero()
-
+	if q.Disabled != p.Disabled || p.RateLimit != q.RateLimit || !slices.Equal(p.Scopes, q.Scopes) || !slices.Equal(p.AllowedCIDRs, q.AllowedCIDRs) ||
+		!mapsEqual(p.Metadata, q.Metadata) || old.Name != rec.Name || !rec.Deleted.IsZero() {
+		return true
+	}
 	now := rec.Committed
 	for i := range rec.Ring.Versions {
 		v := &rec.Ring.Versions[i]
-		is, _ := rec.Ring.Status(v.N, now)
 		before := old.Ring.Get(v.N)
 		if before == nil {
-			changed = true
-			continue
+			return true
 		}
 		was, _ := old.Ring.Status(v.N, now)
-		if was == is && before.Activate.Equal(v.Activate) && old.Ring.Hold(v.N, now).Equal(rec.Ring.Hold(v.N, now)) {
-			continue
+		is, _ := rec.Ring.Status(v.N, now)
+		if was != is || !before.Activate.Equal(v.Activate) || !old.Ring.Hold(v.N, now).Equal(rec.Ring.Hold(v.N, now)) {
+			return true
 		}
-		changed = true
-		closing = closing || worse(was, is)
 	}
-	// A version that was forgotten had ended.
-	return changed || closing, closing
-}
-
-// worse reports whether a version ended, or got an end that is nobody's grace.
-func worse(was, is keyring.Status) bool {
-	switch {
-	case was.State.Ended():
-		return false
-	case is.State.Ended():
-		return true
-	}
-	return !is.Until.IsZero() && !is.Planned && (was.Until.IsZero() || is.Until.Before(was.Until))
+	return false // a version that was forgotten had ended
 }
 
 func mapsEqual(a, b map[string]string) bool {
