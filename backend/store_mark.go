@@ -89,14 +89,17 @@ func (b *backend) compareMark(ctx context.Context, s logical.Storage, now time.T
 	own := b.mark.last()
 	b.rival.mu.Lock()
 	defer b.rival.mu.Unlock()
-	if stored == nil || own == nil || stored.By == b.instance || own.By != b.instance || now.Sub(own.High) > rivalWindow {
+	if stored == nil || own == nil || stored.By == b.instance || own.By != b.instance {
+		return nil
+	}
+	b.feed.Renew() // it may have decided what this instance was not told of
+	if now.Sub(own.High) > rivalWindow {
 		return nil
 	}
 	if b.rival.seen.IsZero() || now.Sub(b.rival.seen) > rivalTold {
 		b.Logger().Warn("another instance of the engine works on this mount's storage", "wrote", stored.High)
 	}
 	b.rival.seen = now
-	b.feed.Renew() // it has decided what this instance was not told of
 	return nil
 }
 

@@ -17,6 +17,8 @@ import (
 type writer struct {
 	mu   sync.Mutex
 	last time.Time
+
+	asserting sync.Mutex
 }
 
 // wrote is told that the mark was written.
@@ -46,7 +48,19 @@ func (b *backend) assertWriter(ctx context.Context, s logical.Storage) error {
 	if !b.writeSafe() {
 		return logical.ErrReadOnly
 	}
-	_, err := b.mark.change(ctx, s, func(stored *markRecord) (*markRecord, error) {
+	b.writer.asserting.Lock() // of many who wait one writes
+	defer b.writer.asserting.Unlock()
+	if b.writer.lately(b.clock.Now()) {
+		return nil
+	}
+	found, err := getRecord[markRecord](ctx, s, markPath)
+	if err != nil {
+		return err
+	}
+	if found != nil && found.By != b.instance {
+		b.feed.Renew() // another instance may have decided what this one was not told of
+	}
+	_, err = b.mark.change(ctx, s, func(stored *markRecord) (*markRecord, error) {
 		next := *stored
 		next.Schema, next.High, next.By = recordSchema, later(stored.High, b.now()), b.instance
 		return &next, nil
