@@ -62,13 +62,13 @@ func TestTimelineSaysWhatVerifySays(t *testing.T) {
 			"stage": func(t *rapid.T) {
 				try(logical.UpdateOperation, "rotate/"+role.Draw(t, "role"), map[string]any{"activate_at": span.Draw(t, "at"), "grace_period": span.Draw(t, "grace")})
 			},
-			"hold":     func(t *rapid.T) { try(logical.UpdateOperation, "rotate/s", map[string]any{"stage": true}) },
+			"hold":     func(*rapid.T) { try(logical.UpdateOperation, "rotate/s", map[string]any{"stage": true}) },
 			"promote":  func(*rapid.T) { try(logical.UpdateOperation, "promote/s", nil) },
 			"rollback": func(t *rapid.T) { try(logical.UpdateOperation, "rollback/"+role.Draw(t, "role"), nil) },
 			"revoke": func(t *rapid.T) {
 				try(logical.UpdateOperation, "revoke/s", map[string]any{"version": rapid.IntRange(1, 6).Draw(t, "version")})
 			},
-			"report": func(t *rapid.T) {
+			"report": func(*rapid.T) {
 				for _, key := range keys {
 					try(logical.UpdateOperation, "report", map[string]any{"key": key})
 					return

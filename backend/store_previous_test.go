@@ -83,8 +83,8 @@ var newFields = map[string]string{
 	"config.trusted_reporters":       "the older build lets no report extend a grace, or, with trust_reported_usage, each",
 	"config.edge_max_staleness":      "edges are told nothing by the older build",
 	"config.feed_wait":               "the same",
-	"usage.versions.t":               "as config.trusted_reporters",
-	"usage.keys.t":                   "the same",
+	"usage.versions.*.t":             "as config.trusted_reporters",
+	"usage.keys.*.t":                 "the same",
 }
 
 // pastCaller is who sent a request.
