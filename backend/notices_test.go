@@ -63,7 +63,7 @@ func TestEveryDecisionIsTold(t *testing.T) {
 		"stage":                {do: update("rotate/s", map[string]any{"stage": true}), want: "s"},
 		"stage at a date":      {do: update("rotate/s", map[string]any{"activate_at": "1h"}), want: "s"},
 		"promote":              {before: update("rotate/s", map[string]any{"stage": true}), do: update("promote/s", nil), want: "s"},
-		"rollback":             {do: update("rollback/s", nil), want: "s!"},
+		"rollback":             {do: update("rollback/s", nil), want: "s"},
 		"grace, shorter":       {do: update("grace/s", map[string]any{"valid_until": "1h"}), want: "s!"},
 		"revoke":               {do: update("revoke/s", map[string]any{"version": 1}), want: "s!"},
 		"revoke all":           {do: update("revoke/s", map[string]any{"all": true}), want: "s!"},
