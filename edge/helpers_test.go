@@ -160,7 +160,7 @@ func (e *engine) asked() (calls, keys int) {
 func (e *engine) start(t testing.TB, opt Options) *Verifier {
 	t.Helper()
 	v := e.open(t, opt)
-	time.Sleep(time.Second)
+	<-time.After(time.Second)
 	return v
 }
 
