@@ -29,7 +29,7 @@ func (b *backend) pathsChanges() []*framework.Path {
 		},
 		ops: map[logical.Operation]operation{
 			logical.ReadOperation:   {do: b.changes, summary: "Wait for decisions.", told: "The decisions.", answer: told},
-			logical.UpdateOperation: {do: b.changes, summary: "Wait for decisions.", told: "The decisions.", answer: told},
+			logical.UpdateOperation: {do: b.changes, verb: "follow", summary: "Wait for decisions.", told: "The decisions.", answer: told},
 		},
 		help: `
 Who keeps timelines of keys (verify with timeline) hears here when a decision made

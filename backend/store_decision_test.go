@@ -326,7 +326,7 @@ func (s *refusing) Delete(ctx context.Context, key string) error {
 }
 
 // Whatever operation there is: where a key verifies no more after it, or the record of
-// a role is another, that was told.
+// a role makes other answers, that was told.
 func TestEveryOperationTellsWhatItDecides(t *testing.T) {
 	t.Parallel()
 	for _, sc := range allScenes() {
@@ -363,8 +363,15 @@ func TestEveryOperationTellsWhatItDecides(t *testing.T) {
 				if err := decodeRecord([]byte(before[path]), &rec); err != nil {
 					t.Fatal(err)
 				}
-				if !of(rec.ID, false) {
-					t.Errorf("%s is another, and that was not told", path)
+				c := change{what: roleChange, old: &rec}
+				if text, there := after[path]; there {
+					c.rec = &roleRecord{}
+					if err := decodeRecord([]byte(text), c.rec); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if !of(rec.ID, false) && c.changesRole() {
+					t.Errorf("%s makes other answers, and that was not told", path)
 				}
 			}
 			if !m.clock.Now().Equal(at) {
