@@ -17,7 +17,7 @@ import (
 const (
 	reader   = "reader"
 	rotator  = "rotator"
-	edge     = "edge"
+	edges    = "edge"
 	gateway  = "gateway"
 	operator = "operator"
 )
@@ -35,8 +35,8 @@ var engineAccess = []access{
 	{"bulk/{job}", "delete", []string{operator}},
 	{"bulk/{job}", "read", []string{operator}},
 	{"calendar", "read", []string{operator}},
-	{"changes", "read", []string{edge}},
-	{"changes", "update", []string{edge}},
+	{"changes", "read", []string{edges}},
+	{"changes", "update", []string{edges}},
 	{"config", "patch", []string{operator}},
 	{"config", "read", []string{operator}},
 	{"config", "update", []string{operator}},
@@ -70,9 +70,9 @@ var engineAccess = []access{
 	{"rotate/{name}", "update", []string{operator, rotator}},
 	{"status/{name}", "read", []string{operator, rotator}},
 	{"tidy", "update", []string{operator}},
-	{"usage", "update", []string{edge, gateway}},
+	{"usage", "update", []string{edges, gateway}},
 	{"usage/{name}", "update", nil},
-	{"verify", "update", []string{edge, gateway}},
+	{"verify", "update", []string{edges, gateway}},
 	{"verify/{name}", "update", nil},
 	{"versions/{name}", "list", []string{operator, rotator}},
 }
@@ -96,7 +96,7 @@ func startingPolicies(t *testing.T, e *env) {
 	for _, file := range files {
 		names = append(names, strings.TrimSuffix(filepath.Base(file), ".hcl"))
 	}
-	if want := []string{edge, gateway, operator, reader, rotator}; !slices.Equal(names, want) {
+	if want := []string{edges, gateway, operator, reader, rotator}; !slices.Equal(names, want) {
 		t.Fatalf("policies %q, want %q", names, want)
 	}
 	// No request of this test can change anything: the roles are protected, and bodies have a field that no path takes.

@@ -68,6 +68,7 @@ var scenarios = []scenario{
 	{name: "lease ends with its token", run: leaseEndsWithToken},
 	{name: "dynamic generation", run: dynamicGeneration},
 	{name: "batch verification", run: batchVerification},
+	{name: "edges follow decisions", run: edgesFollow},
 	{name: "policies bind", run: policiesBind},
 	{name: "policies to start from", run: startingPolicies},
 	{name: "reader of a dynamic role", run: dynamicReader},
