@@ -111,4 +111,12 @@ func TestAcceptance(t *testing.T) {
 			s.run(t)
 		})
 	}
+	if programs.real != "" {
+		// Its catalog would change what the other mounts of a server run.
+		t.Run("upgrade of two mounts, and back", func(t *testing.T) {
+			s := &suite{server: startReal(t)}
+			t.Cleanup(func() { s.checkLogs(t) })
+			upgrade(t, s.newEnv(t, "upgrade"))
+		})
+	}
 }

@@ -20,8 +20,6 @@ const (
 	crashes
 	// runsAgent says that the server's program is an agent too.
 	runsAgent
-	// upgrades says that mounts can be given another version of the plugin.
-	upgrades
 )
 
 // server is one running server, or cluster, with the plugin registered.
@@ -80,7 +78,6 @@ var scenarios = []scenario{
 	{name: "agent renders through a rotation", run: agentRendersRotation, needs: runsAgent},
 
 	{name: "plugin reload", run: pluginReload, alone: true},
-	{name: "upgrade of two mounts, and back", run: upgrade, alone: true, needs: upgrades},
 	{name: "plugin killed in a storm", run: pluginKilledInStorm, alone: true},
 	{name: "seal and unseal", run: sealAndUnseal, alone: true},
 	{name: "server killed in a storm", run: serverKilledInStorm, alone: true, needs: crashes},
