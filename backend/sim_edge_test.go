@@ -361,7 +361,7 @@ func (e *simEdge) verify(k *simKey) {
 	if ended.Sub(began) > 1100*time.Millisecond {
 		w.fail("%s: a verdict took %v", e.name, ended.Sub(began))
 	}
-	healthy := began.Sub(e.healthy)
+	healthy := began.Sub(e.since())
 	bound := 1200 * time.Millisecond
 	if healthy < 15*time.Second {
 		bound = simStaleness + 15*time.Second
@@ -377,10 +377,10 @@ func (e *simEdge) verify(k *simKey) {
 		w.fail("%s at %v accepted key %s of %s (%s, cut off %t), though it was told at %v that it was closed: %v", e.name, began, k.id, k.role, v.State, v.CutOff, closed, k.said)
 	case err != nil:
 		if healthy > 15*time.Second {
-			w.fail("%s at %v: no verdict about key %s of %s, though the network has been well since %v: %v; cut %d slow %v flaky %v", e.name, began, k.id, k.role, e.healthy, err, e.cut, e.slow, e.flaky)
+			w.fail("%s at %v: no verdict about key %s of %s, though the network has been well since %v: %v; cut %d slow %v flaky %v", e.name, began, k.id, k.role, e.since(), err, e.cut, e.slow, e.flaky)
 		}
 	case v.Valid && !k.ever(true, began.Add(-bound), ended):
-		w.fail("%s at %v accepted key %s of %s (%s, cut off %t), which has not been good since %v; healthy since %v cut %d slow %v flaky %v ", e.name, began, k.id, k.role, v.State, v.CutOff, k.said, e.healthy, e.cut, e.slow, e.flaky)
+		w.fail("%s at %v accepted key %s of %s (%s, cut off %t), which has not been good since %v; healthy since %v cut %d slow %v flaky %v ", e.name, began, k.id, k.role, v.State, v.CutOff, k.said, e.since(), e.cut, e.slow, e.flaky)
 	case !v.Valid && healthy > 15*time.Second && w.left(k) > standing && !k.ever(false, began.Add(-bound-5*time.Second), ended):
 		w.fail("%s at %v, %v there, refused key %s of %s as %s %s, which is good: %v ", e.name, began, v.Now, k.id, k.role, v.Code, v.State, k.said)
 	}
@@ -459,7 +459,7 @@ func simulate(t *testing.T, seed uint64, dir string) {
 			w.upset()
 		}
 		for _, e := range w.edges {
-			if w.rand.Float64() < 0.2 && e.sleeping == nil {
+			if w.rand.Float64() < 0.2 && !e.asleep() {
 				w.one(e)
 			}
 		}
@@ -600,6 +600,19 @@ func (w *edgeWorld) upset() {
 	if after != nil {
 		after()
 	}
+}
+
+func (e *simEdge) asleep() bool {
+	e.w.mu.Lock()
+	defer e.w.mu.Unlock()
+	return e.sleeping != nil
+}
+
+// since is since when its network is well.
+func (e *simEdge) since() time.Time {
+	e.w.mu.Lock()
+	defer e.w.mu.Unlock()
+	return e.healthy
 }
 
 func (e *simEdge) wake() {

@@ -5,6 +5,7 @@ package edge
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -98,7 +99,10 @@ func (e *engine) changes(ctx context.Context, since string, wait time.Duration) 
 	if err := e.away(ctx); err != nil {
 		return changes{}, err
 	}
-	a, err := e.feed.Since(ctx, since, wait)
+	e.mu.Lock()
+	f := e.feed
+	e.mu.Unlock()
+	a, err := f.Since(ctx, since, wait)
 	if err == nil {
 		err = e.away(ctx)
 	}
@@ -132,6 +136,13 @@ func (e *engine) verify(ctx context.Context, questions []question) (*answers, er
 		return nil, ctx.Err()
 	}
 	return out, e.away(ctx)
+}
+
+// reported are the reports that have come.
+func (e *engine) reported() []report {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.reports)
 }
 
 func (e *engine) report(_ context.Context, instance string, sequence uint64, batch string) error {

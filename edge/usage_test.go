@@ -35,16 +35,16 @@ func TestUsage(t *testing.T) {
 		for _, req := range []Request{{Key: "a", Client: "other"}, {Key: "a", Client: "other"}, {Key: "a", Client: "shop"}, {Key: "a", Scopes: []string{"y"}}} {
 			_, _ = v.Verify(t.Context(), req)
 		}
-		if len(e.reports) > 0 {
+		if len(e.reported()) > 0 {
 			t.Error("uses of a current version can wait")
 		}
 		e.set(func() { e.refuse = true })
 		want(t, v, "p", "VALID")
 		time.Sleep(reportSoon + time.Second)
-		if len(e.reports) != 1 {
-			t.Fatalf("%d reports soon after a previous version was used", len(e.reports))
+		if len(e.reported()) != 1 {
+			t.Fatalf("%d reports soon after a previous version was used", len(e.reported()))
 		}
-		r := e.reports[0]
+		r := e.reported()[0]
 		items := r.items(t)
 		if r.instance != "i" || r.sequence != 1 || len(items) != 3 || items[0].KeyID != "id-p" || items[0].Accepted != 1 {
 			t.Fatalf("%+v %+v: the previous version comes first", r, items)
@@ -71,14 +71,14 @@ func TestUsage(t *testing.T) {
 		want(t, v, "a", "VALID")
 		want(t, v, "p", "VALID")
 		time.Sleep(reportSoon + time.Second)
-		if len(e.reports) != 2 && len(e.reports) != 3 {
-			t.Fatalf("%d reports", len(e.reports))
+		if len(e.reported()) != 2 && len(e.reported()) != 3 {
+			t.Fatalf("%d reports", len(e.reported()))
 		}
-		if e.reports[1] != r {
-			t.Errorf("repeated as %+v", e.reports[1])
+		if e.reported()[1] != r {
+			t.Errorf("repeated as %+v", e.reported()[1])
 		}
 		_ = v.Close()
-		last := e.reports[len(e.reports)-1]
+		last := e.reported()[len(e.reported())-1]
 		if last.sequence != 2 || len(last.items(t)) != 2 {
 			t.Errorf("%+v", last)
 		}
@@ -97,15 +97,15 @@ func TestUsesOutliveAnswers(t *testing.T) {
 		time.Sleep(time.Second)
 		want(t, v, "a", "REVOKED")
 		_ = v.Close()
-		if len(e.reports) != 1 {
-			t.Fatalf("%d reports", len(e.reports))
+		if len(e.reported()) != 1 {
+			t.Fatalf("%d reports", len(e.reported()))
 		}
-		if items := e.reports[0].items(t); len(items) != 1 || items[0].Accepted != 1 || items[0].Refused["REVOKED"] != 1 {
+		if items := e.reported()[0].items(t); len(items) != 1 || items[0].Accepted != 1 || items[0].Refused["REVOKED"] != 1 {
 			t.Errorf("%+v", items)
 		}
 		v = e.start(t, Options{})
 		_ = v.Close()
-		if len(e.reports) != 1 {
+		if len(e.reported()) != 1 {
 			t.Error("an empty report")
 		}
 	})
@@ -120,12 +120,12 @@ func TestLargeReportsAreDivided(t *testing.T) {
 			_, _ = v.Verify(t.Context(), Request{Key: "a", Client: fmt.Sprint(i)})
 		}
 		_ = v.Close()
-		if len(e.reports) != 2 || e.reports[0].sequence != 1 || e.reports[1].sequence != 2 {
-			t.Fatalf("%d reports", len(e.reports))
+		if len(e.reported()) != 2 || e.reported()[0].sequence != 1 || e.reported()[1].sequence != 2 {
+			t.Fatalf("%d reports", len(e.reported()))
 		}
 		seen := map[string]bool{}
-		for i := range e.reports {
-			for _, item := range e.reports[i].items(t) {
+		for i := range e.reported() {
+			for _, item := range e.reported()[i].items(t) {
 				if seen[item.Client] || item.Accepted != 1 {
 					t.Fatalf("%+v", item)
 				}
