@@ -34,6 +34,7 @@ var engineAccess = []access{
 	{"bulk", "update", []string{operator}},
 	{"bulk/{job}", "delete", []string{operator}},
 	{"bulk/{job}", "read", []string{operator}},
+	{"calendar", "list", []string{operator}},
 	{"calendar", "read", []string{operator}},
 	{"changes", "read", []string{edges}},
 	{"changes", "update", []string{edges}},

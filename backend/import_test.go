@@ -295,3 +295,19 @@ func TestWeakImports(t *testing.T) {
 	}
 	m.expectVerdict(weak, "VALID")
 }
+
+// What came of a batch stands in one line, for people.
+func TestImportTellsInOneLine(t *testing.T) {
+	good := `{"role":"a","key":"sk-0123456789-from-elsewhere"}` + "\n"
+	short := `{"role":"b","key":"short"}` + "\n"
+	const why = "key: has less than 16 characters and can be guessed: rotate it where it is used; or set allow_weak_imports in the mount's config, knowingly"
+	for batch, want := range map[string]string{
+		good:                       "1 imported, 0 already imported, 0 refused",
+		good + good + short + good: "1 imported, 2 already imported, 1 refused: item 3: " + why,
+		strings.Repeat(short, 5):   "0 imported, 0 already imported, 5 refused: item 1: " + why + "; item 2: " + why + "; item 3: " + why + "; and 2 more",
+	} {
+		if got := newMount(t).write("import", map[string]any{"batch": batch})["summary"]; got != want {
+			t.Errorf("the summary is %q, want %q", got, want)
+		}
+	}
+}

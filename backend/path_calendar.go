@@ -26,6 +26,9 @@ const (
 	maxCalendarRoles  = 1000
 	// calendarWaste is how many entries that no longer lead to a role are passed.
 	calendarWaste = 4 * maxCalendarRoles
+	// calendarListed is how far ahead the table looks: command lines give lists no
+	// parameters.
+	calendarListed = 7 * 24 * time.Hour
 )
 
 // What the calendar announces.
@@ -41,11 +44,15 @@ const (
 
 func (b *backend) pathsCalendar() []*framework.Path {
 	return []*framework.Path{b.path(pathSpec{
-		pattern: "calendar", suffix: "calendar",
+		pattern: "calendar/?", suffix: "calendar",
 		synopsis: "What rotates or retires next, in all roles.",
 		fields: fieldSet{
-			"within": {kind: kindDuration, query: true, def: 24 * 60 * 60, about: "How far to look ahead: up to 90 days."},
-			"limit":  {kind: kindInteger, query: true, def: maxCalendarRoles, about: "Read so many roles at most; from 1 to 1000."},
+			"within": {kind: kindDuration, query: true, def: 24 * 60 * 60, about: "How far to look ahead: up to 90 days. A list looks a week ahead if this is absent."},
+			"limit": {
+				kind: kindInteger, query: true, def: maxCalendarRoles,
+				about: "Read so many roles at most; from 1 to 1000. In a list: list so many events at most; 0 or less is no limit.",
+			},
+			"after": {kind: kindText, query: true, empty: emptyTaken, about: "Lists only: list what comes after this event."},
 		},
 		ops: map[logical.Operation]operation{
 			logical.ReadOperation: {
@@ -58,6 +65,10 @@ func (b *backend) pathsCalendar() []*framework.Path {
 					"complete_until": {Type: framework.TypeString, Required: true, Description: "Everything before this instant is listed; earlier than until if limit cut the list short."},
 				},
 			},
+			logical.ListOperation: {
+				do: b.listCalendar, verb: "list", summary: "What comes, as a table.", told: "The events, in order, by their times.",
+				answer: listFields("By event: what, role and owner (both are cut), version (0: of none), and overdue."),
+			},
 		},
 		help: `
 Lists what is known to come within the time asked for: the staging and the
@@ -66,7 +77,11 @@ a grace, expiry, lapse of a version that is held), and when deleted roles are
 gone for good. Only the next rotation of a role is listed, not those after it.
 
 It is read from the calendar that the engine itself works by, so it costs what
-is due, not what there is.`,
+is due, not what there is.
+
+As a list it is a table of the next seven days that fits a screen:
+
+    vault list -detailed apikeys/calendar`,
 	})}
 }
 
@@ -79,11 +94,21 @@ type coming struct {
 	keyID string
 }
 
-// readCalendar reads how far ahead the request looks, and at how many roles.
-func readCalendar(in *input) (within time.Duration, roles int, err error) {
-	ahead, _ := in.seconds("within")
+// readCalendar reads how far ahead the request looks, and at how many roles. What
+// limit cuts of a list are its events.
+func readCalendar(in *input, listed bool) (within time.Duration, roles int, err error) {
+	ahead, given := in.seconds("within")
+	if listed && !given {
+		ahead = policy.Seconds(policy.InSeconds(calendarListed))
+	}
 	if ahead < 1 || int64(ahead) > policy.InSeconds(maxCalendarAhead) {
 		return 0, 0, refusal.New("within", int64(ahead), "must be from 1 second to 90 days", "ask for less")
+	}
+	if listed {
+		return ahead.Duration(), maxCalendarRoles, nil
+	}
+	if in.text("after") != "" {
+		return 0, 0, refusal.New("after", nil, "is for lists", "list the calendar, or ask for a shorter time")
 	}
 	limit := in.integer("limit")
 	if limit < 1 || limit > maxCalendarRoles {
@@ -93,54 +118,120 @@ func readCalendar(in *input) (within time.Duration, roles int, err error) {
 }
 
 func (b *backend) calendar(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
-	within, limit, err := readCalendar(in)
+	within, limit, err := readCalendar(in, false)
 	if err != nil {
 		return nil, err
 	}
-	lim, err := b.limits(ctx, req.Storage)
+	c, err := b.comingWithin(ctx, req.Storage, within, limit)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.loadMark(ctx, req.Storage); err != nil {
+	view := make([]any, len(c.events))
+	for i, e := range c.events {
+		view[i] = map[string]any{
+			"time": stamp(e.at), "what": e.what, "role": e.rec.Name, "role_id": e.rec.ID, "owner": e.rec.Policy.Owner,
+			"version": e.n, "key_id": e.keyID, "overdue": e.at.Before(c.now),
+		}
+	}
+	return answer(map[string]any{"now": stamp(c.now), "until": stamp(c.until), "events": view, "complete_until": stamp(c.complete)}, c.warnings()...), nil
+}
+
+// listCalendar is calendar as a table. An event goes by its time; of those of one
+// second the later ones by a number, too.
+func (b *backend) listCalendar(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	within, limit, err := readCalendar(in, true)
+	if err != nil {
+		return nil, err
+	}
+	c, err := b.comingWithin(ctx, req.Storage, within, limit)
+	if err != nil {
+		return nil, err
+	}
+	w := windowOf(in)
+	if !in.given("limit") {
+		w.limit = 0
+	}
+	byName := map[string]coming{}
+	var names []string
+	before, n := "", 0
+	for _, e := range c.events {
+		name := stamp(e.at)
+		if name != before {
+			before, n = name, 1
+		} else {
+			n++
+			// More digits than there can be events, so that names have their order.
+			name = fmt.Sprintf("%s-%05d", before, n)
+		}
+		byName[name] = e
+		if name > w.after {
+			names = append(names, name)
+		}
+	}
+	resp, err := w.collectRest(names, func(name string) (map[string]any, error) {
+		e := byName[name]
+		return map[string]any{
+			"what": e.what, "role": column(e.rec.Name, ownerColumn), "owner": column(e.rec.Policy.Owner, nameColumn),
+			"version": e.n, "overdue": e.at.Before(c.now),
+		}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range c.warnings() {
+		resp.AddWarning(text)
+	}
+	return resp, nil
+}
+
+// calendarPart is what the calendar has for some time.
+type calendarPart struct {
+	now, until, complete time.Time
+	limit                int // of roles
+	events               []coming
+	broken               []string // roles whose plan cannot be read
+}
+
+func (c *calendarPart) warnings() []string {
+	var all []string
+	if c.complete.Before(c.until) {
+		all = append(all, fmt.Sprintf("more than %d roles are due until then: the list is complete only until %s", c.limit, stamp(c.complete)))
+	}
+	if len(c.broken) > 0 {
+		all = append(all, "the plan of these roles cannot be read, see their status: "+strings.Join(c.broken, ", "))
+	}
+	return all
+}
+
+// comingWithin is what comes within so long, of at most limit roles, in order.
+func (b *backend) comingWithin(ctx context.Context, s logical.Storage, within time.Duration, limit int) (*calendarPart, error) {
+	lim, err := b.limits(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.loadMark(ctx, s); err != nil {
 		return nil, err
 	}
 	now := b.now()
-	until := now.Add(within)
-	roles, complete, err := b.dueRoles(ctx, req.Storage, now, until, limit)
+	c := &calendarPart{now: now, until: now.Add(within), limit: limit}
+	roles, complete, err := b.dueRoles(ctx, s, now, c.until, limit)
 	if err != nil {
 		return nil, err
 	}
-	var (
-		events []coming
-		broken []string
-	)
+	c.complete = complete
 	for _, rec := range roles {
 		es, err := b.comingOf(rec, lim)
 		if err != nil {
-			broken = append(broken, rec.Name)
+			c.broken = append(c.broken, rec.Name)
 			continue
 		}
-		events = append(events, es...)
+		c.events = append(c.events, es...)
 	}
-	events = slices.DeleteFunc(events, func(e coming) bool { return e.at.After(until) })
-	slices.SortStableFunc(events, func(a, b coming) int {
+	c.events = slices.DeleteFunc(c.events, func(e coming) bool { return e.at.After(c.until) })
+	slices.SortStableFunc(c.events, func(a, b coming) int {
 		return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.rec.Name, b.rec.Name), cmp.Compare(a.n, b.n))
 	})
-	view := make([]any, len(events))
-	for i, e := range events {
-		view[i] = map[string]any{
-			"time": stamp(e.at), "what": e.what, "role": e.rec.Name, "role_id": e.rec.ID, "owner": e.rec.Policy.Owner,
-			"version": e.n, "key_id": e.keyID, "overdue": e.at.Before(now),
-		}
-	}
-	resp := answer(map[string]any{"now": stamp(now), "until": stamp(until), "events": view, "complete_until": stamp(complete)})
-	if complete.Before(until) {
-		resp.AddWarning(fmt.Sprintf("more than %d roles are due until then: the list is complete only until %s", limit, stamp(complete)))
-	}
-	if len(broken) > 0 {
-		resp.AddWarning("the plan of these roles cannot be read, see their status: " + strings.Join(broken, ", "))
-	}
-	return resp, nil
+	return c, nil
 }
 
 // dueRoles reads the roles that the calendar names up to until, at most limit

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -31,6 +32,10 @@ func (b *backend) pathsImport() []*framework.Path {
 			logical.UpdateOperation: {
 				do: b.importKeys, writes: true, told: "What came of the items.",
 				answer: map[string]*framework.FieldSchema{
+					"summary": {
+						Type: framework.TypeString, Required: true,
+						Description: "results in one line: how many were imported, already imported and refused, and why the first ones were refused, by their place in the batch.",
+					},
 					"results": {
 						Type: framework.TypeSlice, Required: true,
 						Description: "In order: result (imported, already_imported or refused), role, version, key_id, and error for what was refused.",
@@ -163,6 +168,7 @@ func (b *backend) importKeys(ctx context.Context, req *logical.Request, in *inpu
 		return nil, err
 	}
 	results := make([]any, len(r.items))
+	var sum importSummary
 	for i, item := range r.items {
 		var result map[string]any
 		err := r.refused[i]
@@ -176,9 +182,45 @@ func (b *backend) importKeys(ctx context.Context, req *logical.Request, in *inpu
 		case err != nil:
 			return nil, err // what was adopted stays so; a repetition does the rest
 		}
+		sum.add(i+1, result)
 		results[i] = result
 	}
-	return answer(map[string]any{"results": results}), nil
+	return answer(map[string]any{"results": results, "summary": sum.String()}), nil
+}
+
+// maxSummaryRefusals is how many refusals the line about a batch tells.
+const maxSummaryRefusals = 3
+
+// importSummary is what came of a batch, for people.
+type importSummary struct {
+	imported, already, refused int
+	why                        []string
+}
+
+// add counts the result of the item at that place, the first of which is 1.
+func (s *importSummary) add(place int, result map[string]any) {
+	switch result["result"] {
+	case importDone:
+		s.imported++
+	case importRefused:
+		if s.refused++; s.refused <= maxSummaryRefusals {
+			s.why = append(s.why, fmt.Sprintf("item %d: %v", place, result["error"]))
+		}
+	default:
+		s.already++
+	}
+}
+
+func (s *importSummary) String() string {
+	text := fmt.Sprintf("%d imported, %d already imported, %d refused", s.imported, s.already, s.refused)
+	if len(s.why) == 0 {
+		return text
+	}
+	text += ": " + strings.Join(s.why, "; ")
+	if more := s.refused - len(s.why); more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	return text
 }
 
 func (b *backend) importOne(ctx context.Context, s logical.Storage, item *importItem, by actor) (map[string]any, error) {

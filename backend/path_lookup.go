@@ -42,6 +42,7 @@ func (b *backend) pathsLookup() []*framework.Path {
 				"ended":        {Type: framework.TypeString, Description: "When it ended (RFC 3339); empty if it has not.", Required: true},
 				"reported":     {Type: framework.TypeString, Description: "When it was reported as found in the open (RFC 3339); empty if it was not.", Required: true},
 				"last_use":     {Type: framework.TypeString, Description: "Its last use, accepted or not, seen here or reported (RFC 3339); empty if none is known.", Required: true},
+				"used":         {Type: framework.TypeString, Description: "usage in one line, such as: 3 accepted, last 2027-03-01T06:00:00Z by shop-gateway; 1 refused.", Required: true},
 				"usage":        {Type: framework.TypeMap, Description: "How often it was used: what the server saw, and apart from it what was reported.", Required: true},
 			}},
 		},
@@ -133,7 +134,7 @@ func (b *backend) keyFacts(ctx context.Context, s logical.Storage, key *keyRecor
 		"key_id": key.ID, "version": key.Version, "state": string(st.State), "reason": reason, "reason_code": string(code), "disabled": role.Policy.Disabled,
 		"issued_to": map[string]any{"entity_id": key.EntityID, "display_name": key.Display, "label": key.Label},
 		"issued":    stamp(madeAt(key, role)), "expires": "", "ended": "", "reported": stamp(reported),
-		"last_use": stamp(use.LastUse()), "usage": usageView(&use),
+		"last_use": stamp(use.LastUse()), "usage": usageView(&use), "used": usedLine(&use),
 	}
 	if st.State.Ended() {
 		data["ended"] = stamp(st.Until)

@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,36 @@ func TestLookup(t *testing.T) {
 	m.must(logical.DeleteOperation, "roles/r", nil)
 	expectAnswer(t, m.write("lookup", map[string]any{"key_id": creds["key_id"]}),
 		map[string]any{"role": "r", "owner": "team-a@example.com", "role_deleted": stamp(m.clock.Now())})
+}
+
+// The use of a key in one line, for people.
+func TestLookupTellsUseInOneLine(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"trusted_reporters": "*"})
+	m.write("roles/r", map[string]any{"scopes": "orders:read"})
+	creds := m.read("creds/r")
+	said := func(want string) {
+		t.Helper()
+		if got := m.write("lookup", map[string]any{"key_id": creds["key_id"]})["used"]; got != want {
+			t.Errorf("used is %q, want %q", got, want)
+		}
+	}
+	said("no use is known")
+	m.clock.advance(time.Hour)
+	m.write("verify", map[string]any{"key": creds["api_key"], "scopes": "orders:write", "client": "shop"})
+	said("1 refused, last 2026-03-02T10:00:00Z")
+	m.write("verify", map[string]any{"key": creds["api_key"], "client": "portal"})
+	m.clock.advance(time.Hour)
+	m.write("verify", map[string]any{"key": creds["api_key"], "client": "batch"})
+	said("2 accepted, last 2026-03-02T11:00:00Z by batch; 1 refused")
+	m.clock.advance(time.Hour)
+	m.write("verify", map[string]any{"key": creds["api_key"]})
+	said("3 accepted, last 2026-03-02T12:00:00Z; 1 refused")
+	m.write("usage", map[string]any{
+		"instance": "a", "sequence": 1,
+		"batch": fmt.Sprintf(`{"key_id":%q,"client":"edge","accepted":7,"last":%d}`, creds["key_id"], m.clock.Now().Unix()),
+	})
+	said("3 accepted, last 2026-03-02T12:00:00Z; 1 refused; reported: 7 accepted, last 2026-03-02T12:00:00Z by edge")
 }
 
 func TestLookupOfADynamicKey(t *testing.T) {

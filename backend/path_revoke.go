@@ -54,6 +54,10 @@ current version makes a replacement in the same step unless rotate=false; the
 replacement is always a new version, never the pending one, which whoever read
 the leaked key may have read too.
 
+Consumers hold a killed key until they read again: after the ttl that creds told
+them, at most the role's refresh_interval (5 minutes). A shorter refresh_interval
+buys a shorter gap with more reads. An agent that is restarted reads at once.
+
 A key of a role that was deleted and can be restored is killed by its id: the role
 comes back without it.
 

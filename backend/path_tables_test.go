@@ -179,3 +179,42 @@ func TestProblemsAsATable(t *testing.T) {
 		}
 	}
 }
+
+// The table of the calendar has what a read of the same time has, in its order, a
+// week if nobody says how long.
+func TestCalendarAsATable(t *testing.T) {
+	m := newMount(t)
+	for i := range 14 {
+		m.write(fmt.Sprint("roles/role-of-somebody-who-likes-long-names-", i), map[string]any{
+			"rotation_period": "48h", "owner": "the team that is called\u00a0something long",
+		})
+	}
+	m.write("roles/later", map[string]any{"rotation_period": "192h"})
+	m.clock.advance(48*time.Hour + time.Hour) // what the server slept through is overdue
+	events := m.must(logical.ReadOperation, "calendar", map[string]any{"within": "168h"})["events"].([]any)
+	names, info := m.expectTable("calendar/", "overdue owner role version what")
+	if len(names) != len(events) || len(events) < 15 {
+		t.Fatalf("%d of %d events: %v", len(names), len(events), names)
+	}
+	seen := map[string]bool{}
+	for i, e := range events {
+		e, row := e.(map[string]any), info[names[i]]
+		if !strings.HasPrefix(names[i], e["time"].(string)) || seen[names[i]] || row["what"] != e["what"] || row["version"] != e["version"] || row["overdue"] != e["overdue"] {
+			t.Errorf("event %d is %s %v, want %v", i, names[i], row, e)
+		}
+		if role := strings.TrimSuffix(row["role"].(string), "…"); !strings.HasPrefix(e["role"].(string), role) {
+			t.Errorf("event %d is of %s, want %s", i, role, e["role"])
+		}
+		seen[names[i]] = true
+	}
+	for _, limit := range []int{1, 4, 11, 1000} {
+		if got := m.paged("calendar/", limit, nil); strings.Join(got, " ") != strings.Join(names, " ") {
+			t.Errorf("pages of %d: %v, want %v", limit, got, names)
+		}
+	}
+	if names, _, _ := m.listed("calendar/", map[string]any{"within": "1s"}); len(names) != 14 {
+		t.Errorf("what is overdue are %d events: %v", len(names), names)
+	}
+	m.refused(logical.ReadOperation, "calendar", map[string]any{"after": "2026"}, "after: is for lists")
+	m.refused(logical.ListOperation, "calendar/", map[string]any{"within": "2161h"}, "within", "90 days")
+}

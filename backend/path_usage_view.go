@@ -3,8 +3,10 @@
 package backend
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
@@ -52,6 +54,52 @@ func countsView(t *usage.Tally) map[string]any {
 		"accepted": t.Accepted, "refused": refused,
 		"first_use": stamp(t.FirstUse()), "last_use": stamp(t.LastUse()), "last_accepted": stamp(t.LastAccepted()),
 	}
+}
+
+// usedLine is usage in one line, for people.
+func usedLine(u *usage.Use) string {
+	parts := []string{"no use is known"}
+	if text := tallyLine(&u.Seen); text != "" {
+		parts[0] = text
+	}
+	if text := tallyLine(&u.Reported); text != "" {
+		parts = append(parts, "reported: "+text)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// tallyLine is counts in one line; empty where nothing was counted.
+func tallyLine(t *usage.Tally) string {
+	var refused int64
+	for _, r := range t.Refused {
+		refused += r.Count
+	}
+	text := ""
+	if t.Accepted > 0 {
+		text = fmt.Sprintf("%d accepted, last %s", t.Accepted, stamp(t.LastAccepted()))
+		if by := lastClient(t); by != "" {
+			text += " by " + by
+		}
+	}
+	switch {
+	case refused == 0:
+	case text == "":
+		text = fmt.Sprintf("%d refused, last %s", refused, stamp(t.LastUse()))
+	default:
+		text += fmt.Sprintf("; %d refused", refused)
+	}
+	return text
+}
+
+// lastClient is the label of the last use that was accepted, empty where that had
+// none.
+func lastClient(t *usage.Tally) string {
+	for _, label := range sortedKeys(t.Clients) {
+		if last := t.Clients[label].LastAccepted(); !last.IsZero() && last.Equal(t.LastAccepted()) {
+			return label
+		}
+	}
+	return ""
 }
 
 // stillUsedView says who still uses an old version of the role.

@@ -101,6 +101,7 @@ func tableBases() map[string]func(ids map[string]string, field string) (logical.
 		"list keys":             plain(logical.ListOperation, "keys/d/", nil),
 		"list inventory":        plain(logical.ListOperation, "inventory/", nil),
 		"read calendar":         plain(logical.ReadOperation, "calendar", nil),
+		"list calendar":         plain(logical.ListOperation, "calendar/", nil),
 		"update tidy":           plain(update, "tidy", nil),
 		"list restore":          plain(logical.ListOperation, "restore/", nil),
 		"read key-format":       plain(logical.ReadOperation, "key-format", nil),

@@ -66,7 +66,11 @@ path "apikeys/inventory/*" {
 }
 
 path "apikeys/calendar" {
-  capabilities = ["read"]
+  capabilities = ["read", "list"]
+}
+
+path "apikeys/calendar/" {
+  capabilities = ["list"]
 }
 
 path "apikeys/report" {
