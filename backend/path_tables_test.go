@@ -215,6 +215,9 @@ func TestCalendarAsATable(t *testing.T) {
 	if names, _, _ := m.listed("calendar/", map[string]any{"within": "1s"}); len(names) != 14 {
 		t.Errorf("what is overdue are %d events: %v", len(names), names)
 	}
+	if got := m.read("calendar"); got["until"] != stamp(m.clock.Now().Add(24*time.Hour)) {
+		t.Errorf("a read looks ahead until %v", got["until"])
+	}
 	m.refused(logical.ReadOperation, "calendar", map[string]any{"after": "2026"}, "after: is for lists")
 	m.refused(logical.ListOperation, "calendar/", map[string]any{"within": "2161h"}, "within", "90 days")
 }
