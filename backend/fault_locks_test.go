@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -120,5 +121,28 @@ func TestWritesAreMadeUnderTheirLock(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// TestJobsAreReadUnderTheirLock by who works on them: a stop between the read and what
+// is made of it would be lost.
+func TestJobsAreReadUnderTheirLock(t *testing.T) {
+	s := &hookedStorage{Storage: &logical.InmemStorage{}, hook: func(string) error { return nil }}
+	m := mountOn(t, s, newFakeClock())
+	m.makeRoles("r", 3, nil)
+	job := m.startJob("action", "rotate", "name_prefix", "r")
+	reads := 0
+	s.hook = func(call string) error {
+		if call == "get "+jobPath(job) {
+			if reads++; !heldLock(&m.jobs.edit) {
+				t.Error("a job is read without the lock")
+			}
+		}
+		return nil
+	}
+	m.clock.advance(time.Minute)
+	m.tick()
+	if reads == 0 {
+		t.Error("the job was not read")
 	}
 }

@@ -55,7 +55,7 @@ func (b *backend) makeRole(ctx context.Context, s logical.Storage, name, typ str
 
 // firstVersion makes the first version of a role that is being made.
 func (tx *roleTx) firstVersion() error {
-	if _, err := tx.succeed(succession{grace: tx.defaultGrace(), force: true}); err != nil {
+	if _, err := tx.succeed(succession{grace: tx.defaultGrace()}); err != nil {
 		return fmt.Errorf("making the first version: %w", err)
 	}
 	return nil

@@ -214,3 +214,127 @@ func TestMissedUsesAreTold(t *testing.T) {
 		t.Errorf("the log says %q", said)
 	}
 }
+
+// TestAutomaticVersionsMakeRoom where as many live as may: nobody is there to be
+// refused.
+func TestAutomaticVersionsMakeRoom(t *testing.T) {
+	const month = 30 * 24 * time.Hour
+	for name, due := range map[string]func(*testMount, *roleTx) error{
+		"planned": func(m *testMount, _ *roleTx) error { m.clock.advance(5 * month); return nil },
+		"owed": func(m *testMount, tx *roleTx) error {
+			tx.rec.Ring.Current(tx.now).Cap, tx.rec.Owed = tx.now.Add(time.Hour), true
+			m.clock.advance(time.Minute)
+			return nil
+		},
+		"before an end": func(_ *testMount, tx *roleTx) error {
+			tx.rec.Ring.Current(tx.now).Expires = tx.now.Add(time.Minute)
+			return tx.bridge()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMount(t)
+			m.write("roles/a", map[string]any{"rotation_period": "240d", "grace_period": "200d"})
+			for range keyring.MaxLive - 1 {
+				m.write("rotate/a", nil)
+			}
+			m.write("roles/a", map[string]any{"rotation_period": "60d", "grace_period": "50d"})
+			rec, err := m.mutate(t.Context(), m.storage, "a", actor{cause: causeRequest}, func(tx *roleTx) (bool, error) {
+				return true, due(m, tx)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if live := rec.Ring.Live(m.clock.Now()); live != keyring.MaxLive {
+				t.Fatalf("%d versions live", live)
+			}
+			if name == "before an end" && rec.Ring.Last != keyring.MaxLive+1 {
+				t.Errorf("version %d is the last before the tick", rec.Ring.Last)
+			}
+			m.tick()
+			if rec := m.record("a"); rec.Ring.Last != keyring.MaxLive+1 || rec.Owed {
+				t.Errorf("version %d is the last, owed: %v", rec.Ring.Last, rec.Owed)
+			}
+		})
+	}
+}
+
+// TestPlanOfAnOlderBuild: a pending version that the automatic rotation made is in the
+// plan's slot, any other one is in none.
+func TestPlanOfAnOlderBuild(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": "240h"})
+	m.clock.advance(time.Hour)
+	m.write("rotate/a", map[string]any{"activate_at": "300h"})
+	r, err := m.look(t.Context(), m.storage, "a")
+	if err != nil || r == nil {
+		t.Fatal(r, err)
+	}
+	r.rec = r.rec.clone()
+	top, pending := r.rec.Ring.Top(r.now), r.dated()
+	for _, c := range []struct {
+		auto bool
+		top  *keyring.Version
+		want time.Time
+	}{
+		{auto: true, top: top, want: pending.Activate},
+		{auto: false, top: top, want: r.terms.Cadence.First(top.CurrentSince(), r.terms.Jitter)},
+		{auto: false, want: pending.Activate},
+	} {
+		pending.Auto = c.auto
+		if got := r.olderPlan(c.top).Slot; !got.Equal(c.want) {
+			t.Errorf("made by the rotation: %v, a version on top: %v: slot %v, want %v", c.auto, c.top != nil, got, c.want)
+		}
+	}
+}
+
+// TestImportOfAKeyThatGoesMeanwhile finds nothing that stands in its way.
+func TestImportOfAKeyThatGoesMeanwhile(t *testing.T) {
+	reads := map[string]int{}
+	s := &hookedStorage{Storage: &logical.InmemStorage{}, hook: func(string) error { return nil }}
+	m := mountOn(t, s, newFakeClock())
+	m.write("roles/a", nil)
+	key := m.read("creds/a")["api_key"].(string)
+	path := keyPath(m.idOf(key))
+	s.hook = func(call string) error {
+		if reads[call]++; call == "get "+path && reads[call] == 2 {
+			return s.Storage.Delete(t.Context(), path)
+		}
+		return nil
+	}
+	answer, err := m.known(t.Context(), s, m.idOf(key), &adopted{record: &keyRecord{ID: m.idOf(key)}}, nil)
+	if answer != nil || err != nil || reads["get "+path] != 2 {
+		t.Errorf("after %d reads: %v, %v", reads["get "+path], answer, err)
+	}
+}
+
+// TestReportedKeysAreInTheHistory although what is old in it cannot go to the archive.
+func TestReportedKeysAreInTheHistory(t *testing.T) {
+	s := &failingAt{Storage: &logical.InmemStorage{}}
+	m := mountOn(t, s, newFakeClock())
+	key := m.issueTo("d", "x", 1)[0]
+	for len(m.record("d").History) < maxHistory {
+		_, err := m.mutate(t.Context(), s, "d", actor{cause: causeRequest}, func(tx *roleTx) (bool, error) {
+			tx.note(historyEntry{Kind: eventRoleUpdated})
+			return true, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.at = []string{archivePrefix}
+	m.write("report", map[string]any{"key": key})
+	for _, e := range m.record("d").History[maxHistory:] {
+		if e.Kind == eventReported && e.KeyID == m.idOf(key) {
+			return
+		}
+	}
+	t.Error("the report is not in the history")
+}
+
+// TestNoKeyIsIssuedInTheLastSecond of what it would be issued under.
+func TestNoKeyIsIssuedInTheLastSecond(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/d", map[string]any{"type": "dynamic", "valid_until": m.untilIn(time.Hour)})
+	m.clock.advance(time.Hour - 500*time.Millisecond)
+	m.unchanged(func() { m.refused(logical.ReadOperation, "creds/d", nil, "keys of this generation end at") })
+}

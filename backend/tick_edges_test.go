@@ -3,11 +3,16 @@
 package backend
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
 // tickAt is a tick of the mount, as a run of the periodic function makes it.
@@ -163,5 +168,70 @@ func TestSlicesOfTidyAreOfAnyLength(t *testing.T) {
 		} else if got != want {
 			t.Errorf("%d calls at a time come to\n%s\nwant\n%s", calls, got, want)
 		}
+	}
+}
+
+// TestEndsAreDueAtTheirInstant: one that is not recorded, and a plaintext from the
+// instant on at which it is to go.
+func TestEndsAreDueAtTheirInstant(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": 0})
+	m.write("rotate/a", map[string]any{"grace_period": "1h"})
+	end := m.clock.Now().Add(time.Hour)
+	erase := end.Add(keyring.PlaintextLinger)
+	for _, c := range []struct {
+		at       time.Time
+		recorded bool
+		want     bool
+	}{
+		{at: end.Add(-1)},
+		{at: end, want: true},
+		{at: end, recorded: true},
+		{at: erase.Add(-1), recorded: true},
+		{at: erase, recorded: true, want: true},
+		{at: erase.Add(1), recorded: true, want: true},
+	} {
+		r, err := m.lookOf(m.record("a").clone(), m.limitsNow(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.now = c.at; c.recorded {
+			r.rec.Ring.Settle(end)
+		}
+		if first, due := endDue(r); due != c.want || due && !first.Equal(end) {
+			t.Errorf("at %v, recorded: %v: %v, %v", c.at, c.recorded, first, due)
+		}
+	}
+}
+
+// TestJobsTellOfCallsThatRanOut of time, unless it is the time of jobs in a tick that is
+// over: then the next tick goes on.
+func TestJobsTellOfCallsThatRanOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		spent time.Duration
+		ended bool
+		told  bool
+	}{
+		"a call's own time":        {told: true},
+		"the time of jobs":         {spent: tickBudget},
+		"the caller's, and theirs": {spent: tickBudget, ended: true, told: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &hookedStorage{Storage: &logical.InmemStorage{}, hook: func(string) error { return nil }}
+			m := mountOn(t, s, newFakeClock())
+			m.makeRoles("r", 1, nil)
+			m.startJob("action", "rotate", "name_prefix", "r")
+			s.hook = func(string) error { return context.DeadlineExceeded }
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if c.ended {
+				cancel()
+			}
+			at := m.tickAt(m.clock.Now())
+			at.began = at.began.Add(-c.spent)
+			if err := m.runJobs(ctx, at); (err != nil) != c.told {
+				t.Errorf("told: %v", err)
+			}
+		})
 	}
 }

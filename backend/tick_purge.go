@@ -45,7 +45,7 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 		b.unfile(ctx, t.s, e.minute, e.name)
 		return nil
 	}
-	tx, err := b.begin(ctx, t.s, opening{by: actor{cause: causePeriodic}, lim: t.lim, old: copied, last: true})
+	tx, err := b.begin(ctx, t.s, opening{lim: t.lim, old: copied, last: true})
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func (r *Ring) evictable(now time.Time) int {
 		if since.IsZero() {
 			continue
 		}
-		extended := st.State == Previous && st.Planned && r.successor(i, now).Extended > 0
+		extended := st.State == Previous && st.Planned && r.successor(i, now).Extended != 0
 		if best < 0 || extended && !bestExtended || extended == bestExtended && since.Before(bestSince) {
 			best, bestExtended, bestSince = i, extended, since
 		}

@@ -170,6 +170,19 @@ func TestExtendedToNoAvail(t *testing.T) {
 	same(t, "told", r.forced(0, day), "retired 1@0s/superseded, created 11@0s")
 }
 
+// TestWithdrawnVersionsAreNotExtended: what was added to the grace of the version that
+// superseded both is for the one that is still in use.
+func TestWithdrawnVersionsAreNotExtended(t *testing.T) {
+	r := newRole(t)
+	for range keyring.MaxLive - 1 {
+		r.rotate(0, 9*day)
+	}
+	r.rollback(time.Hour, 8, 20*day)
+	r.rotate(2*time.Hour, 9*day)
+	r.Extend(at(2*time.Hour), 8, day)
+	same(t, "told", r.forced(2*time.Hour, day), "retired 8@2h/superseded, created 11@2h")
+}
+
 // TestOldestGraceIsNotTheLowestNumber: after a rollback and a rotation the
 // reinstated version has the lowest number and the youngest grace. Everybody
 // held it a moment ago.

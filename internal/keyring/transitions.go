@@ -177,7 +177,7 @@ func (r *Ring) check(now time.Time, m Mint) error {
 	switch {
 	case r.Over(now):
 		return fmt.Errorf("%w: at %s", ErrOver, Stamp(r.Until))
-	case m.Held || m.Activate.IsZero() || !m.Activate.After(now):
+	case m.Held:
 		return nil
 	case !r.Until.IsZero() && !m.Activate.Before(r.Until):
 		return fmt.Errorf("%w: the role ends at %s, not after the activation", ErrBadActivation, Stamp(r.Until))
