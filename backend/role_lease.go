@@ -49,8 +49,16 @@ func (b *backend) noteRenewal(ctx context.Context, req *logical.Request) error {
 	if req.Secret.Increment <= 0 || !keyformat.ValidID(id) {
 		return nil
 	}
-	r, err := b.look(ctx, req.Storage, name)
-	if err != nil || r == nil || r.rec.ID != roleID || req.Secret.Increment <= r.terms.TTL {
+	lim, err := b.limits(ctx, req.Storage)
+	if err != nil {
+		return err
+	}
+	rec, err := b.roleOf(ctx, req.Storage, name, roleID, b.clock.Now())
+	if err != nil || rec == nil {
+		return err
+	}
+	r, err := b.lookOf(rec, lim)
+	if err != nil || req.Secret.Increment <= r.terms.TTL {
 		return err
 	}
 	key, err := getRecord[keyRecord](ctx, req.Storage, keyPath(id))

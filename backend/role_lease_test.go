@@ -101,6 +101,26 @@ func TestGraceIsNoShorterThanTheLeases(t *testing.T) {
 	}
 }
 
+// A lease calls its role by the name of before a rename.
+func TestLongRenewalAfterARename(t *testing.T) {
+	for _, again := range []bool{false, true} { // whether another role has the name
+		m := newMount(t)
+		m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "10m", "max_ttl": "20h", "grace_period": "1m"})
+		lease := m.lease("d", nil)
+		m.rename("d", "n")
+		if again {
+			m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "3h", "max_ttl": "20h"})
+		}
+		if resp, err := m.onLease(logical.RenewOperation, lease, 3*time.Hour); err != nil || resp.IsError() || resp.Secret.TTL != 3*time.Hour {
+			t.Fatal(err, resp)
+		}
+		ends := m.clock.Now().Add(3 * time.Hour)
+		m.write("rotate/n", nil)
+		m.clock.set(ends.Add(-time.Second))
+		m.expectVerdict(lease.Data["api_key"], "VALID")
+	}
+}
+
 // Who forces it is told what is cut off.
 func TestForcedGraceSaysWhatItCutsOff(t *testing.T) {
 	m := newMount(t)

@@ -600,6 +600,30 @@ func TestCommitThatLandsAfterTheRename(t *testing.T) {
 	m.expectVerdict(key, "VALID")
 }
 
+// A commit of before the rename lands at a name that has a new holder, and somebody takes
+// the lock of that name: what was there does not count again.
+func TestCommitThatLandsOverAHolder(t *testing.T) {
+	for what, acts := range map[string]func(m *testMount){
+		"a rotation": func(m *testMount) { m.refused404("rotate/r", nil) },
+		"a kill":     func(m *testMount) { m.refused404("revoke/r", map[string]any{"all": true}) },
+		"nothing":    func(*testMount) {},
+	} {
+		t.Run(what, func(t *testing.T) {
+			m := newMount(t)
+			m.write("roles/r", map[string]any{"rotation_period": 0})
+			key := m.read("creds/r")["api_key"]
+			old := *m.record("r")
+			m.rename("r", "n")
+			m.write("roles/r", nil)
+			m.expectVerdict(m.read("creds/r")["api_key"], "VALID") // its record is in the cache
+			m.write("revoke/n", map[string]any{"all": true})
+			plant(t, m.storage, rolePath("r"), &old)
+			acts(m)
+			m.expectVerdict(key, "REVOKED")
+		})
+	}
+}
+
 // Where the role is said to live lands late: the role that was restored without it
 // is not lost.
 func TestMoveThatLandsLate(t *testing.T) {

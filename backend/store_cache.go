@@ -181,10 +181,11 @@ func (c *recordCache[T]) doubted(path, roleID string, wrote []byte, now time.Tim
 	c.replace(gen, path, nil)
 }
 
-// reread is told what a read under the lock of the record found, nil if nothing.
-// An entry is replaced, so that what landed late is in no cache for longer than
-// until the next one who takes the lock. was reports whether an outcome was unknown
-// until then, and of which role.
+// reread is told what a read under the lock of the record found, nil if nothing. An
+// entry that says something else is dropped, so that what landed late is in no cache
+// for longer than until the next one who takes the lock. What was found is not put in:
+// whether it counts only the reader of the cache says. was reports whether an outcome
+// was unknown until then, and of which role.
 func (c *recordCache[T]) reread(path string, found *T, now time.Time) (roleID string, was bool) {
 	gen := c.gen(path)
 	gen.mu.Lock()
@@ -194,10 +195,11 @@ func (c *recordCache[T]) reread(path string, found *T, now time.Time) (roleID st
 		rec = found
 	}
 	roleID, was = c.unsure.settle(path, rec, now)
-	if !c.entries.Contains(path) {
-		found = nil
+	have, known := c.entries.Peek(path)
+	if !known || !reflect.DeepEqual(have, found) {
+		have = nil
 	}
-	c.replace(gen, path, found)
+	c.replace(gen, path, have)
 	return roleID, was
 }
 
