@@ -84,9 +84,9 @@ func (b *backend) pathsBulk() []*framework.Path {
 			help: `
 Rotates, revokes, disables or enables the roles that all given selectors match.
 By default nothing is done: the answer lists what would be touched. With
-dry_run=false a job is made, which the worker does role by role, at
-the given pace and for up to 3 seconds of each minute, also after a restart. Jobs
-that end keys go before others, which get one action of eight meanwhile.
+dry_run=false a job is made, which the worker does role by role, at the given
+pace, also after a restart. Jobs that end keys go before others, which get one
+action of eight meanwhile.
 
 A selector that is given must say something: an empty one is refused, and so are
 names of roles that do not exist.

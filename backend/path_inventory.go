@@ -77,12 +77,7 @@ func (b *backend) inventory(ctx context.Context, req *logical.Request, in *input
 	if err != nil {
 		return nil, err
 	}
-	if text := b.clockProblem(b.highWater()); text != "" {
-		resp.AddWarning("the mount's mark was " + text)
-	}
-	if text := b.rivalProblem(); text != "" {
-		resp.AddWarning(text)
-	}
+	b.warnOfMount(resp)
 	return resp, nil
 }
 

@@ -79,10 +79,18 @@ func (b *backend) listProblems(ctx context.Context, req *logical.Request, in *in
 	if err != nil {
 		return nil, err
 	}
+	b.warnOfMount(resp)
+	return resp, nil
+}
+
+// warnOfMount tells of what is wrong with the mount, and not with one role of it.
+func (b *backend) warnOfMount(resp *logical.Response) {
 	if text := b.clockProblem(b.highWater()); text != "" {
 		resp.AddWarning("the mount's mark was " + text)
 	}
-	return resp, nil
+	if text := b.rivalProblem(); text != "" {
+		resp.AddWarning(text)
+	}
 }
 
 // problemsAt is what an operator should look at of a role whose record was read, and

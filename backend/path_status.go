@@ -178,7 +178,7 @@ func (b *backend) rotationInWords(r *roleNow) string {
 	case r.next().IsZero():
 		return "no more: the role ends at " + stamp(end) + " (valid_until)"
 	case !r.next().After(now):
-		return "overdue since " + stamp(r.next()) + ": it comes with one of the next runs of the periodic function"
+		return "overdue since " + stamp(r.next()) + ": it comes with one of the next steps of the worker"
 	case r.missedWindow():
 		return "at " + stamp(r.next()) + ": the rotation of " + stamp(rec.Next) + " was missed, and rotation_window is over"
 	default:

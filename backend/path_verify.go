@@ -114,7 +114,7 @@ func verifyAnswer() map[string]*framework.FieldSchema {
 		"key_id":        {Type: framework.TypeString, Description: "The key's public id."},
 		"version":       {Type: framework.TypeInt, Description: "The version of the role that the key is, or was issued in."},
 		"state":         {Type: framework.TypeString, Description: "pending, current, previous, withdrawn, retired, expired or revoked."},
-		"reason":        {Type: framework.TypeString, Description: "Of a retired key: grace_ended, rolled_back, superseded or lapsed; else empty."},
+		"reason":        {Type: framework.TypeString, Description: "Of a retired key: grace_ended, rolled_back, superseded or lapsed. Of a revoked one: the reason_code that it ended with. Else empty."},
 		"scopes":        {Type: framework.TypeStringSlice, Description: "What the key may do."},
 		"metadata":      {Type: framework.TypeKVPairs, Description: "What the role says about the key's owner."},
 		"expires_at":    {Type: framework.TypeString, Description: "The earliest known end, or the end of a key that has ended (RFC 3339); empty if none is known."},

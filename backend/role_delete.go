@@ -81,7 +81,7 @@ func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRec
 		if errors.Is(err, errSchema) {
 			why = "what stands there was " + newerRecord
 		}
-		tx.warn("the role is deleted, but its record could not be put where restore/<role_id> finds it: the periodic function tries again; %s", why)
+		tx.warn("the role is deleted, but its record could not be put where restore/<role_id> finds it: the worker tries again; %s", why)
 		return tx, tx.endInPlace()
 	}
 	if err := b.commitDeletion(ctx, s, old); err != nil {

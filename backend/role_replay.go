@@ -74,8 +74,9 @@ const revokeAllRepeat = 5 * time.Minute
 
 // repeatedRevokeAll is the first result of the same all=true, asked by the same
 // caller a moment ago, as long as its replacement is the only version that lives (or
-// none does, where there was none): to kill again would kill that alone. A dynamic role's keys may have been issued under
-// it, and to nobody but those who name the request is it the same one.
+// none does, where there was none): to kill again would kill that alone. A dynamic
+// role's keys may have been issued under it, and to nobody but those who name the
+// request is it the same one.
 func (tx *roleTx) repeatedRevokeAll(params []string) *replay {
 	if tx.by.requestID != "" || tx.rec.Type == policy.Dynamic {
 		return nil

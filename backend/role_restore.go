@@ -280,9 +280,9 @@ func (b *backend) taken(ctx context.Context, s logical.Storage, rec *roleRecord)
 // makeWay deletes the role that has the name. It can be restored.
 func (r *restorer) makeWay(holder *roleRecord) error {
 	by := r.by
-	by.reason = shorten("made way for the role with role_id "+r.id+": "+by.reason, maxReason)
-	if r.by.reason == "" {
-		by.reason = "made way for the role with role_id " + r.id
+	by.reason = "made way for the role with role_id " + r.id
+	if r.by.reason != "" {
+		by.reason = shorten(by.reason+": "+r.by.reason, maxReason)
 	}
 	if _, err := r.b.endLocked(r.ctx, r.s, holder, by, r.config, r.lim); err != nil {
 		return err

@@ -87,7 +87,7 @@ func (tx *roleTx) replaceKilled(how succession) (bool, error) {
 		return false, err
 	}
 	tx.b.Logger().Error("a version that ends could not be replaced", "role", tx.rec.Name, "error", err)
-	tx.warn("the version was killed, but its replacement could not be made: the periodic function tries again; rotate/<role> makes one at once")
+	tx.warn("the version was killed, but its replacement could not be made: the worker tries again; rotate/<role> makes one at once")
 	tx.owe()
 	return false, nil
 }

@@ -100,7 +100,7 @@ func (tx *roleTx) bridge() error {
 		return err
 	default:
 		tx.b.Logger().Error("a version that ends soon has no successor yet", "role", tx.rec.Name, "error", err)
-		tx.warn("version %d ends by itself at %s, and its successor could not be made: the periodic function tries again; rotate/%s makes one at once",
+		tx.warn("version %d ends by itself at %s, and its successor could not be made: the worker tries again; rotate/%s makes one at once",
 			n, stamp(end), tx.rec.Name)
 		tx.rec.Owed = true
 	}

@@ -144,8 +144,9 @@ func (c *change) closesRole() bool {
 		return true
 	}
 	before, after := &c.old.Policy, &c.rec.Policy
-	if after.Disabled && !before.Disabled || after.RateLimit > 0 && (before.RateLimit == 0 || after.RateLimit < before.RateLimit) ||
-		!slices.Equal(after.AllowedCIDRs, before.AllowedCIDRs) || sooner(after.Until(), before.Until()) {
+	if after.Disabled && !before.Disabled || sooner(after.Until(), before.Until()) ||
+		after.RateLimit > 0 && (before.RateLimit == 0 || after.RateLimit < before.RateLimit) ||
+		!slices.Equal(after.AllowedCIDRs, before.AllowedCIDRs) {
 		return true
 	}
 	for _, scope := range before.Scopes {

@@ -74,7 +74,7 @@ type rival struct {
 const (
 	// rivalWindow is how long after its own mark another's is a surprise, and
 	// rivalTold how long that is told.
-	rivalWindow = 150 * time.Second
+	rivalWindow = asserted
 	rivalTold   = 10 * time.Minute
 )
 

@@ -3,8 +3,8 @@
 package backend
 
 import (
+	"maps"
 	"slices"
-	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
 )
@@ -31,7 +31,7 @@ func (c *change) changesRole() bool {
 	}
 	p, q := &old.Policy, &rec.Policy
 	if q.Disabled != p.Disabled || p.RateLimit != q.RateLimit || !slices.Equal(p.Scopes, q.Scopes) || !slices.Equal(p.AllowedCIDRs, q.AllowedCIDRs) ||
-		!mapsEqual(p.Metadata, q.Metadata) || old.Name != rec.Name || !rec.Deleted.IsZero() {
+		!maps.Equal(p.Metadata, q.Metadata) || old.Name != rec.Name || !rec.Deleted.IsZero() {
 		return true
 	}
 	now := rec.Committed
@@ -49,19 +49,3 @@ func (c *change) changesRole() bool {
 	}
 	return false // a version that was forgotten had ended
 }
-
-func mapsEqual(a, b map[string]string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, v := range a {
-		if w, ok := b[k]; !ok || v != w {
-			return false
-		}
-	}
-	return true
-}
-
-// asserted is how long a node that could write the mark is taken for the one that
-// writes.
-const asserted = 150 * time.Second

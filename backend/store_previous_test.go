@@ -30,6 +30,7 @@ import (
 var meantDifferences = []struct{ request, place, why string }{
 	{"update verify", "reason", "what was revoked without a reason code is unspecified"},
 	{"read status/*", "rotation", "where nothing is planned it explains the rotation_period of creds"},
+	{"list inventory/", "key_info/failing/rotation", "the worker does what is overdue"},
 	{"update rotate/crowd", "error", "the cause is named first, not the field that overrides it"},
 	{"update revoke/owed", "*", "what was asked for the first time is not known: it kills again, and nothing was left to kill"},
 }

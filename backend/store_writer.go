@@ -13,6 +13,10 @@ import (
 // What is told of decisions is told by the node that makes them: another one may be
 // behind, and would not know. Whether this is that node only storage can say.
 
+// asserted is how long a node that could write the mark is taken for the one that
+// writes.
+const asserted = 150 * time.Second
+
 // writer is when this node last wrote the mark, by both of its clocks.
 type writer struct {
 	mu   sync.Mutex
@@ -53,14 +57,10 @@ func (b *backend) assertWriter(ctx context.Context, s logical.Storage) error {
 	if b.writer.lately(b.clock.Now()) {
 		return nil
 	}
-	found, err := getRecord[markRecord](ctx, s, markPath)
-	if err != nil {
-		return err
-	}
-	if found != nil && found.By != b.instance {
-		b.feed.Renew() // another instance may have decided what this one was not told of
-	}
-	_, err = b.mark.change(ctx, s, func(stored *markRecord) (*markRecord, error) {
+	_, err := b.mark.change(ctx, s, func(stored *markRecord) (*markRecord, error) {
+		if stored.By != b.instance {
+			b.feed.Renew() // another instance may have decided what this one was not told of
+		}
 		next := *stored
 		next.Schema, next.High, next.By = recordSchema, later(stored.High, b.now()), b.instance
 		return &next, nil

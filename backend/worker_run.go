@@ -26,7 +26,7 @@ import (
 
 const (
 	// mandateTime is how long a periodic call lets the worker act.
-	mandateTime = 150 * time.Second
+	mandateTime = asserted
 	// handTime is how long the end of the engine waits for what is in hand.
 	handTime = 500 * time.Millisecond
 	// longestRest is how long the worker rests at most after steps that failed.
