@@ -33,6 +33,10 @@ type question struct {
 	roleID string
 }
 
+// size is how long the question is in a batch at most: a quotation mark takes two bytes
+// there.
+func (q *question) size() int { return 2*len(q.key) + 150 }
+
 // result is what came of asking.
 type result struct {
 	code, hint string // of a key that is unknown
@@ -138,20 +142,26 @@ func (v *Verifier) answerUses(ctx context.Context) {
 	}
 }
 
-// take is what waits, as far as it fits into one call.
+// take is what waits, as far as it fits into one call: keys that are held first, which
+// forgeries must not hold up.
 func (a *asker) take(received uint64) []*ask {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var asks []*ask
 	size := 0
-	for d, w := range a.waiting {
-		if size += len(w.key) + 100; len(asks) == batch || size > maxBatchBytes && len(asks) > 0 {
-			break
+	for _, held := range []bool{true, false} {
+		for d, w := range a.waiting {
+			if held != (w.key == "") {
+				continue
+			}
+			if size += w.size(); len(asks) == batch || size > maxBatchBytes && len(asks) > 0 {
+				return asks
+			}
+			delete(a.waiting, d)
+			w.begun = received
+			a.sent[d] = w
+			asks = append(asks, w)
 		}
-		delete(a.waiting, d)
-		w.begun = received
-		a.sent[d] = w
-		asks = append(asks, w)
 	}
 	return asks
 }
@@ -212,14 +222,11 @@ func (v *Verifier) learn(q *question, a *answers, i int, sent int64) result {
 		if r.Code != codeNotFound && r.Code != codeMalformed {
 			return result{err: errNoTimeline}
 		}
-		if h := v.keys.get(q.digest); h != nil {
-			v.keys.drop(q.digest, h) // deleted, or not this key any more
-		}
+		v.gone(q.digest, epoch, position)
 		if q.key == "" {
 			return result{} // by its value then
 		}
-		now, _ := v.clock.elapsed()
-		v.unknown.put(q.digest, now, r.Code, r.Hint)
+		v.unknown.put(q.digest, sent, r.Code, r.Hint)
 		return result{code: r.Code, hint: r.Hint}
 	}
 	line, err := timeline.Parse(r.Timeline)
@@ -272,6 +279,22 @@ func (v *Verifier) learn(q *question, a *answers, i int, sent int64) result {
 		delete(f.leased, gone.keyID)
 	}
 	return result{}
+}
+
+// gone forgets a key that is deleted, or not this key any more, unless something newer
+// was told of it.
+func (v *Verifier) gone(d digest, epoch string, position uint64) {
+	f := &v.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := v.keys.get(d)
+	if h == nil || epoch == f.epoch && f.base+position < h.position {
+		return
+	}
+	v.keys.drop(d, h)
+	if f.leased[h.keyID] == d {
+		delete(f.leased, h.keyID)
+	}
 }
 
 // role is the role with that id. The feed is locked.

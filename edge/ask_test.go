@@ -4,15 +4,18 @@ package edge
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
 )
 
@@ -244,6 +247,134 @@ func TestOldEngine(t *testing.T) {
 		e.add("b", "b", timeline.Entry{From: time.Now(), Code: "SOMETHING", State: "current"})
 		want(t, v, "b", "error")
 	})
+}
+
+// What no key can be is not asked about: it would take the place of others in a call, or
+// make it fail.
+func TestWhatIsNoKeyCostsNoCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		v := e.start(t, Options{})
+		for _, key := range []string{"", " k", "k ", "k\x00", "k\xff", "ké", "a\nb", strings.Repeat("k", keyformat.MaxForeignLen+1)} {
+			verdict, err := v.Verify(t.Context(), Request{Key: key})
+			if err != nil || verdict.Valid || verdict.Code != codeMalformed || verdict.Hint != keyformat.Hint(key) || verdict.Now.IsZero() {
+				t.Errorf("%.20q: %+v, %v", key, verdict, err)
+			}
+		}
+		if calls, _ := e.asked(); calls > 0 {
+			t.Errorf("%d calls", calls)
+		}
+		want(t, v, strings.Repeat("k", keyformat.MaxForeignLen), codeNotFound)
+	})
+}
+
+// Forgeries do not hold up keys that are known, and a call is never longer than the
+// engine takes, whatever it asks about.
+func TestKnownKeysAreAskedAboutFirst(t *testing.T) {
+	var a asker
+	a.init()
+	for i := range 3 * batch {
+		d := digest{byte(i), byte(i >> 8)}
+		a.waiting[d] = &ask{question: question{digest: d, key: strings.Repeat("\"\\", 1500)}}
+	}
+	for i := range 3 {
+		d := digest{2: 1, 0: byte(i)}
+		a.waiting[d] = &ask{question: question{digest: d, keyID: "k", roleID: "r"}}
+	}
+	known, all := 0, 0
+	for {
+		asks := a.take(7)
+		if len(asks) == 0 {
+			break
+		}
+		if all == 0 {
+			for _, w := range asks[:3] {
+				if w.keyID != "" {
+					known++
+				}
+			}
+		}
+		all += len(asks)
+		var batch strings.Builder
+		items := make([]map[string]any, len(asks))
+		for i, w := range asks {
+			items[i] = map[string]any{"key": w.key, "timeline": 1}
+		}
+		enc := json.NewEncoder(&batch)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(items); err != nil || batch.Len() > maxBatchBytes {
+			t.Fatalf("%d bytes, %v", batch.Len(), err)
+		}
+	}
+	if known != 3 || all != 3*batch+3 {
+		t.Errorf("%d of 3 known keys came first, %d in all", known, all)
+	}
+}
+
+// Decisions that close nothing hold up nobody who came before them, however many there
+// are.
+func TestManyDecisions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		v := e.start(t, Options{})
+		want(t, v, "a", "VALID")
+		e.set(func() { e.delay = 450 * time.Millisecond })
+		ctx, cancel := context.WithCancel(t.Context())
+		var decides sync.WaitGroup
+		defer decides.Wait()
+		defer cancel()
+		decides.Go(func() {
+			for ctx.Err() == nil {
+				e.feed.Publish(feed.Notice{RoleID: "a"})
+				time.Sleep(50 * time.Millisecond)
+			}
+		})
+		time.Sleep(2 * time.Second)
+		for range 20 {
+			want(t, v, "a", "VALID")
+		}
+	})
+}
+
+// An answer that comes late takes nothing back: what was told by a later one stays.
+func TestLateAnswers(t *testing.T) {
+	v := newFollower()
+	v.apply(&changes{Cursor: "e.5"}, 0)
+	told := func(cursor string, sent int64, codes ...string) {
+		a := &answers{Cursor: cursor, Roles: map[string]roleFacts{"r": {}}}
+		for _, c := range codes {
+			r := answer{Code: c, RoleID: "r", KeyID: "k", Lease: true}
+			if c != codeNotFound {
+				r.Timeline = []timeline.Entry{{From: time.Unix(1, 0), Code: c, State: "current"}}
+			}
+			a.Results = append(a.Results, r)
+		}
+		v.learn(&question{digest: digest{1}}, a, 0, sent)
+	}
+	held := func() string {
+		if h := v.keys.get(digest{1}); h != nil {
+			return h.line.Code(0).String()
+		}
+		return ""
+	}
+	told("e.5", 10, "VALID")
+	told("e.4", 9, codeNotFound)
+	if held() != "VALID" {
+		t.Errorf("held as %q after an earlier NOT_FOUND", held())
+	}
+	told("e.5", 8, "EXPIRED") // the lease was renewed since, which is not told
+	if held() != "VALID" {
+		t.Errorf("held as %q after an earlier answer", held())
+	}
+	told("e.5", 11, "EXPIRED")
+	if held() != "EXPIRED" {
+		t.Errorf("held as %q after a later answer", held())
+	}
+	told("e.5", 12, codeNotFound)
+	if held() != "" || len(v.feed.leased) > 0 {
+		t.Errorf("held as %q, %d leased after a later NOT_FOUND", held(), len(v.feed.leased))
+	}
 }
 
 // A flood of forgeries is answered with errors, never with refusals; it evicts no key

@@ -82,8 +82,17 @@ func (t *timekeeper) part(wall, mono int64) {
 	}
 }
 
-// trust ends the time in which nothing is believed.
-func (t *timekeeper) trust() { t.suspect.Store(false) }
+// trust ends the time in which nothing is believed, and reports whether it did: not
+// where the clocks have parted since they had done so that often.
+func (t *timekeeper) trust(jumps int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if jumps != t.jumps {
+		return false
+	}
+	t.suspect.Store(false)
+	return true
+}
 
 // jumped is how often the clocks have parted.
 func (t *timekeeper) jumped() int {

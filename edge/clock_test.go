@@ -42,7 +42,13 @@ func TestElapsed(t *testing.T) {
 	if k.jumped() != 1 {
 		t.Errorf("%d jumps", k.jumped())
 	}
-	k.trust()
+	if k.trust(0) {
+		t.Error("a question from before the clocks parted counts")
+	}
+	check("asked before", time.Hour+3*time.Second+9*time.Millisecond, false)
+	if !k.trust(1) {
+		t.Error("a question from after it does not")
+	}
 	check("asked", time.Hour+3*time.Second+9*time.Millisecond, true)
 	c.wall -= int64(time.Hour)
 	check("set back: no time comes back", time.Hour+3*time.Second+9*time.Millisecond, false)
@@ -124,7 +130,7 @@ func TestServerTime(t *testing.T) {
 		t.Error("an answer that a jump came between was believed")
 	}
 	// After it even a server that is earlier is believed: the gap was a guess.
-	k.trust()
+	k.trust(1)
 	ask(time.Millisecond, time.Millisecond, true, false)
 	near("after a jump", there(), 3*time.Millisecond)
 }

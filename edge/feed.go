@@ -20,6 +20,8 @@ const (
 	grace = 5 * time.Second
 	// exactly is how often the server is asked for its time, at once.
 	exactly = time.Minute
+	// exactPatience is how long that may take: who waits for it has little more.
+	exactPatience = patience - 100*time.Millisecond
 	// exactlyAgain is how soon it is asked again where that told too little.
 	exactlyAgain = 2 * time.Second
 	// pauses between polls that fail.
@@ -73,8 +75,9 @@ func (f *feedState) resetsSince(position uint64) []dirt {
 	return append([]dirt(nil), f.resets...)
 }
 
-// settle has the server asked for its time, and waits for the answer or the failure.
-func (f *feedState) settle(ctx context.Context) {
+// settle has the server asked for its time, and waits for the answer or the failure;
+// an error is that of ctx.
+func (f *feedState) settle(ctx context.Context) error {
 	f.mu.Lock()
 	if f.settling == nil {
 		f.settling = make(chan struct{})
@@ -87,7 +90,19 @@ func (f *feedState) settle(ctx context.Context) {
 	}
 	select {
 	case <-done:
+		return nil
 	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// settled lets those go on who wait for settle.
+func (f *feedState) settled() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.settling != nil {
+		close(f.settling)
+		f.settling = nil
 	}
 }
 
@@ -113,6 +128,9 @@ func (v *Verifier) follow(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if _, sure := v.clock.elapsed(); !sure || errors.Is(err, errWoken) {
+			continue // somebody waits for the server's time
+		}
 		v.log.Warn("the feed of decisions cannot be read", "error", err)
 		if errors.Is(err, context.DeadlineExceeded) {
 			v.remote.reconnect()
@@ -129,42 +147,45 @@ func (v *Verifier) follow(ctx context.Context) {
 // wait is how long a poll waits at the server.
 func (v *Verifier) wait() time.Duration { return time.Duration(v.window.Load()) - grace }
 
-// poll asks once for decisions, and applies them.
+// errWoken: a poll was given up for one that asks for the server's time.
+var errWoken = errors.New("woken")
+
+// poll asks once for decisions, and applies them. An exact one asks for the server's
+// time, too: when it has ended, however it did, clocks that had parted before it was
+// sent are believed again.
 func (v *Verifier) poll(ctx context.Context, wait time.Duration, exact bool) error {
 	limit := wait + grace
 	if exact {
-		limit = patience
+		limit = exactPatience
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if !exact {
-		// Whoever finds that the clocks have parted does not wait for this poll's end.
-		go func() {
-			select {
-			case <-ctx.Done():
-			case <-v.feed.wanted:
-				cancel()
-			}
-		}()
-	}
 	sent, _ := v.clock.elapsed()
 	jumps := v.clock.jumped()
+	var woken atomic.Bool
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-v.feed.wanted:
+			// Whoever finds that the clocks have parted does not wait for the end of a
+			// poll that was sent before.
+			if !exact || v.clock.jumped() != jumps {
+				woken.Store(true)
+				cancel()
+			}
+		}
+	}()
 	answer, err := v.remote.changes(ctx, v.feed.since(), wait)
 	received, _ := v.clock.elapsed()
-	if exact {
-		v.clock.trust()
-	}
 	if err == nil {
 		v.clock.learn(sent, received, answer.Now, exact, v.feed.isOther(answer.Cursor), jumps)
 		v.apply(&answer, sent)
 	}
-	if exact {
-		v.feed.mu.Lock()
-		if v.feed.settling != nil {
-			close(v.feed.settling)
-			v.feed.settling = nil
-		}
-		v.feed.mu.Unlock()
+	if exact && v.clock.trust(jumps) {
+		v.feed.settled()
+	}
+	if err != nil && woken.Load() {
+		return errWoken
 	}
 	return err
 }

@@ -29,7 +29,9 @@ type engine struct {
 	delay   time.Duration // of calls to verify, after the engine looked
 	calls   [][]question
 	reports []report
-	refuse  bool // reports
+	refuse  error         // of reports
+	late    time.Duration // how long the feed takes to answer
+	exact   bool          // a poll that asks for the time is under way
 }
 
 type engineKey struct {
@@ -100,9 +102,17 @@ func (e *engine) changes(ctx context.Context, since string, wait time.Duration) 
 		return changes{}, err
 	}
 	e.mu.Lock()
-	f := e.feed
+	f, late := e.feed, e.late
+	e.exact = wait == 0
 	e.mu.Unlock()
 	a, err := f.Since(ctx, since, wait)
+	if late > 0 {
+		select {
+		case <-time.After(late):
+		case <-ctx.Done():
+			return changes{}, ctx.Err()
+		}
+	}
 	if err == nil {
 		err = e.away(ctx)
 	}
@@ -149,10 +159,7 @@ func (e *engine) report(_ context.Context, instance string, sequence uint64, bat
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.reports = append(e.reports, report{instance, sequence, batch})
-	if e.refuse {
-		return errDown
-	}
-	return nil
+	return e.refuse
 }
 
 func (e *engine) reconnect() {}

@@ -145,7 +145,7 @@ func (s *keyStore) put(d digest, h *held) (old, gone *held) {
 	shard.Lock()
 	defer shard.Unlock()
 	old = shard.keys[d]
-	if old != nil && old.position > h.position {
+	if old != nil && (old.position > h.position || old.position == h.position && old.own > h.own) {
 		return old, h
 	}
 	if old == nil && s.size.Add(1) > s.max {

@@ -179,12 +179,14 @@ func (r *vault) verify(ctx context.Context, questions []question) (*answers, err
 			items[i] = map[string]any{"key": q.key, "timeline": timeline.Schema}
 		}
 	}
-	batch, err := json.Marshal(items)
-	if err != nil {
+	var batch strings.Builder
+	enc := json.NewEncoder(&batch)
+	enc.SetEscapeHTML(false) // it is counted by question.size
+	if err := enc.Encode(items); err != nil {
 		return nil, err
 	}
 	out := &answers{}
-	err = r.do(ctx, r.path, map[string]any{"batch": string(batch)}, out)
+	err := r.do(ctx, r.path, map[string]any{"batch": batch.String()}, out)
 	return out, err
 }
 

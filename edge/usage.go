@@ -5,11 +5,16 @@ package edge
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
+	"net/http"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 )
 
 const (
@@ -21,6 +26,9 @@ const (
 	// maxCounted is how many counts are kept apart from those in held keys.
 	maxCounted = 50_000
 	maxItems   = 1000
+	// maxLabel is how long a label may be, in bytes: the engine keeps no more of it, and
+	// it may be what a client says.
+	maxLabel = 64
 )
 
 // reporter counts uses, and reports them in batches with a sequence. A report is
@@ -90,6 +98,9 @@ func (v *Verifier) count(h *held, client, code string, server, now int64) {
 	}
 	if client == "" {
 		client = v.opt.Label
+	}
+	if len(client) > maxLabel {
+		client = strings.ToValidUTF8(client[:maxLabel], "")
 	}
 	r := &v.usage
 	r.mu.Lock()
@@ -176,7 +187,10 @@ func (v *Verifier) sendUsage(ctx context.Context) {
 		if err == nil {
 			err = v.remote.report(ctx, r.instance, sequence, string(batch))
 		}
-		if err != nil {
+		switch {
+		case final(err):
+			v.log.Error("the engine takes this report of uses at no time: it is given up", "error", err)
+		case err != nil:
 			v.log.Warn("uses cannot be reported yet", "error", err)
 			return
 		}
@@ -187,6 +201,12 @@ func (v *Verifier) sendUsage(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// final reports whether the engine will answer the same report with the same refusal.
+func final(err error) bool {
+	var re *api.ResponseError
+	return errors.As(err, &re) && (re.StatusCode == http.StatusBadRequest || re.StatusCode == http.StatusRequestEntityTooLarge)
 }
 
 // putBack keeps what does not fit into this report. The reporter is locked.

@@ -5,9 +5,13 @@ package edge
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
 )
@@ -38,7 +42,7 @@ func TestUsage(t *testing.T) {
 		if len(e.reported()) > 0 {
 			t.Error("uses of a current version can wait")
 		}
-		e.set(func() { e.refuse = true })
+		e.set(func() { e.refuse = errDown })
 		want(t, v, "p", "VALID")
 		time.Sleep(reportSoon + time.Second)
 		if len(e.reported()) != 1 {
@@ -67,7 +71,7 @@ func TestUsage(t *testing.T) {
 		}
 
 		// It was not answered: it is repeated as it was, and what came since follows.
-		e.set(func() { e.refuse = false })
+		e.set(func() { e.refuse = nil })
 		want(t, v, "a", "VALID")
 		want(t, v, "p", "VALID")
 		time.Sleep(reportSoon + time.Second)
@@ -107,6 +111,40 @@ func TestUsesOutliveAnswers(t *testing.T) {
 		_ = v.Close()
 		if len(e.reported()) != 1 {
 			t.Error("an empty report")
+		}
+	})
+}
+
+// A report that the engine takes at no time does not stand in the way of the others.
+func TestReportsThatAreRefusedAreGivenUp(t *testing.T) {
+	for _, status := range []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusForbidden, http.StatusServiceUnavailable} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine()
+			e.add("p", "p", timeline.Entry{From: time.Now(), Code: "VALID", State: "previous"})
+			v := e.start(t, Options{})
+			e.set(func() { e.refuse = fmt.Errorf("wrapped: %w", &api.ResponseError{StatusCode: status}) })
+			for range 2 {
+				want(t, v, "p", "VALID")
+				time.Sleep(reportSoon + time.Second)
+			}
+			all := e.reported()
+			if len(all) != 2 || (all[1].sequence == 2) != (status == 400 || status == 413) {
+				t.Errorf("%d: %+v", status, all)
+			}
+		})
+	}
+}
+
+// A label may be what a client says.
+func TestLabelsAreCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		v := e.start(t, Options{})
+		_, _ = v.Verify(t.Context(), Request{Key: "a", Client: strings.Repeat("é", 1<<20)})
+		_ = v.Close()
+		if items := e.reported()[0].items(t); len(items) != 1 || items[0].Client != strings.Repeat("é", maxLabel/2) {
+			t.Errorf("%d bytes", len(items[0].Client))
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
 )
@@ -30,11 +31,7 @@ const (
 func (v *Verifier) Verify(ctx context.Context, req Request) (Verdict, error) {
 	now, sure := v.clock.elapsed()
 	if !sure {
-		// The wait for the clocks and the one for a verdict are one second together.
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, patience)
-		defer cancel()
-		now = v.settled(ctx)
+		return v.verifySlowly(ctx, v.digest.of(req.Key), &req)
 	}
 	d := v.digest.of(req.Key)
 	if h := v.keys.get(d); h != nil {
@@ -42,7 +39,7 @@ func (v *Verifier) Verify(ctx context.Context, req Request) (Verdict, error) {
 			return v.verdict(h, &j, &req, now), nil
 		}
 	}
-	return v.verifySlowly(ctx, d, &req, now)
+	return v.verifySlowly(ctx, d, &req)
 }
 
 // judgement is what is known of a held key at an instant.
@@ -88,7 +85,7 @@ func (v *Verifier) judge(h *held, now int64) judgement {
 	switch {
 	case j.ended && live && h.line.Renewable(j.entry) && !h.ended.Load():
 		// A renewal moves the end of a lease, and is not told.
-		j.ask = true
+		j.ask, j.must = true, true
 	case j.ended:
 		h.ended.Store(true)
 	case h.ended.Load():
@@ -181,21 +178,37 @@ func (r *role) allow(perSecond float64, now int64) bool {
 	return l.AllowN(time.Unix(0, now), 1)
 }
 
-// verifySlowly is for what cannot be judged without the server.
-func (v *Verifier) verifySlowly(ctx context.Context, d digest, req *Request, now int64) (Verdict, error) {
-	if h := v.keys.get(d); h == nil {
-		if u := v.unknown.get(d, now); u != nil {
-			return Verdict{Code: u.code, Hint: u.hint, Now: time.Unix(0, v.clock.server(now)).UTC()}, nil
-		}
-		if !v.limits.allow(req.RemoteAddr, time.Unix(0, now)) {
-			return Verdict{}, ErrBusy
-		}
+// verifySlowly is for what cannot be judged without the server. All its waits are one
+// second together.
+func (v *Verifier) verifySlowly(ctx context.Context, d digest, req *Request) (Verdict, error) {
+	if !keyformat.Presentable(req.Key) {
+		// No key has this form: the server would say no more.
+		now, _ := v.clock.elapsed()
+		return Verdict{Code: codeMalformed, Hint: keyformat.Hint(req.Key), Now: v.serverTime(now)}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	began, err := v.settled(ctx)
+	if err != nil {
+		return Verdict{}, err
+	}
+	h := v.keys.get(d)
+	if h == nil {
+		if u := v.unknown.get(d, began); u != nil {
+			return Verdict{Code: u.code, Hint: u.hint, Now: v.serverTime(began)}, nil
+		}
+		if !v.limits.allow(req.RemoteAddr, time.Unix(0, began)) {
+			return Verdict{}, ErrBusy
+		}
+	} else if j := v.judge(h, began); !j.ask {
+		return v.verdict(h, &j, req, began), nil
+	}
 	for {
 		result, err := v.asks.wait(ctx, d, req.Key, v.keys.get(d), v.feed.received())
-		now, _ = v.clock.elapsed()
+		now, serr := v.settled(ctx)
+		if serr != nil {
+			return Verdict{}, serr
+		}
 		h := v.keys.get(d)
 		switch {
 		case err != nil:
@@ -210,21 +223,35 @@ func (v *Verifier) verifySlowly(ctx context.Context, d digest, req *Request, now
 			j := judgement{entry: result.once.line.At(v.clock.server(now))}
 			return v.verdict(result.once, &j, req, now), nil
 		case h != nil:
-			if j := v.judge(h, now); !j.ask {
+			// What was decided since the request came, and closed nothing, it need not
+			// wait for: it would wait for ever where much is decided.
+			if j := v.judge(h, now); !j.ask || h.own >= began && !j.closing {
 				return v.verdict(h, &j, req, now), nil
 			}
 		case result.code != "":
-			return Verdict{Code: result.code, Hint: result.hint, Now: time.Unix(0, v.clock.server(now)).UTC()}, nil
+			return Verdict{Code: result.code, Hint: result.hint, Now: v.serverTime(now)}, nil
 		}
 		// Somebody decided meanwhile, or the key has to be asked about by its value.
 	}
 }
 
-// settled waits until the server was asked for its time, after the clocks have parted,
-// or has not answered: then the time that is missing counts as time that has passed.
-func (v *Verifier) settled(ctx context.Context) int64 {
-	v.feed.settle(ctx)
-	v.clock.trust()
-	now, _ := v.clock.elapsed()
-	return now
+// serverTime is the server's time at an elapsed instant.
+func (v *Verifier) serverTime(now int64) time.Time { return time.Unix(0, v.clock.server(now)).UTC() }
+
+// settled is the time that has passed. Where the clocks have parted it waits until the
+// server was asked for its time or has not answered for a second: then what is missing
+// counts as time that has passed.
+func (v *Verifier) settled(ctx context.Context) (int64, error) {
+	for {
+		now, sure := v.clock.elapsed()
+		if sure {
+			return now, nil
+		}
+		if err := v.feed.settle(ctx); err != nil {
+			if now, sure := v.clock.elapsed(); sure {
+				return now, nil
+			}
+			return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,7 +60,7 @@ func TestJudge(t *testing.T) {
 		{name: "cut off after the end", confirmed: 9, line: held30, want: judgement{entry: 1, ended: true, cutOff: true}, wantEnded: true},
 		{name: "applied before it was cut off", confirmed: 8, line: held30, ended: true, want: judgement{entry: 1, ended: true, cutOff: true}, wantEnded: true},
 		{name: "live: not held back", live: true, line: held30, want: judgement{entry: 1, ended: true}, wantEnded: true},
-		{name: "lease", live: true, line: lease, want: judgement{ask: true, entry: 1, ended: true}},
+		{name: "lease", live: true, line: lease, want: judgement{ask: true, must: true, entry: 1, ended: true}},
 		{name: "lease, cut off", confirmed: 8, line: lease, want: judgement{entry: 1, ended: true, cutOff: true}, wantEnded: true},
 		{name: "applied by a clock that was ahead", live: true, line: ends(11, "RETIRED"), ended: true, want: judgement{ask: true, entry: 1, ended: true}, wantEnded: true},
 	} {
@@ -262,6 +263,54 @@ func TestSuspended(t *testing.T) {
 		sleep(3 * time.Second)
 		want(t, v, "a", "REVOKED")
 	})
+}
+
+// Nobody makes the others believe clocks that have parted: not a client that hangs up,
+// nor an answer to a question that was asked before.
+func TestClocksAreNotBelievedEarly(t *testing.T) {
+	for name, before := range map[string]func(t *testing.T, e *engine, v *Verifier){
+		"a client hangs up": func(t *testing.T, _ *engine, v *Verifier) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			if verdict, err := v.Verify(ctx, Request{Key: "a"}); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("%+v, %v", verdict, err)
+			}
+		},
+		"nobody has asked": func(*testing.T, *engine, *Verifier) {},
+		"many ask": func(t *testing.T, _ *engine, v *Verifier) {
+			var wg sync.WaitGroup
+			for range 40 {
+				wg.Go(func() { want(t, v, "a", "REVOKED") })
+				time.Sleep(20 * time.Millisecond)
+			}
+			wg.Wait()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine()
+				e.add("a", "a")
+				var slept atomic.Int64
+				began := time.Now()
+				v := e.start(t, Options{Clock: func() (wall, mono int64) {
+					return time.Now().Add(time.Duration(slept.Load())).UnixNano(), int64(time.Since(began))
+				}})
+				want(t, v, "a", "VALID")
+				e.set(func() { e.late = 300 * time.Millisecond })
+				for asks := false; !asks; { // for the time: each minute
+					time.Sleep(10 * time.Millisecond)
+					e.set(func() { asks = e.exact })
+				}
+				slept.Store(int64(30 * time.Second))
+				e.revoke("a")
+				before(t, e, v)
+				asked := time.Now()
+				if got := code(t, v, "a"); got != "REVOKED" {
+					t.Errorf("%s after %v", got, time.Since(asked))
+				}
+			})
+		})
+	}
 }
 
 func TestVerifyGivesUpWithItsContext(t *testing.T) {
