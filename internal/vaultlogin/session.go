@@ -42,7 +42,10 @@ type Session struct {
 	modified time.Time
 	size     int64
 	ends     time.Time // of a token that was issued by Auth; zero if it does not end
-	renew    time.Time
+	// Refusals that a new token has not mended: until then none is logged in for.
+	vain      time.Time
+	vainPause time.Duration
+	renew     time.Time
 }
 
 const (
@@ -52,6 +55,10 @@ const (
 	loginTime = 10 * time.Second
 	// retry is how soon a login that failed is tried again in the background.
 	retry = 5 * time.Second
+	// firstVain and longestVain bound the pauses between logins for calls that are
+	// refused with every token: a policy lacks something, and each login leaves a token
+	// at the server.
+	firstVain, longestVain = time.Second, time.Minute
 )
 
 // Start makes a session. Logging in goes on in the background until ctx ends; the first
@@ -84,14 +91,38 @@ func (s *Session) Do(ctx context.Context, call func(*api.Client) (*api.Response,
 		return nil, err
 	}
 	body, err := read(call(client))
-	if !refused(err) {
+	if !refused(err) || s.inVain() {
 		return body, err
 	}
 	again, lerr := s.anew(ctx, client.Token())
 	if lerr != nil || again == nil {
 		return nil, errors.Join(err, lerr)
 	}
-	return read(call(again))
+	body, err = read(call(again))
+	s.tried(refused(err))
+	return body, err
+}
+
+// inVain reports whether a new token has just been no remedy for a refusal.
+func (s *Session) inVain() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().Before(s.vain)
+}
+
+// tried notes whether a call was refused with a new token, too.
+func (s *Session) tried(refused bool) {
+	if s.opt.Auth == nil {
+		return // a look at a file costs nothing
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !refused {
+		s.vain, s.vainPause = time.Time{}, 0
+		return
+	}
+	s.vainPause = min(max(firstVain, 2*s.vainPause), longestVain)
+	s.vain = time.Now().Add(s.vainPause)
 }
 
 func read(resp *api.Response, err error) ([]byte, error) {

@@ -238,6 +238,23 @@ func TestLogin(t *testing.T) {
 		if !errors.As(err, &refused) || refused.StatusCode != http.StatusForbidden {
 			t.Error(err)
 		}
+		// Each login leaves a token at the server: there are few for it.
+		issued := srv.issued
+		for range 600 {
+			_, _ = s.Do(context.Background(), func(c *api.Client) (*api.Response, error) {
+				return c.RawRequest(c.NewRequest(http.MethodGet, "/v1/other")) //nolint:staticcheck // as the edge calls it
+			})
+			time.Sleep(time.Second)
+		}
+		if n := srv.issued - issued; n < 10 || n > 16 {
+			t.Errorf("%d logins in ten minutes of refusals", n)
+		}
+		// A token that is refused is still replaced within a minute, and at once later.
+		for _, limit := range []time.Duration{time.Minute, 0} {
+			srv.set(func() { clear(srv.good) })
+			time.Sleep(limit)
+			check(fmt.Sprint("token", srv.issued+1))
+		}
 		if len(srv.spaces) != 1 || !srv.spaces["team"] {
 			t.Errorf("asked in the namespaces %v", srv.spaces)
 		}
