@@ -36,8 +36,9 @@ type Options struct {
 	// policy for verify/<role> only.
 	Role string
 
-	// Client label for usage counts where a request has none, and the name of this
-	// edge in its reports of use: by default the host's name and random characters.
+	// Label is the client label for usage counts where a request has none. Instance
+	// names this edge in its reports of use, by default with the host's name; random
+	// characters are added, since a restart counts its reports anew.
 	Label, Instance string
 
 	// MaxStaleness is how long keys are accepted while the server is away. The mount's
@@ -203,11 +204,11 @@ func (o *Options) defaults() {
 		o.UnknownPerAddress = defaultPerAddress
 	}
 	if o.Instance == "" {
-		var id [6]byte
-		_, _ = rand.Read(id[:]) // it never fails
-		host, _ := os.Hostname()
-		o.Instance = instanceName(host) + hex.EncodeToString(id[:])
+		o.Instance, _ = os.Hostname()
 	}
+	var id [6]byte
+	_, _ = rand.Read(id[:]) // it never fails
+	o.Instance = instanceName(o.Instance) + hex.EncodeToString(id[:])
 }
 
 // Close stops the verifier. What is held is written to the state file, and uses that

@@ -50,7 +50,7 @@ func TestUsage(t *testing.T) {
 		}
 		r := e.reported()[0]
 		items := r.items(t)
-		if r.instance != "i" || r.sequence != 1 || len(items) != 3 || items[0].KeyID != "id-p" || items[0].Accepted != 1 {
+		if !strings.HasPrefix(r.instance, "i-") || r.sequence != 1 || len(items) != 3 || items[0].KeyID != "id-p" || items[0].Accepted != 1 {
 			t.Fatalf("%+v %+v: the previous version comes first", r, items)
 		}
 		byClient := map[string]usageItem{}
@@ -180,6 +180,24 @@ func TestLargeReportsAreDivided(t *testing.T) {
 		}
 		if len(v.usage.counts) != maxCounted {
 			t.Errorf("%d counts are kept apart", len(v.usage.counts))
+		}
+	})
+}
+
+// A restart counts its reports anew: under the name of before they would be taken for
+// old ones.
+func TestRestartsHaveNamesOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		for range 2 {
+			v := e.start(t, Options{Instance: "pod/1"})
+			want(t, v, "a", "VALID")
+			_ = v.Close()
+		}
+		all := e.reported()
+		if len(all) != 2 || all[0].sequence != 1 || all[1].sequence != 1 || all[0].instance == all[1].instance || !strings.HasPrefix(all[0].instance, "pod/1-") {
+			t.Errorf("%+v", all)
 		}
 	})
 }
