@@ -51,6 +51,8 @@ var scenarios = []scenario{
 	{name: "role defaults and every field", run: roleFields},
 	{name: "role update, patch and drift", run: roleUpdates},
 	{name: "role lists in pages", run: rolePages},
+	{name: "fields as Terraform writes them", run: terraformWrites},
+	{name: "example for Terraform", run: terraformLife},
 	{name: "role refusals", run: roleRefusals},
 	{name: "role deletion and restore", run: roleDeletion},
 	{name: "static key", run: staticKey},

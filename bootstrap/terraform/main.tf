@@ -13,7 +13,13 @@ terraform {
 # Address and token come from VAULT_ADDR and VAULT_TOKEN.
 provider "vault" {}
 
+locals {
+  role = "orders"
+}
+
 # Destroying the mount destroys every key in it, so terraform must be told twice.
+# Another var.mount would move it, and destroy and make anew every role, whose paths
+# begin with it. So the path is fixed once it is there, and another value is refused.
 resource "vault_mount" "apikeys" {
   path        = var.mount
   type        = "vault-plugin-secrets-apikeys"
@@ -21,18 +27,24 @@ resource "vault_mount" "apikeys" {
 
   lifecycle {
     prevent_destroy = true
+    ignore_changes  = [path]
+
+    postcondition {
+      condition     = self.path == var.mount
+      error_message = "The engine is mounted at \"${self.path}\" and var.mount is \"${var.mount}\": give every command the same, best in terraform.tfvars. README.md says how to move a mount."
+    }
   }
 }
 
 # One role is one logical key. Reading the role shows neither a key nor anything
 # that changes by itself, so a plan stays empty while the keys rotate.
 resource "vault_generic_endpoint" "orders" {
-  path = "${vault_mount.apikeys.path}/roles/orders"
+  path = "${vault_mount.apikeys.path}/roles/${local.role}"
 
   # The engine answers with every field; only those below are managed here.
   ignore_absent_fields = true
 
-  # Durations are whole seconds, the form in which they are read back.
+  # Values are written as they are read back: durations in whole seconds, lists as lists.
   data_json = jsonencode({
     owner           = "team-orders"
     description     = "key of the orders service for the payment API"
@@ -50,10 +62,11 @@ resource "vault_generic_endpoint" "orders" {
   })
 }
 
+# Policies are the server's, not the mount's: the name tells one mount's from another's.
 resource "vault_policy" "orders_reader" {
-  name   = "apikeys-orders-reader"
+  name   = "${replace(vault_mount.apikeys.path, "/", "-")}-${local.role}-reader"
   policy = <<-EOT
-    path "${vault_mount.apikeys.path}/creds/orders" {
+    path "${vault_mount.apikeys.path}/creds/${local.role}" {
       capabilities = ["read"]
     }
   EOT
@@ -69,20 +82,20 @@ resource "terraform_data" "rotation" {
 resource "vault_generic_endpoint" "orders_rotation" {
   count = var.rotation == "" ? 0 : 1
 
-  path           = "${vault_mount.apikeys.path}/rotate/orders"
+  path           = "${vault_mount.apikeys.path}/rotate/${local.role}"
   disable_read   = true
   disable_delete = true
   write_fields   = ["version", "key_id", "previous_valid_until"]
 
   data_json = jsonencode({
-    request_id = "terraform/orders/${var.rotation}"
+    request_id = "terraform/${var.rotation}"
     reason     = "terraform: ${var.rotation}"
   })
 
   depends_on = [vault_generic_endpoint.orders]
 
   # A new resource per rotation: after a change in place the output would still show
-  # what the rotation before answered.
+  # what the previous rotation answered.
   lifecycle {
     replace_triggered_by = [terraform_data.rotation]
   }

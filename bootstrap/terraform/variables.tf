@@ -4,10 +4,15 @@ variable "mount" {
   description = "Where the engine is mounted."
   type        = string
   default     = "apikeys"
+
+  validation {
+    condition     = can(regex("^[^/ ]+(/[^/ ]+)*$", var.mount))
+    error_message = "A path without a slash at either end, such as apikeys or team-a/apikeys."
+  }
 }
 
 variable "rotation" {
-  description = "Change this, to a date or a ticket number, to rotate the key of the role orders now. Empty: only the schedule rotates."
+  description = "Change this, to a date or a ticket number, to rotate the role's key now. Empty: only the schedule rotates."
   type        = string
   default     = ""
 

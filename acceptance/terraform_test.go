@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// endpoint plays the provider's resource vault_generic_endpoint with ignore_absent_fields.
+type endpoint struct {
+	e      *env
+	client *api.Client
+	path   string
+	state  string
+}
+
+// apply writes all of data_json, then reads.
+func (r *endpoint) apply(config data) {
+	r.e.t.Helper()
+	if _, err := r.client.Logical().Write(r.path, config); err != nil {
+		r.e.t.Fatalf("applying %s %v: %v", r.path, config, err)
+	}
+	r.refresh(config)
+}
+
+// refresh makes the state out of data_json, with what the server answers in place of what was written.
+func (r *endpoint) refresh(config data) {
+	r.e.t.Helper()
+	s, err := r.client.Logical().Read(r.path)
+	if err != nil {
+		r.e.t.Fatalf("reading %s: %v", r.path, err)
+	}
+	if s == nil {
+		r.state = ""
+		return
+	}
+	relevant := maps.Clone(config)
+	for name := range config {
+		if v, ok := s.Data[name]; ok {
+			relevant[name] = v
+		}
+	}
+	r.state = inJSON(r.e.t, relevant)
+}
+
+// planIsEmpty reports whether a plan, which compares the texts of both, finds nothing to do.
+func (r *endpoint) planIsEmpty(config data) bool {
+	r.e.t.Helper()
+	var normalized data
+	if err := json.Unmarshal([]byte(inJSON(r.e.t, config)), &normalized); err != nil {
+		r.e.t.Fatal(err)
+	}
+	return r.state == inJSON(r.e.t, normalized)
+}
+
+// declared is a field as a configuration has it, with the fields that it needs beside it.
+type declared struct {
+	field string
+	value any
+	with  data
+}
+
+// declaredRole is every field of a role that can be changed, declaredConfig every one of the mount's config.
+var (
+	declaredRole = []declared{
+		{field: "description", value: "a & b <c>\nsecond line "},
+		{field: "owner", value: "team-orders"},
+		{field: "metadata", value: data{"env": "prod", "cost": "1"}},
+		{field: "scopes", value: []string{"b:write", "a:*", "a:read"}},
+		{field: "prefix", value: "acme_live"},
+		{field: "ttl", value: 365 * 24 * 3600},
+		{field: "ttl", value: 600, with: data{"type": "dynamic"}},
+		{field: "max_ttl", value: 7200, with: data{"type": "dynamic"}},
+		{field: "rotation_period", value: 36000},
+		{field: "rotation_period", value: 0},
+		{field: "rotation_schedule", value: "CRON_TZ=Europe/Berlin 30  2 * * 1"},
+		{field: "rotation_window", value: 7200, with: data{"rotation_schedule": "0 3 * * *"}},
+		{field: "rotation_jitter", value: 3600},
+		{field: "rotation_paused", value: true},
+		{field: "grace_period", value: 7200},
+		{field: "grace_period", value: 0},
+		{field: "max_grace_period", value: 172800},
+		{field: "valid_until", value: "2099-01-31T08:00:00.50+01:00"},
+		{field: "refresh_interval", value: 60},
+		{field: "reveal", value: "once"},
+		{field: "allowed_cidrs", value: []string{"10.1.2.3/8", "2001:DB8::1"}},
+		{field: "rate_limit", value: 0.5},
+		{field: "rate_limit", value: 1000000},
+		{field: "on_leak", value: "alert"},
+		{field: "leak_grace_period", value: 7200},
+		{field: "disabled", value: true},
+		{field: "deletion_protection", value: true},
+	}
+	declaredConfig = []declared{
+		{field: "rotation_paused", value: true},
+		{field: "max_rotations_per_second", value: 7},
+		{field: "stage_ahead", value: 900},
+		{field: "delete_recovery", value: 3600},
+		{field: "max_leak_actions", value: 0},
+		{field: "trust_reported_usage", value: true},
+		{field: "trusted_reporters", value: []string{"entity-2", "entity-1"}},
+		{field: "allow_weak_imports", value: true},
+		{field: "cache_size", value: 500},
+		{field: "count_reads", value: true},
+		{field: "edge_max_staleness", value: 600},
+		{field: "feed_wait", value: 5},
+	}
+)
+
+// terraformWrites declares each field and takes it away again: every plan is empty after its apply, the same apply
+// again changes nothing, and what is no longer named is as if it had never been.
+func terraformWrites(t *testing.T, e *env) {
+	e.write("roles/never", nil)
+	fields := slices.DeleteFunc(slices.Collect(maps.Keys(e.read("roles/never"))), func(name string) bool {
+		return slices.Contains([]string{"name", "role_id", "created", "type"}, name)
+	})
+	if got := fieldsOf(declaredRole); !sameSet(got, fields...) {
+		t.Errorf("fields of a role %q, tried are %q", fields, got)
+	}
+	fields = slices.Collect(maps.Keys(e.read("config")))
+	if got := fieldsOf(declaredConfig); !sameSet(got, fields...) {
+		t.Errorf("fields of the config %q, tried are %q", fields, got)
+	}
+	for _, d := range declaredRole {
+		r := &endpoint{e: e, client: e.client, path: e.path("roles/declared")}
+		e.declares(r, "roles/declared", d)
+		e.write("roles/declared", data{"deletion_protection": false})
+		e.remove("roles/declared")
+		if r.refresh(nil); r.state != "" {
+			t.Errorf("%s: the state still has the role that was destroyed: %s", d.field, r.state)
+		}
+	}
+	for _, d := range declaredConfig {
+		e.declares(&endpoint{e: e, client: e.client, path: e.path("config")}, "config", d)
+	}
+}
+
+func (e *env) declares(r *endpoint, path string, d declared) {
+	e.t.Helper()
+	without := data{"replace": true}
+	maps.Copy(without, d.with)
+	with := maps.Clone(without)
+	with[d.field] = d.value
+
+	r.apply(without)
+	before := e.read(path)
+	if !r.planIsEmpty(without) {
+		e.t.Errorf("%s: without %s the plan is not empty: %s", path, d.field, r.state)
+	}
+	if r.refresh(with); r.planIsEmpty(with) {
+		// The value of a test must not be the default.
+		e.t.Fatalf("%s: %s %v: nothing to do", path, d.field, d.value)
+	}
+	var first data
+	for round := range 2 {
+		r.apply(with)
+		if !r.planIsEmpty(with) {
+			e.t.Errorf("%s: after apply %d of %v the state is %s", path, round+1, with, r.state)
+		}
+		if now := e.read(path); round == 0 {
+			first = now
+		} else if !reflect.DeepEqual(now, first) {
+			e.t.Errorf("%s: the same apply of %v changed\n%v\nto\n%v", path, with, first, now)
+		}
+	}
+	for range 2 {
+		r.apply(without)
+		if !r.planIsEmpty(without) {
+			e.t.Errorf("%s: after %s was taken away the state is %s", path, d.field, r.state)
+		}
+		if now := e.read(path); !reflect.DeepEqual(now, before) {
+			e.t.Errorf("%s: after %s was taken away it is\n%v\nwant\n%v", path, d.field, now, before)
+		}
+	}
+}
+
+func fieldsOf(ds []declared) []string {
+	var names []string
+	for _, d := range ds {
+		names = append(names, d.field)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// terraformLife is what the example of bootstrap/terraform does, with no more than its policy.
+func terraformLife(t *testing.T, e *env) {
+	mount := e.mount + "-example"
+	raw, err := os.ReadFile(filepath.Join("..", "bootstrap", "terraform", "policy.hcl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader := strings.ReplaceAll(mount, "/", "-") + "-orders-reader"
+	rules := strings.NewReplacer("apikeys-tf-orders-reader", reader, "apikeys-tf", mount).Replace(string(raw))
+	parent := e.tokenFor(t, rules)
+	// The provider works with a child of its token, another one in each run.
+	run := func() *api.Client {
+		t.Helper()
+		s, err := parent.Auth().Token().Create(&api.TokenCreateRequest{DisplayName: "terraform", TTL: "20m"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.clientFor(parent.Address(), s.Auth.ClientToken)
+	}
+	c := run()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	must(c.Sys().Mount(mount, &api.MountInput{Type: pluginName}))
+	must(c.Sys().TuneMount(mount, api.MountConfigInput{Description: new("the engine of the example")}))
+	if _, err := c.Sys().GetMount(mount); err != nil {
+		t.Error(err)
+	}
+	must(c.Sys().PutPolicy(reader, `path "`+mount+`/creds/orders" { capabilities = ["read"] }`))
+	if _, err := c.Sys().GetPolicy(reader); err != nil {
+		t.Error(err)
+	}
+	made := &env{suite: e.suite, t: t, mount: mount, client: e.client}
+	role := &endpoint{e: e, client: c, path: made.path("roles/orders")}
+	config := data{
+		"owner": "team-orders", "description": "key of the orders service for the payment API", "scopes": []string{"payments:read", "payments:refund"},
+		"prefix": "acme_live", "rotation_period": 90 * 24 * 3600, "grace_period": 24 * 3600, "deletion_protection": true, "replace": true,
+	}
+	eventually(t, "the mount of the example", func() error {
+		_, err := c.Logical().Read(role.path)
+		return err
+	})
+	role.apply(config)
+	if !role.planIsEmpty(config) {
+		t.Errorf("the second plan is not empty: %s", role.state)
+	}
+	k := made.creds("orders")
+
+	rotation := func(c *api.Client) data {
+		t.Helper()
+		s, err := c.Logical().Write(made.path("rotate/orders"), data{"request_id": "terraform/2030-01-31", "reason": "terraform: 2030-01-31"})
+		if err != nil || s == nil {
+			t.Fatalf("rotate: %v, %v", s, err)
+		}
+		return s.Data
+	}
+	first, again := rotation(c), rotation(c)
+	if number(t, first, "version") != 2 || number(t, again, "version") != 2 || text(again, "key_id") != text(first, "key_id") ||
+		text(again, "previous_valid_until") != text(first, "previous_valid_until") {
+		t.Errorf("the rotation answered %v, again %v", first, again)
+	}
+	if got := made.creds("orders"); got.version != 2 || got.id != text(first, "key_id") {
+		t.Errorf("after the rotation version %d is read", got.version)
+	}
+	role.refresh(config)
+	if !role.planIsEmpty(config) {
+		t.Errorf("the plan after a rotation is not empty: %s", role.state)
+	}
+	// Neither has an entity, so the next run is another caller.
+	if got := number(t, rotation(run()), "version"); got != 3 {
+		t.Errorf("in a run with another token the rotation answers version %d", got)
+	}
+
+	_, err = c.Logical().Delete(role.path)
+	e.refused(err, 400, `deletion_protection: true: role "orders" is protected: set it to false first`)
+	made.judged(k, "VALID previous")
+	config["deletion_protection"] = false
+	role.apply(config)
+	if _, err := c.Logical().Delete(role.path); err != nil {
+		t.Error(err)
+	}
+	if role.refresh(config); role.state != "" {
+		t.Errorf("the state still has the role that was destroyed: %s", role.state)
+	}
+	made.judged(k, "NOT_FOUND")
+	must(c.Sys().DeletePolicy(reader))
+	e.refused(c.Sys().Unmount(mount), 403)
+	must(e.client.Sys().Unmount(mount))
+}
