@@ -219,14 +219,13 @@ func terraformLife(t *testing.T, e *env) {
 		}
 	}
 	must(c.Sys().Mount(mount, &api.MountInput{Type: pluginName}))
-	must(c.Sys().TuneMount(mount, api.MountConfigInput{Description: new("the engine of the example")}))
-	if _, err := c.Sys().GetMount(mount); err != nil {
-		t.Error(err)
-	}
+	_, err = c.Logical().Write("sys/mounts/"+mount+"/tune", data{"description": "the engine of the example"})
+	must(err)
+	_, err = c.Sys().GetMount(mount)
+	must(err)
 	must(c.Sys().PutPolicy(reader, `path "`+mount+`/creds/orders" { capabilities = ["read"] }`))
-	if _, err := c.Sys().GetPolicy(reader); err != nil {
-		t.Error(err)
-	}
+	_, err = c.Sys().GetPolicy(reader)
+	must(err)
 	made := &env{suite: e.suite, t: t, mount: mount, client: e.client}
 	role := &endpoint{e: e, client: c, path: made.path("roles/orders")}
 	config := data{
@@ -273,9 +272,8 @@ func terraformLife(t *testing.T, e *env) {
 	made.judged(k, "VALID previous")
 	config["deletion_protection"] = false
 	role.apply(config)
-	if _, err := c.Logical().Delete(role.path); err != nil {
-		t.Error(err)
-	}
+	_, err = c.Logical().Delete(role.path)
+	must(err)
 	if role.refresh(config); role.state != "" {
 		t.Errorf("the state still has the role that was destroyed: %s", role.state)
 	}
