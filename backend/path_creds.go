@@ -144,7 +144,7 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, in *input) (*
 	if err != nil {
 		return nil, err
 	}
-	r, err := b.look(ctx, req.Storage, name)
+	r, err := b.lookToRead(ctx, req.Storage, name)
 	switch {
 	case err != nil:
 		return nil, err
@@ -184,7 +184,7 @@ func (b *backend) untilSettled(ctx context.Context, req *logical.Request, r *rol
 			return resp, err
 		}
 		name := r.rec.Name
-		if r, err = b.look(ctx, req.Storage, name); err != nil {
+		if r, err = b.lookToRead(ctx, req.Storage, name); err != nil {
 			return nil, err
 		}
 		if r == nil {
@@ -219,7 +219,7 @@ func (b *backend) currentKey(ctx context.Context, req *logical.Request, r *roleN
 }
 
 func (b *backend) credsOther(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
-	r, err := b.look(ctx, req.Storage, in.text("name"))
+	r, err := b.lookToRead(ctx, req.Storage, in.text("name"))
 	if err != nil || r == nil {
 		return nil, err
 	}

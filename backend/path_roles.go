@@ -106,9 +106,16 @@ func roleIdentity() fieldSet {
 	})
 }
 
-// roleExists tells the server whether a write creates or updates.
+// roleExists tells the server whether a write creates or updates. The write may disable
+// the role, and waits for moved/ no more than a transition does (heldRole).
 func (b *backend) roleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-	rec, err := b.roleNamed(ctx, req.Storage, d.Get("name").(string))
+	name := d.Get("name").(string)
+	rec, err := b.roleNamed(ctx, req.Storage, name)
+	if err != nil && !mustForward(err) {
+		if stored, _ := getRecord[roleRecord](ctx, req.Storage, rolePath(name)); stored != nil && stored.Moved == nil {
+			return true, nil
+		}
+	}
 	return rec != nil, err
 }
 
@@ -145,7 +152,7 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, in *input)
 	if in.given("reason_code") {
 		return nil, refusal.New("reason_code", in.text("reason_code"), "goes with DELETE", "leave it out")
 	}
-	r, err := b.look(ctx, req.Storage, in.text("name"))
+	r, err := b.lookToRead(ctx, req.Storage, in.text("name"))
 	if err != nil || r == nil {
 		return nil, err
 	}

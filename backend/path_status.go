@@ -57,7 +57,7 @@ the number of attempts and the time of the next.`,
 
 func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
 	name := in.text("name")
-	r, err := b.look(ctx, req.Storage, name)
+	r, err := b.lookToRead(ctx, req.Storage, name)
 	if err != nil || r == nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (b *backend) status(ctx context.Context, req *logical.Request, in *input) (
 	if m := rec.Moved; m != nil {
 		data["renamed_from"], data["renamed"] = m.From, stamp(m.At)
 	}
-	if rec.Type == policy.Static && r.terms.Cadence == nil {
+	if rec.Type == policy.Static && r.terms.Cadence == nil && r.unread == nil {
 		data["rotation"] = b.rotationInWords(r) + "; the rotation_period that creds answers is its ttl: who reads keys needs a value there"
 	}
 	use, err := b.usageOf(ctx, req.Storage, rec)
@@ -160,6 +160,8 @@ func (b *backend) rotationInWords(r *roleNow) string {
 	switch {
 	case rec.Ring.Over(now):
 		return "never: the role ended at " + stamp(end) + " (valid_until)"
+	case r.unread != nil:
+		return "not as long as the plan cannot be read, " + r.unread.Error()
 	case pending != nil && !pending.Activate.IsZero() && !r.endsBeforeTheRole(pending.Activate):
 		return fmt.Sprintf("no more: the role ends at %s (valid_until), before the date of version %d", stamp(end), pending.N)
 	case pending != nil && !pending.Activate.IsZero():

@@ -36,7 +36,7 @@ older.`,
 }
 
 func (b *backend) listVersions(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
-	r, err := b.look(ctx, req.Storage, in.text("name"))
+	r, err := b.lookToRead(ctx, req.Storage, in.text("name"))
 	if err != nil || r == nil {
 		return nil, err
 	}

@@ -38,10 +38,7 @@ func (b *backend) makeRole(ctx context.Context, s logical.Storage, name, typ str
 	case stored != nil:
 		return nil, refusal.New("name", name, "was created by somebody else this moment", "repeat the request to update the role")
 	}
-	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, rec: &roleRecord{Name: name, ID: id, Type: typ, Policy: *p}})
-	if err != nil {
-		return nil, err
-	}
+	tx := b.begin(ctx, s, opening{by: by, lim: lim, rec: &roleRecord{Name: name, ID: id, Type: typ, Policy: *p}})
 	tx.rec.Created = tx.now.Truncate(time.Second)
 	if err := tx.setPolicy(*p); err != nil {
 		return nil, err

@@ -57,10 +57,7 @@ func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRec
 	if old.Policy.DeletionProtection {
 		return nil, refusal.New("deletion_protection", true, "role "+refusal.Shown(name)+" is protected", "set it to false first")
 	}
-	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, old: old, last: true})
-	if err != nil {
-		return nil, err
-	}
+	tx := b.begin(ctx, s, opening{by: by, lim: lim, old: old})
 	tx.note(historyEntry{Kind: eventRoleDeleted})
 	tx.rec.Deleted, tx.rec.DeletedBy, tx.rec.DeletedCode, tx.rec.Committed = tx.now, by.display, by.code, tx.now
 	tx.rec.PurgeAt = tx.now.Add(cfg.deleteRecovery())

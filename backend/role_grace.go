@@ -63,6 +63,8 @@ func (tx *roleTx) setEnd(n int, until time.Time, force bool) (was time.Time, err
 		if err := tx.sparesLeases(until, st.Until, force); err != nil {
 			return st.Until, err
 		}
+	} else if tx.unread != nil {
+		return st.Until, tx.unread
 	} else if limit := graceLimit(tx.terms); !since.IsZero() && until.Sub(since) > limit && until.After(st.Until) {
 		return st.Until, refusal.New("valid_until", stamp(until), "is more than "+refusal.Duration(limit)+", "+graceLimitWhy(tx.terms)+
 			", after version "+fmt.Sprint(n)+" was superseded or withdrawn", "choose an earlier one")

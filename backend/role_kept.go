@@ -32,10 +32,7 @@ func (b *backend) mutateKept(ctx context.Context, s logical.Storage, name, id st
 	case rec == nil:
 		return nil, noRole(name)
 	}
-	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, old: rec.roleRecord})
-	if err != nil {
-		return nil, err
-	}
+	tx := b.begin(ctx, s, opening{by: by, lim: lim, old: rec.roleRecord})
 	tx.hidden, tx.unmoved = rec.hidden, rec.unmoved
 	return tx.run(fn)
 }

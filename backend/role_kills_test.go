@@ -4,11 +4,13 @@ package backend
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
@@ -230,25 +232,29 @@ func TestLargestRoleFits(t *testing.T) {
 	}
 }
 
+// kills are the ways to end the current key of role r, which needs its record for it
+// alone; the second value is what verify says of the key then.
+var kills = map[string]struct {
+	do   func(m *testMount, key string) error
+	want string
+}{
+	"revoke all":                     {asking(logical.UpdateOperation, "revoke/r", map[string]any{"all": true}), "REVOKED"},
+	"revoke all without replacement": {asking(logical.UpdateOperation, "revoke/r", map[string]any{"all": true, "rotate": false}), "REVOKED"},
+	"revoke version":                 {asking(logical.UpdateOperation, "revoke/r", map[string]any{"version": 1}), "REVOKED"},
+	"revoke key id": {func(m *testMount, key string) error {
+		return asking(logical.UpdateOperation, "revoke/r", map[string]any{"key_id": m.idOf(key)})(m, key)
+	}, "REVOKED"},
+	"report": {func(m *testMount, key string) error {
+		return asking(logical.UpdateOperation, "report", map[string]any{"key": key})(m, key)
+	}, "REVOKED"},
+	"disable": {asking(logical.UpdateOperation, "roles/r", map[string]any{"disabled": true}), "DISABLED"},
+	"delete":  {asking(logical.DeleteOperation, "roles/r", nil), "NOT_FOUND"},
+}
+
 // TestKillsByTheirRecordAlone: whatever else of storage is out of order, what ends keys
 // ends them.
 func TestKillsByTheirRecordAlone(t *testing.T) {
-	for name, end := range map[string]struct {
-		do   func(m *testMount, key string) error
-		want string
-	}{
-		"revoke all":                     {asking(logical.UpdateOperation, "revoke/r", map[string]any{"all": true}), "REVOKED"},
-		"revoke all without replacement": {asking(logical.UpdateOperation, "revoke/r", map[string]any{"all": true, "rotate": false}), "REVOKED"},
-		"revoke version":                 {asking(logical.UpdateOperation, "revoke/r", map[string]any{"version": 1}), "REVOKED"},
-		"revoke key id": {func(m *testMount, key string) error {
-			return asking(logical.UpdateOperation, "revoke/r", map[string]any{"key_id": m.idOf(key)})(m, key)
-		}, "REVOKED"},
-		"report": {func(m *testMount, key string) error {
-			return asking(logical.UpdateOperation, "report", map[string]any{"key": key})(m, key)
-		}, "REVOKED"},
-		"disable": {asking(logical.UpdateOperation, "roles/r", map[string]any{"disabled": true}), "DISABLED"},
-		"delete":  {asking(logical.DeleteOperation, "roles/r", nil), "NOT_FOUND"},
-	} {
+	for name, end := range kills {
 		for _, fields := range []map[string]any{{"rotation_period": "24h"}, {"type": "dynamic", "ttl": "20h"}} {
 			for _, recovery := range []string{"24h", "0"} {
 				t.Run(fmt.Sprintf("%s, %v, %s", name, fields, recovery), func(t *testing.T) {
@@ -286,5 +292,36 @@ func asking(op logical.Operation, path string, data map[string]any) func(*testMo
 	return func(m *testMount, _ string) error {
 		_, err := m.send(op, path, data)
 		return err
+	}
+}
+
+// TestKillsAfterAStartInTrouble: the mount's config need never have been read.
+func TestKillsAfterAStartInTrouble(t *testing.T) {
+	for name, end := range kills {
+		m := newMount(t)
+		m.write("roles/r", nil)
+		key := current(m, "r")
+		id := m.idOf(key)
+		rest := m.storage
+		trouble := onlyRoles{Storage: rest, reads: true}
+		m = &testMount{backend: newBackend(m.clock, rand.Reader), t: t, clock: m.clock, storage: trouble, request: m.request}
+		conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: writingSystem(), StorageView: trouble, BackendUUID: "test"}
+		if err := m.Setup(t.Context(), conf); err != nil {
+			t.Fatal(err)
+		}
+		if name == "report" { // which has to know the key, by the mount's secret
+			m.storage = rest
+			m.expectVerdict(key, "VALID")
+			m.storage = trouble
+		}
+		if name == "revoke key id" {
+			if _, err := m.send(logical.UpdateOperation, "revoke/r", map[string]any{"key_id": id}); err != nil {
+				t.Error(err)
+			}
+		} else if err := end.do(m, key); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		m.storage = rest
+		m.expectVerdict(key, end.want)
 	}
 }

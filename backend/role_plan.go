@@ -14,7 +14,10 @@ import (
 // the plan had where none is. A pending version may vanish in any way, the plan is
 // as if there had been none.
 func (r *roleNow) replan() {
-	if r.terms.Cadence == nil {
+	switch {
+	case r.unread != nil:
+		return // it stays what it is
+	case r.terms.Cadence == nil:
 		r.rec.Plan, r.rec.Next = nil, time.Time{}
 		return
 	}
@@ -89,7 +92,7 @@ func (r *roleNow) olderPlan(top *keyring.Version) plan {
 // replacement does not get one at once because the plan is late.
 func (r *roleNow) skipMissed() {
 	r.replan()
-	if p := r.rec.Plan; p != nil && !p.Slot.After(r.now) {
+	if p := r.rec.Plan; p != nil && r.unread == nil && !p.Slot.After(r.now) {
 		on := *p
 		on.Slot = r.terms.Cadence.After(p.Slot, r.now, r.terms.Jitter)
 		r.rec.Plan = &on
@@ -172,7 +175,7 @@ func (r *roleNow) nextLook() time.Time {
 			next = at
 		}
 	}
-	if rec.Owed {
+	if rec.Owed || r.unread != nil {
 		consider(now)
 	}
 	if p := rec.Ring.Pending(now); p != nil {

@@ -14,8 +14,11 @@ import (
 // setPolicy replaces the policy and what follows from it.
 func (tx *roleTx) setPolicy(p policy.Policy) error {
 	t, err := tx.rec.under(&p, tx.lim)
-	if err != nil {
+	if err != nil && (tx.unread == nil || p.RotationSchedule != tx.rec.Policy.RotationSchedule) {
 		return err
+	}
+	if err == nil {
+		tx.unread = nil // it says something else now
 	}
 	if err := tx.bound(&p, t.Until); err != nil {
 		return err
@@ -35,7 +38,7 @@ func (tx *roleTx) setPolicy(p policy.Policy) error {
 	}
 	// Nothing that is not part of ending what verifies may stop it.
 	tx.kill = tx.kill || p.Disabled && !tx.rec.Policy.Disabled
-	same := sameCadence(&tx.rec.Policy, &p)
+	same := sameCadence(&tx.rec.Policy, &p, tx.terms, t)
 	tx.rec.Policy, tx.terms = p, t
 	if !same {
 		tx.anew()
@@ -60,9 +63,10 @@ func (tx *roleTx) bound(p *policy.Policy, until time.Time) error {
 	return nil
 }
 
-func sameCadence(a, b *policy.Policy) bool {
-	same := func(x, y *policy.Seconds) bool { return (x == nil) == (y == nil) && (x == nil || *x == *y) }
-	return same(a.RotationPeriod, b.RotationPeriod) && a.RotationSchedule == b.RotationSchedule && a.RotationJitter == b.RotationJitter
+// sameCadence reports whether the plan goes on: both policies come to the same period,
+// written or by default, or to the same schedule.
+func sameCadence(a, b *policy.Policy, before, after policy.Terms) bool {
+	return before.Longest == after.Longest && a.RotationSchedule == b.RotationSchedule && a.RotationJitter == b.RotationJitter
 }
 
 // changesOf is what differs between two views of a role, as history keeps it.

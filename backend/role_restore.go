@@ -163,10 +163,10 @@ func (r *restorer) restore(there *roleRecord) (*restored, error) {
 	name := cmp.Or(r.name, r.copied.Name)
 	rec := r.copied.clone()
 	rec.Deleted, rec.DeletedBy, rec.DeletedCode, rec.PurgeAt, rec.Due = time.Time{}, "", "", time.Time{}, time.Time{}
-	tx, err := r.b.begin(r.ctx, r.s, opening{by: r.by, lim: r.lim, old: r.copied, rec: rec})
+	tx := r.b.begin(r.ctx, r.s, opening{by: r.by, lim: r.lim, old: r.copied, rec: rec})
 	switch {
-	case err != nil:
-		return nil, err
+	case tx.unread != nil:
+		return nil, tx.unread
 	case !r.copied.restorable(tx.now):
 		return nil, errGone(r.id)
 	}

@@ -137,8 +137,12 @@ func ringRefusal(err error) error {
 }
 
 // requestedGrace is the grace that a caller asks for, within bounds; the role's
-// default where it is nil. Whatever asks for a grace passes here.
+// default where it is nil. Whatever asks for a grace passes here; how long one may be
+// the plan says.
 func (tx *roleTx) requestedGrace(asked *policy.Seconds) (time.Duration, error) {
+	if tx.unread != nil {
+		return 0, tx.unread
+	}
 	if asked == nil {
 		return tx.defaultGrace(), nil
 	}

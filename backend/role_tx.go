@@ -60,26 +60,21 @@ type opening struct {
 	old *roleRecord
 	// rec is what the transition works on where that is not a copy of old.
 	rec *roleRecord
-	// last: the role goes. It does so even where its plan cannot be read.
-	last bool
 }
 
 // begin starts a transition, whatever it is for: what the clock alone did is
-// settled in it. The caller holds the role's lock.
-func (b *backend) begin(ctx context.Context, s logical.Storage, o opening) (*roleTx, error) {
+// settled in it. Where the plan of the role cannot be read it stays what it is; what
+// ends keys needs none. The caller holds the role's lock.
+func (b *backend) begin(ctx context.Context, s logical.Storage, o opening) *roleTx {
 	if o.rec == nil {
 		o.rec = o.old.clone()
 	}
-	r, err := b.lookOf(o.rec, o.lim)
-	if err != nil && !o.last {
-		return nil, err
-	}
+	r, _ := b.lookOf(o.rec, o.lim) // whoever needs the plan asks whether it was read
 	tx := &roleTx{roleNow: *r, b: b, ctx: ctx, s: s, by: o.by, lim: o.lim, old: o.old}
 	tx.record(tx.rec.Ring.Settle(tx.now), actor{cause: causePeriodic})
-	if err == nil {
-		tx.replan()
-	}
-	return tx, nil
+	tx.noteFallenTTL()
+	tx.replan()
+	return tx
 }
 
 // mutate runs fn on the role under its lock and commits what it changed. Where fn
@@ -102,11 +97,7 @@ func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name stri
 	if old == nil {
 		return nil, noRole(name)
 	}
-	tx, err := b.begin(ctx, s, opening{by: by, lim: lim, old: old})
-	if err != nil {
-		return nil, err
-	}
-	return tx.run(fn)
+	return b.begin(ctx, s, opening{by: by, lim: lim, old: old}).run(fn)
 }
 
 // run lets fn change the role and commits that, if fn says that there is something.

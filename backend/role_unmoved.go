@@ -128,10 +128,7 @@ func (b *backend) moveUnmoved(ctx context.Context, s logical.Storage, name strin
 	if err != nil {
 		return nil, err
 	}
-	tx, err := b.begin(ctx, s, opening{by: actor{cause: causePeriodic}, lim: lim, old: rec, last: true})
-	if err != nil {
-		return nil, err
-	}
+	tx := b.begin(ctx, s, opening{by: actor{cause: causePeriodic}, lim: lim, old: rec})
 	copied, err := b.lockedCopy(ctx, s, rec.ID)
 	if err != nil {
 		return nil, err

@@ -95,14 +95,17 @@ func (b *backend) config(ctx context.Context, s logical.Storage) (*configRecord,
 	return b.configs.get(ctx, s)
 }
 
-// configOrLast is config, or where that cannot be read what it was last: nothing that
-// ends a key waits for it.
+// configOrLast is config, or where that cannot be read what it was last, or else would
+// be if it had never been written: nothing that ends a key waits for it.
 func (b *backend) configOrLast(ctx context.Context, s logical.Storage) (*configRecord, error) {
 	cfg, err := b.config(ctx, s)
-	if last := b.configs.last(); err != nil && !mustForward(err) && last != nil {
+	if err == nil || mustForward(err) {
+		return cfg, err
+	}
+	if last := b.configs.last(); last != nil {
 		return last, nil
 	}
-	return cfg, err
+	return &configRecord{Schema: recordSchema}, nil
 }
 
 // resize makes the caches as large as cfg, which is in force, says.

@@ -18,6 +18,9 @@ type roleNow struct {
 	rec   *roleRecord // shared
 	terms policy.Terms
 	now   time.Time
+	// unread is why the plan of the role cannot be read; nil if it can. The terms are
+	// those of a role without one then.
+	unread error
 	// countsReads: by the mount's config the reads of every role are counted.
 	countsReads bool
 }
@@ -41,15 +44,24 @@ func (b *backend) look(ctx context.Context, s logical.Storage, name string) (*ro
 	return r, err
 }
 
-// lookOf is look for a record in hand. Where its policy cannot be read, record and
-// now are still there.
-func (b *backend) lookOf(rec *roleRecord, lim policy.Limits) (*roleNow, error) {
-	r := &roleNow{rec: rec, now: b.now(rec.Committed), countsReads: b.countsReads()}
-	var err error
-	if r.terms, err = rec.under(&rec.Policy, lim); err != nil {
-		return r, fmt.Errorf("role %s: %w", rec.Name, err)
+// lookToRead is look for who reads keys, or the policy itself: what does not depend on
+// the plan of the role is told also where that cannot be read.
+func (b *backend) lookToRead(ctx context.Context, s logical.Storage, name string) (*roleNow, error) {
+	r, err := b.look(ctx, s, name)
+	if r != nil {
+		err = nil
 	}
-	return r, nil
+	return r, err
+}
+
+// lookOf is look for a record in hand. The error is that the plan cannot be read,
+// which r knows, too.
+func (b *backend) lookOf(rec *roleRecord, lim policy.Limits) (r *roleNow, err error) {
+	r = &roleNow{rec: rec, now: b.now(rec.Committed), countsReads: b.countsReads()}
+	if r.terms, err = rec.under(&rec.Policy, lim); err != nil {
+		r.unread = fmt.Errorf("role %s: %w", rec.Name, err)
+	}
+	return r, r.unread
 }
 
 // under is what a policy comes to for the role.

@@ -45,10 +45,7 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 		b.unfile(ctx, t.s, e.minute, e.name)
 		return nil
 	}
-	tx, err := b.begin(ctx, t.s, opening{lim: t.lim, old: copied, last: true})
-	if err != nil {
-		return err
-	}
+	tx := b.begin(ctx, t.s, opening{lim: t.lim, old: copied})
 	if copied.restorable(tx.now) {
 		return t.putOff(ctx, e, copied.PurgeAt)
 	}

@@ -251,6 +251,9 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 	var seq int64
 	rec, err := b.mutateLocked(ctx, t.s, e.name, actor{cause: causePeriodic}, t.lim, func(tx *roleTx) (bool, error) {
 		now, filed, seq = tx.now, tx.old.Due, tx.old.Seq
+		if tx.unread != nil {
+			return false, tx.unread
+		}
 		acted, err := tx.upkeep(t.config)
 		if err != nil || acted > 0 {
 			return true, err

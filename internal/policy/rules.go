@@ -56,18 +56,16 @@ var rules = []rule{
 
 // Check refuses a policy that breaks a rule between its fields or with the
 // mount, next being the result of With. old is what it replaces, nil for a role
-// that is being created: what both show alike is not judged again.
+// that is being created: what both show alike is not judged again, and a schedule
+// that cannot be read and stays not at all.
 func Check(old, next *Policy, roleID, typ string, lim Limits) error {
 	t, err := next.Effective(roleID, typ, lim)
-	if err != nil {
+	if err != nil && (old == nil || old.RotationSchedule != next.RotationSchedule || old.ValidUntil != next.ValidUntil) {
 		return fmt.Errorf("reading the policy: %w", err)
 	}
 	c := &transition{old: old, next: next, typ: typ, lim: lim, terms: t, after: next.Show(t)}
 	if old != nil {
-		was, err := old.Effective(roleID, typ, lim)
-		if err != nil {
-			return fmt.Errorf("reading the policy: %w", err)
-		}
+		was, _ := old.Effective(roleID, typ, lim) // as far as it can be read
 		c.before = old.Show(was)
 	}
 	if err := checkExclusive(c); err != nil {

@@ -69,7 +69,9 @@ type Terms struct {
 }
 
 // Effective fills in the defaults. A policy that passed Check fails only where
-// the time zone of its schedule is no longer known.
+// its schedule can be read no more: another build took it, or knew its time zone.
+// Then the terms lack the cadence, and what follows from it, and are good for
+// whoever needs none.
 func (p *Policy) Effective(roleID, typ string, lim Limits) (Terms, error) {
 	t := Terms{
 		Prefix: cmp.Or(p.Prefix, defaultPrefix), Reveal: cmp.Or(p.Reveal, RevealAlways), OnLeak: cmp.Or(p.OnLeak, LeakRevoke),
@@ -77,9 +79,7 @@ func (p *Policy) Effective(roleID, typ string, lim Limits) (Terms, error) {
 		Refresh: OrDefault(p.RefreshInterval, defaultRefreshInterval), LeakGrace: OrDefault(p.LeakGracePeriod, DefaultLeakGrace),
 		AutoPaused: p.RotationPaused,
 	}
-	if err := t.rotation(p, typ); err != nil {
-		return Terms{}, err
-	}
+	unread := t.rotation(p, typ)
 	var err error
 	if t.Until, err = instantOf(p.ValidUntil); err != nil {
 		return Terms{}, fmt.Errorf("valid_until: %w", err)
@@ -93,7 +93,7 @@ func (p *Policy) Effective(roleID, typ string, lim Limits) (Terms, error) {
 	t.MaxGrace = max(OrDefault(p.MaxGracePeriod, t.Grace), t.Grace)
 	if typ == Dynamic {
 		t.lease(p, lim)
-		return t, nil
+		return t, unread
 	}
 	t.TTL = OrDefault(p.TTL, 0)
 	if t.TTL > 0 && t.Cadence != nil {
@@ -101,7 +101,7 @@ func (p *Policy) Effective(roleID, typ string, lim Limits) (Terms, error) {
 		// a version expire before its successor has taken over.
 		t.Lead = min(t.Lead, max(0, t.TTL-t.Longest-p.RotationJitter.Duration()-t.MaxGrace))
 	}
-	return t, nil
+	return t, unread
 }
 
 func (t *Terms) rotation(p *Policy, typ string) error {
