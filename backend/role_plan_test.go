@@ -45,3 +45,42 @@ func TestStagingFitsTheTTL(t *testing.T) {
 		t.Errorf("version %d", v)
 	}
 }
+
+// TestPlanOutlivesTheSamePolicy: what comes to the same cadence leaves the plan as it is,
+// whatever else is written with it.
+func TestPlanOutlivesTheSamePolicy(t *testing.T) {
+	for name, c := range map[string]struct{ first, then map[string]any }{
+		"the default, written":  {nil, map[string]any{"rotation_period": "2160h"}},
+		"the default, reset":    {map[string]any{"rotation_period": "2160h"}, map[string]any{"rotation_period": nil}},
+		"the period, again":     {map[string]any{"rotation_period": "2000h"}, map[string]any{"rotation_period": 2000 * 3600}},
+		"no jitter":             {map[string]any{"rotation_period": "2000h"}, map[string]any{"rotation_jitter": 0}},
+		"a schedule, no period": {map[string]any{"rotation_schedule": "0 3 1 */6 *"}, map[string]any{"rotation_period": 0}},
+		"all that was read":     {map[string]any{"rotation_period": "2000h"}, nil},
+	} {
+		m := newMount(t)
+		m.write("roles/r", c.first)
+		m.clock.advance(40 * 24 * time.Hour)
+		before := *m.record("r").Plan
+		then := c.then
+		if then == nil {
+			then = m.read("roles/r")
+		}
+		then["description"] = "x"
+		m.patch("roles/r", then)
+		if rec := m.record("r"); *rec.Plan != before || !rec.Next.Equal(before.Slot) {
+			t.Errorf("%s: %+v became %+v", name, before, *rec.Plan)
+		}
+	}
+	for name, then := range map[string]map[string]any{
+		"another period": {"rotation_period": "2159h"}, "a schedule": {"rotation_schedule": "0 3 1 */6 *"}, "jitter": {"rotation_jitter": "100h"},
+	} {
+		m := newMount(t)
+		m.write("roles/r", nil)
+		m.clock.advance(40 * 24 * time.Hour)
+		before := *m.record("r").Plan
+		m.patch("roles/r", then)
+		if rec := m.record("r"); rec.Plan.Slot.Equal(before.Slot) {
+			t.Errorf("%s: the plan is still %+v", name, *rec.Plan)
+		}
+	}
+}
