@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 const (
@@ -41,6 +42,9 @@ func (tx *roleTx) commit() error {
 	rec.Schema = recordSchema
 	rec.Committed = tx.now
 	rec.Seq++
+	if rec.Type == policy.Dynamic {
+		rec.TTLSeen = policy.Seconds(tx.terms.TTL / time.Second)
+	}
 	tx.replan()
 	if tx.hidden {
 		return tx.commitCopy()

@@ -122,8 +122,8 @@ func TestEntombSparesTheKeysOfOthers(t *testing.T) {
 func TestUnknownLeases(t *testing.T) {
 	now := newFakeClock().Now()
 	for _, c := range []struct {
-		known, terms, ttl, until time.Duration
-		want                     bool
+		known, seen, terms, ttl, until time.Duration
+		want                           bool
 	}{
 		{known: 2, terms: 2, ttl: 2},
 		{known: 2, terms: 2, ttl: 3, want: true},
@@ -132,8 +132,11 @@ func TestUnknownLeases(t *testing.T) {
 		{known: 5, terms: 2, ttl: 3, until: 3},
 		{known: 5, terms: 2, ttl: 3, until: 2, want: true},
 		{known: 5, terms: 3, ttl: 3},
+		{known: 5, seen: 3, terms: 3, ttl: 3},
+		{known: 5, seen: 2, terms: 3, ttl: 3, want: true}, // the mount raised it since
+		{known: 5, seen: 2, terms: 3, ttl: 2},
 	} {
-		r := &roleNow{rec: &roleRecord{LeaseTTL: policy.Seconds(c.known * 3600)}, now: now}
+		r := &roleNow{rec: &roleRecord{LeaseTTL: policy.Seconds(c.known * 3600), TTLSeen: policy.Seconds(c.seen * 3600)}, now: now}
 		r.terms.TTL = c.terms * time.Hour
 		if c.until > 0 {
 			r.rec.LeaseUntil = now.Add(c.until * time.Hour)

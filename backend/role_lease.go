@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -28,25 +29,47 @@ func (b *backend) noteLease(ctx context.Context, s logical.Storage, r *roleNow, 
 			return false, nil
 		}
 		tx.rec.LeaseTTL = max(tx.rec.LeaseTTL, policy.Seconds((ttl+time.Second-1)/time.Second))
-		// Twice as long, so that not every renewal has to write.
-		tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(2*ttl))
+		if ttl > tx.terms.TTL {
+			// Twice as long, so that not every renewal has to write.
+			tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(2*ttl))
+		}
 		return true, nil
 	})
 	return err
 }
 
 // unknownLease reports whether the role's record has to be told of a lease of that
-// ttl. The role's own ttl is known as long as it is in force.
+// ttl. The role's own ttl is known as long as it is in force, from the first commit on:
+// the mount may raise it without one, and lower it again.
 func unknownLease(r *roleNow, ttl time.Duration) bool {
-	known := r.rec.LeaseTTL.Duration()
-	return ttl > known || ttl > r.terms.TTL && r.now.Add(ttl).After(r.rec.LeaseUntil)
+	switch {
+	case ttl > r.rec.LeaseTTL.Duration():
+		return true
+	case ttl > r.terms.TTL:
+		return r.now.Add(ttl).After(r.rec.LeaseUntil)
+	default:
+		return ttl > r.rec.ttlSeen()
+	}
 }
 
-// noteRenewal is noteLease for a renewal that asks for more than the role's ttl.
+// ttlSeen is the role's ttl as of the last commit: leases of that ttl may be out. An
+// older build notes none, but what it was at most.
+func (r *roleRecord) ttlSeen() time.Duration { return cmp.Or(r.TTLSeen, r.LeaseTTL).Duration() }
+
+// noteFallenTTL has the record know of leases that are longer than the role's ttl is
+// now: whoever lowers the mount's ttl tells nobody.
+func (tx *roleTx) noteFallenTTL() {
+	if seen := tx.rec.ttlSeen(); tx.rec.Type == policy.Dynamic && seen > tx.terms.TTL {
+		tx.rec.LeaseTTL = max(tx.rec.LeaseTTL, policy.Seconds(seen/time.Second))
+		tx.rec.LeaseUntil = later(tx.rec.LeaseUntil, tx.now.Add(seen))
+	}
+}
+
+// noteRenewal is noteLease for a renewal, which may ask for more than the role's ttl.
 // What the renewal will be refused for it leaves to that.
 func (b *backend) noteRenewal(ctx context.Context, req *logical.Request) error {
 	id, name, roleID := leaseData(req)
-	if req.Secret.Increment <= 0 || !keyformat.ValidID(id) {
+	if !keyformat.ValidID(id) {
 		return nil
 	}
 	lim, err := b.limits(ctx, req.Storage)
@@ -57,9 +80,9 @@ func (b *backend) noteRenewal(ctx context.Context, req *logical.Request) error {
 	if err != nil || rec == nil {
 		return err
 	}
-	r, err := b.lookOf(rec, lim)
-	if err != nil || req.Secret.Increment <= r.terms.TTL {
-		return err
+	r, _ := b.lookOf(rec, lim) // a lease needs no plan
+	if !unknownLease(r, max(req.Secret.Increment, r.terms.TTL)) {
+		return nil
 	}
 	key, err := getRecord[keyRecord](ctx, req.Storage, keyPath(id))
 	if err != nil || key == nil || key.RoleID != roleID || !keyStatus(key, r.rec, r.now).Verifies {

@@ -43,6 +43,16 @@ func (m *testMount) warned(path string, data map[string]any) []string {
 	return resp.Warnings
 }
 
+// tuned gives the mount another default ttl of leases.
+func (m *testMount) tuned(ttl time.Duration) {
+	m.t.Helper()
+	sys, ok := m.System().(*logical.StaticSystemView)
+	if !ok {
+		m.t.Fatalf("the system is a %T", m.System())
+	}
+	sys.DefaultLeaseTTLVal, sys.MaxLeaseTTLVal = ttl, 24*time.Hour
+}
+
 // longLeases are the ways in which a lease may be longer than the role's ttl, which
 // is 10 minutes. They return the lease, and its end.
 var longLeases = map[string]func(m *testMount) (*logical.Response, time.Time){
@@ -59,6 +69,24 @@ var longLeases = map[string]func(m *testMount) (*logical.Response, time.Time){
 		lease := m.lease("d", nil)
 		m.write("roles/d", map[string]any{"ttl": "10m"})
 		return lease, m.clock.Now().Add(3 * time.Hour)
+	},
+	"issued under a longer ttl of the mount": func(m *testMount) (*logical.Response, time.Time) {
+		m.tuned(time.Hour)
+		m.patch("roles/d", map[string]any{"ttl": nil})
+		lease := m.lease("d", nil)
+		m.tuned(10 * time.Minute)
+		return lease, m.clock.Now().Add(time.Hour)
+	},
+	"renewed under a longer ttl of the mount": func(m *testMount) (*logical.Response, time.Time) {
+		m.tuned(10 * time.Minute)
+		m.patch("roles/d", map[string]any{"ttl": nil})
+		lease := m.lease("d", nil)
+		m.tuned(time.Hour)
+		if resp, err := m.onLease(logical.RenewOperation, lease, 0); err != nil || resp.IsError() || resp.Secret.TTL != time.Hour {
+			m.t.Fatal(err, resp)
+		}
+		m.tuned(10 * time.Minute)
+		return lease, m.clock.Now().Add(time.Hour)
 	},
 	"renewed late": func(m *testMount) (*logical.Response, time.Time) {
 		lease := m.lease("d", nil)
@@ -172,5 +200,36 @@ func TestLeasesAreNotedSeldom(t *testing.T) {
 	}
 	if n := m.record("d").Seq; n != seq+1 {
 		t.Errorf("%d commits for renewals within an hour, want 1", n-seq)
+	}
+}
+
+// TestEarlierEndSparesLeases that were issued before the mount's ttl fell, also where a
+// rotation came between.
+func TestEarlierEndSparesLeases(t *testing.T) {
+	for _, between := range []time.Duration{0, 40 * time.Minute} {
+		m := newMount(t)
+		m.tuned(time.Hour)
+		m.write("roles/d", map[string]any{"type": "dynamic"})
+		lease := m.lease("d", nil)
+		m.tuned(5 * time.Minute)
+		m.write("rotate/d", nil)
+		m.clock.advance(between)
+		m.write("rotate/d", nil)
+		m.refused(logical.UpdateOperation, "grace/d", map[string]any{"version": 1, "valid_until": "6m"}, "force", "leases until")
+		m.clock.advance(time.Hour - between - time.Second)
+		m.expectVerdict(lease.Data["api_key"], "VALID")
+	}
+	// Once they are over nothing keeps the floor up.
+	m := newMount(t)
+	m.tuned(time.Hour)
+	m.write("roles/d", map[string]any{"type": "dynamic", "grace_period": "1m"})
+	m.tuned(5 * time.Minute)
+	m.write("rotate/d", nil)
+	m.clock.advance(61 * time.Minute)
+	m.write("rotate/d", nil)
+	m.write("rotate/d", nil)
+	m.write("grace/d", map[string]any{"version": 2, "valid_until": "5m"})
+	if got := m.record("d"); got.LeaseTTL != 300 || got.ttlSeen() != 5*time.Minute {
+		t.Errorf("leases of %d s, %s", got.LeaseTTL, got.ttlSeen())
 	}
 }

@@ -43,6 +43,7 @@ var newFields = map[string]string{
 	"role.plan.version":              "as plan",
 	"role.plan.since":                "as plan",
 	"role.plan.before":               "as plan",
+	"role.ttl_seen":                  "leases may be as long as lease_ttl",
 	"role.moved":                     "a record without the mark counts where moved/ names it",
 	"role.moved.mark":                "as moved",
 	"role.moved.from":                "the history tells it",

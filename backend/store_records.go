@@ -57,6 +57,8 @@ type roleRecord struct {
 	LeaseTTL policy.Seconds `json:"lease_ttl,omitempty"`
 	// LeaseUntil is until when leases of a ttl that was shortened may be out.
 	LeaseUntil time.Time `json:"lease_until,omitzero"`
+	// TTLSeen is the ttl of a dynamic role at its last commit.
+	TTLSeen policy.Seconds `json:"ttl_seen,omitempty"`
 
 	History  []historyEntry   `json:"history,omitempty"`
 	Archived int              `json:"archived,omitempty"` // pages in archive/
