@@ -65,6 +65,9 @@ func (b *backend) makeJob(ctx context.Context, s logical.Storage, job *jobRecord
 	job.Created = b.now()
 	defer b.jobs.forget()
 	if err := putRecord(ctx, s, jobPath(job.ID), job); err != nil {
+		if outcomeUnknown(err) {
+			b.jobs.unsure.add(jobPrefix, "", nil, b.clock.Now()) // once it lands it is worked on
+		}
 		return nil, false, err
 	}
 	b.wake.at(job.Created)

@@ -115,6 +115,9 @@ func (j *jobRecord) schema() int { return j.Schema }
 
 func (j *jobRecord) newest() int { return jobInsideSchema }
 
+// actID is the request id, and the caller, of what the job does to roles.
+func (j *jobRecord) actID() string { return "bulk:" + j.ID }
+
 // at reports whether both have come to the same place.
 func (j *jobRecord) at(other *jobRecord) bool {
 	inside, there := jobPlace{}, jobPlace{}

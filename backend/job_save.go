@@ -3,7 +3,9 @@
 package backend
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -37,7 +39,11 @@ func (r *jobRun) refresh(ctx context.Context) error {
 		return nil
 	}
 	if r.job == nil || !r.job.at(job) {
-		r.roles, r.keys = readAhead{}, readAhead{}
+		r.roles, r.keys, r.renamed = readAhead{}, readAhead{}, nil
+	}
+	if repeated, err := r.repeats(ctx, job); err != nil || repeated {
+		r.out = true
+		return err
 	}
 	if r.limit == nil && job.Pace > 0 {
 		r.limit = rate.NewLimiter(rate.Limit(job.Pace), job.Pace)
@@ -45,6 +51,36 @@ func (r *jobRun) refresh(ctx context.Context) error {
 	r.take(job)
 	r.fresh = true
 	return nil
+}
+
+// repeats reports whether the job, which has not begun, is the same request as another
+// one, and removes it then: the answer to the first was lost, the request was repeated,
+// and both were stored in the end. The caller holds jobs.edit.
+func (r *jobRun) repeats(ctx context.Context, job *jobRecord) (bool, error) {
+	if job.RequestID == "" || job.State != jobRunning || !job.at(&jobRecord{}) {
+		return false, nil
+	}
+	ids, err := r.b.openJobs(ctx, r.s)
+	if err != nil {
+		return false, err
+	}
+	for _, id := range ids {
+		other, err := getRecord[jobRecord](ctx, r.s, jobPath(id))
+		switch {
+		case errors.Is(err, errSchema), err == nil && other == nil:
+			continue
+		case err != nil:
+			return false, err
+		}
+		if id == job.ID || other.RequestID != job.RequestID || other.Caller != job.Caller ||
+			other.State == jobRunning && other.at(&jobRecord{}) && cmp.Or(other.Created.Compare(job.Created), cmp.Compare(id, job.ID)) < 0 {
+			continue // the other one goes
+		}
+		r.b.Logger().Warn("a bulk job is removed: its request was repeated, and made another one", "job", job.ID, "other", id)
+		defer r.b.jobs.forget()
+		return true, deleteRecord(ctx, r.s, jobPath(job.ID))
+	}
+	return false, nil
 }
 
 // take takes the record over as it is stored.

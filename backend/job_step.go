@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,9 @@ type jobRun struct {
 	limit *rate.Limiter // its pace, over ticks; nil is none
 	roles readAhead
 	keys  readAhead // of the role in hand
+	// renamed are the roles, by role_id, to look at once the list is done with, since
+	// they may have come back under other names meanwhile; nil: not listed yet.
+	renamed []string
 	// served is the last step that was this job's.
 	served int64
 	halted atomic.Bool // somebody stops it
@@ -58,10 +62,16 @@ func (r *jobRun) step(ctx, begin context.Context) error {
 		}
 	}
 	name, err := r.nextRole()
+	if err == nil && name == "" {
+		name, err = r.nextRenamed(ctx)
+	}
 	if err != nil {
 		return err
 	}
 	if name == "" {
+		if len(r.renamed) > 0 {
+			return nil // there are more of them to look at
+		}
 		r.job.State, r.job.Finished, r.dirty = jobDone, r.b.now(), true
 		return r.save(ctx)
 	}
@@ -73,6 +83,7 @@ func (r *jobRun) step(ctx, begin context.Context) error {
 	if err == nil && rec == nil {
 		return r.pass(ctx)
 	}
+	keys, inside := r.job.Keys, r.job.Inside != nil
 	if err == nil {
 		if r.mustWait() {
 			return nil
@@ -83,14 +94,13 @@ func (r *jobRun) step(ctx, begin context.Context) error {
 	case err != nil && (ctx.Err() != nil || mustForward(err)):
 		return err // it is tried again
 	case err != nil:
-		r.job.Failed++
-		r.job.Failures = append(slices.Clone(r.job.Failures), jobFail{Role: name, Error: shorten(err.Error(), maxReason)})
-		if n := len(r.job.Failures) - maxJobFails; n > 0 {
-			r.job.Failures = r.job.Failures[n:]
-		}
+		r.fail(name, err)
 	case r.job.Inside != nil:
 		return r.save(ctx)
-	default:
+	case !r.sweeps():
+		r.job.Acted++
+	case r.job.Select.IssuedTo == "" || inside || r.job.Keys > keys:
+		r.job.Seen++
 		r.job.Acted++
 	}
 	r.saved = time.Time{}
@@ -112,11 +122,62 @@ func (r *jobRun) nextRole() (string, error) {
 	return r.roles.names[0], nil
 }
 
+// sweeps reports whether the list is done with.
+func (r *jobRun) sweeps() bool { return len(r.roles.names) == 0 }
+
+// nextRenamed is the next role that came back since the job was made: under another
+// name it may have escaped, in the list or before the place in it. Empty where there is
+// none among those that one step looks at. Whoever named roles is told of those that
+// were gone.
+func (r *jobRun) nextRenamed(ctx context.Context) (string, error) {
+	if len(r.job.Select.Roles) > 0 || !r.b.renamesKnown(ctx, r.s) {
+		return "", nil
+	}
+	if r.renamed == nil {
+		ids, err := listSorted(ctx, r.s, movedPrefix)
+		if err != nil {
+			return "", err
+		}
+		r.renamed = append([]string{}, ids...)
+	}
+	for n := 0; len(r.renamed) > 0 && n < jobKeys; n++ {
+		id := r.renamed[0]
+		var moved *movedRecord
+		err := r.again(ctx, func() (err error) {
+			moved, err = getRecord[movedRecord](ctx, r.s, movedPath(id))
+			return err
+		})
+		switch {
+		case err != nil && (ctx.Err() != nil || mustForward(err)):
+			return "", err
+		case err != nil:
+			r.fail(id, err)
+		case moved != nil && !moved.gone() && !moved.At.Before(r.job.Created) && strings.HasPrefix(moved.Name, r.job.Select.Prefix):
+			return moved.Name, nil
+		}
+		r.renamed = r.renamed[1:]
+	}
+	return "", nil
+}
+
+// fail notes that the job's action failed for a role.
+func (r *jobRun) fail(role string, err error) {
+	r.job.Failed++
+	r.job.Failures = append(slices.Clone(r.job.Failures), jobFail{Role: role, Error: shorten(err.Error(), maxReason)})
+	if n := len(r.job.Failures) - maxJobFails; n > 0 {
+		r.job.Failures = r.job.Failures[n:]
+	}
+}
+
 // pass is done with the role that was next.
 func (r *jobRun) pass(ctx context.Context) error {
-	r.job.After, r.job.Inside, r.dirty = r.roles.names[0], nil, true
-	r.job.Seen++
-	r.roles.next()
+	if r.job.Inside, r.dirty = nil, true; r.sweeps() {
+		r.renamed = r.renamed[1:]
+	} else {
+		r.job.After = r.roles.names[0]
+		r.job.Seen++
+		r.roles.next()
+	}
 	if r.b.clock.Now().Sub(r.saved) < jobSaveEvery {
 		return nil
 	}
@@ -151,7 +212,7 @@ func (r *jobRun) target(ctx context.Context, name string) (*roleRecord, error) {
 		return nil, err
 	case rec == nil && len(r.job.Select.Roles) > 0:
 		return nil, noRole(name)
-	case rec == nil || !r.job.Select.matches(rec):
+	case rec == nil || !r.job.Select.matches(rec), r.sweeps() && rec.answered(r.job.Action, r.job.actID()):
 		return nil, nil
 	}
 	return rec, nil
@@ -186,8 +247,8 @@ func (r *jobRun) do(ctx, begin context.Context, rec *roleRecord) error {
 func (r *jobRun) act(ctx context.Context, name string) error {
 	job := r.job
 	by := actor{
-		cause: causeRequest, entityID: job.EntityID, display: job.Display, caller: "bulk:" + job.ID,
-		requestID: "bulk:" + job.ID, reason: job.Reason, code: job.Code,
+		cause: causeRequest, entityID: job.EntityID, display: job.Display, caller: job.actID(),
+		requestID: job.actID(), reason: job.Reason, code: job.Code,
 	}
 	_, err := r.b.mutate(ctx, r.s, name, by, func(tx *roleTx) (bool, error) {
 		if first, err := tx.findReplay(job.Action, by.requestID, ""); err != nil || first != nil {

@@ -234,7 +234,7 @@ func (b *backend) historyOf(ctx context.Context, s logical.Storage, name, id str
 		return copied, nil
 	}
 	// A role that was renamed is not gone, whatever the archive calls it.
-	if home, err := b.homeOf(ctx, s, name, id); err != nil || home != name {
+	if home, err := b.homeOf(ctx, s, name, id); err != nil || home != name && home != nowhere {
 		return nil, err
 	}
 	return goneRole(ctx, s, name, id)

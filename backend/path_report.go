@@ -297,6 +297,9 @@ func (b *backend) listDeferred(ctx context.Context, req *logical.Request, in *in
 		if err != nil {
 			return nil, err
 		}
+		if role == nowhere {
+			role = rec.Role
+		}
 		return map[string]any{"role": role, "role_id": rec.RoleID, "reported": stamp(rec.At), "seen": rec.Seen}, nil
 	})
 }

@@ -79,6 +79,9 @@ func (tx *roleTx) commit() error {
 	if err != nil {
 		return err
 	}
+	if err := tx.optional(tx.renewCopy()); err != nil {
+		return err
+	}
 
 	if err := tx.b.commitRole(tx.ctx, tx.s, tx.old, rec, data); err != nil {
 		return err // the outcome is unknown: nothing is undone

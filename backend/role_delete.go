@@ -135,13 +135,25 @@ func (tx *roleTx) purge() (done bool, err error) {
 		return false, err
 	}
 	tx.b.forgetUsage(tx.rec.ID)
-	if tx.b.renamesKnown(tx.ctx, tx.s) {
-		// Before the copy, without which nobody comes back to this.
-		if err := tx.b.forgetMove(tx.ctx, tx.s, tx.rec.Name, tx.rec.ID); err != nil {
-			return false, err
-		}
+	if err := tx.livesNowhere(); err != nil {
+		return false, err
 	}
 	return true, tx.b.removeCopy(tx.ctx, tx.s, tx.rec.Name, tx.rec.ID)
+}
+
+// livesNowhere has moved/, where it knows the role, say that it is gone: a record of it
+// that a late write left at an earlier name would be the role again if moved/ said
+// nothing. Tidy removes those, and then this.
+func (tx *roleTx) livesNowhere() error {
+	moved, err := tx.b.storedMove(tx.ctx, tx.s, tx.rec.ID)
+	if err != nil || moved == nil || moved.gone() {
+		return err
+	}
+	mark, err := newUUID(tx.b.rand)
+	if err != nil {
+		return err
+	}
+	return tx.b.commitMove(tx.ctx, tx.s, &movedRecord{Schema: recordSchema, RoleID: tx.rec.ID, Name: nowhere, Mark: mark, At: tx.now})
 }
 
 // deleteSecrets erases the plaintexts of a role that is gone.

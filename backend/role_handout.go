@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
@@ -91,7 +92,19 @@ func (b *backend) plaintext(ctx context.Context, req *logical.Request, r *roleNo
 		}
 		return "", nil, nil
 	}
+	if err := secret.of(rec, v); err != nil {
+		return "", nil, err
+	}
 	return secret.Key, rec, nil
+}
+
+// of refuses a value that is not the version's: one of an attempt that failed may have
+// landed over it. Nobody is to be handed a key that never verifies.
+func (r *secretRecord) of(rec *roleRecord, v *keyring.Version) error {
+	if key, err := keyformat.Parse(r.Key); err == nil && key.ID() != v.KeyID {
+		return fmt.Errorf("the value that is stored for version %d of role %s is another key's: rotate/%[2]s makes a new one", v.N, rec.Name)
+	}
+	return nil
 }
 
 func alreadyRevealed(rec *roleRecord, v *keyring.Version) error {
@@ -123,6 +136,9 @@ func (b *backend) revealOnce(ctx context.Context, req *logical.Request, r *roleN
 		}
 		if secret == nil {
 			return false, fmt.Errorf("the plaintext of version %d is missing in storage", n)
+		}
+		if err := secret.of(tx.rec, v); err != nil {
+			return false, err
 		}
 		plain = secret.Key
 		v.Revealed = tx.now

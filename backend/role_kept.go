@@ -106,6 +106,27 @@ func (tx *roleTx) commitCopy() error {
 	return nil
 }
 
+// renewCopy keeps the copy that a deletion left which failed and may still land in step
+// with the role: if it lands, the copy is what a restoration brings back, and must know
+// what was killed since.
+func (tx *roleTx) renewCopy() error {
+	if tx.old == nil || !tx.b.roles.unsure.has(rolePath(tx.rec.Name)) {
+		return nil
+	}
+	copied, err := tx.b.lockedCopy(tx.ctx, tx.s, tx.rec.ID)
+	if err != nil || copied == nil || copied.stub() || copied.Name != tx.rec.Name {
+		return err
+	}
+	next := *tx.rec
+	next.Deleted, next.DeletedBy, next.DeletedCode = copied.Deleted, copied.DeletedBy, copied.DeletedCode
+	next.PurgeAt, next.Due = copied.PurgeAt, copied.Due
+	data, err := next.encode()
+	if err != nil {
+		return err
+	}
+	return tx.b.commitCopy(tx.ctx, tx.s, copied, &next, data)
+}
+
 // owe leaves the replacement of the current version to the periodic function, of a
 // deleted role to its restoration. The pending version dies as it does where there
 // is a replacement: whoever read the one may have read the other.

@@ -255,7 +255,7 @@ func TestRenameIsRepeatable(t *testing.T) {
 		t.Errorf("repeated later: %v", got)
 	}
 	m.remove("n")
-	m.run(25 * time.Hour)
+	m.run(26 * time.Hour)
 	m.refused404("restore/"+id, map[string]any{"name": "n"})
 	m.expectVerdict(key, "NOT_FOUND")
 	m.tidyAll()

@@ -35,6 +35,11 @@ func (tx *roleTx) findReplay(op, id string, params ...string) (*replay, error) {
 	return nil, nil
 }
 
+// answered reports whether the role remembers an answer to that request id.
+func (r *roleRecord) answered(op, id string) bool {
+	return slices.ContainsFunc(r.Requests, func(a replay) bool { return a.Op == op && a.ID == id })
+}
+
 func (r *replay) answer() (*logical.Response, error) {
 	var stored replayResult
 	if err := json.Unmarshal(r.Result, &stored); err != nil {

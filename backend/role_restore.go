@@ -331,8 +331,8 @@ func (r *restorer) announce(tx *roleTx, there *roleRecord, from string) error {
 // request finds it. Of a renamed role moved/ tells, and nothing is left. Where that
 // fails the copy is ignored, and overwritten by the next deletion.
 func (r *restorer) retireCopy(name string) {
-	if r.copied == nil || r.copied.stub() {
-		return
+	if r.copied == nil || r.copied.stub() || r.b.roles.unsure.has(rolePath(name)) {
+		return // where the deletion may still land, the copy is what is left then
 	}
 	if err := r.leaveStub(name); err != nil {
 		r.b.Logger().Warn("the copy of a restored role is removed later", "role", name, "error", err)

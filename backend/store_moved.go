@@ -41,6 +41,11 @@ type movedRecord struct {
 
 func (r *movedRecord) schema() int { return r.Schema }
 
+// nowhere is what moved/ calls a role that is gone for good: no role is called so.
+const nowhere = deletedMark
+
+func (r *movedRecord) gone() bool { return r.Name == nowhere }
+
 // renameSchema is the layout of the record of tidy once roles were renamed, and the
 // newest that this build reads. Older builds refuse it before they remove anything.
 const renameSchema = 2
@@ -108,7 +113,7 @@ type tidyHead struct {
 func (b *backend) storeTidy(ctx context.Context, s logical.Storage, made func(schema int) any) error {
 	b.tidyWrites.Lock()
 	defer b.tidyWrites.Unlock()
-	st, err := b.renames.get(ctx, s)
+	st, err := b.renames.fill(ctx, s) // another instance may have renamed one
 	if err != nil {
 		return err
 	}

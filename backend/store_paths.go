@@ -85,7 +85,7 @@ var places = []place{
 	{
 		path: movedPrefix, rest: "<role_id>", record: "movedRecord", told: true,
 		holds:   "what a role is called that came back under another name: its keys' records and leases name it as before",
-		written: "before the commit of the restoration, which carries its mark; deleted with the copy of the deleted role",
+		written: "before the commit of the restoration, which carries its mark; when the role is gone for good it says so, until tidy has looked for what late writes left",
 		forget:  func(b *backend, path string) { b.moves.drop(path) },
 	},
 	{
@@ -107,6 +107,7 @@ var places = []place{
 		path: problemPrefix, rest: "<role>", record: "problem",
 		holds:   "why the last attempt at a role failed, and when the next comes",
 		written: "after a failed attempt; deleted after one that succeeds",
+		forget:  func(b *backend, path string) { b.problems.told(strings.TrimPrefix(path, problemPrefix)) },
 	},
 	{
 		path: deferredPrefix, rest: "<key id>", record: "deferredLeak",

@@ -48,6 +48,17 @@ func (p *problem) lately(now time.Time) bool {
 type problemSet struct {
 	mu    sync.Mutex
 	known map[string]*problem
+	// others are the roles of which another instance of the engine has stored a
+	// problem, as far as the index was read; nil: it is to be read.
+	others map[string]struct{}
+}
+
+// told notes that another node wrote a problem of the role, or removed it.
+func (p *problemSet) told(role string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.known, role)
+	p.others = nil
 }
 
 // failed counts a failure and decides when the next attempt comes: exponential
@@ -117,12 +128,35 @@ func (b *backend) storeProblem(ctx context.Context, s logical.Storage, role stri
 
 // clearProblem removes a role that works again from the index of problems.
 func (b *backend) clearProblem(ctx context.Context, s logical.Storage, role string) {
-	if !b.problems.clear(role) {
+	own := b.problems.clear(role)
+	if others := b.othersProblem(ctx, s, role); !own && !others {
 		return
 	}
 	if err := deleteRecord(ctx, s, problemPath(role)); err != nil {
 		b.Logger().Debug("a solved problem is still listed", "role", role, "error", err)
 	}
+}
+
+// othersProblem reports whether the index has a problem of the role that another
+// instance of the engine stored, and forgets that.
+func (b *backend) othersProblem(ctx context.Context, s logical.Storage, role string) bool {
+	p := &b.problems
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.others == nil {
+		names, err := list(ctx, s, problemPrefix)
+		if err != nil {
+			b.Logger().Debug("solved problems of another node are still listed", "error", err)
+			return false
+		}
+		p.others = make(map[string]struct{}, len(names))
+		for _, name := range names {
+			p.others[name] = struct{}{}
+		}
+	}
+	_, there := p.others[role]
+	delete(p.others, role)
+	return there
 }
 
 // problemOf returns the role's problem, from this node's memory or as another

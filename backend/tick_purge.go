@@ -38,6 +38,9 @@ func (b *backend) purgeDeleted(ctx context.Context, t *tick, e dueEntry, id stri
 		return nil
 	}
 	if live != nil && live.ID == id {
+		if b.roles.unsure.has(rolePath(live.Name)) {
+			return t.putOff(ctx, e, t.now.Add(lateFor)) // the deletion may still land
+		}
 		// A deletion that never came to its commit, or a restoration that did.
 		if err := b.removeCopy(ctx, t.s, copied.Name, id); err != nil {
 			return err

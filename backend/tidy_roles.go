@@ -71,6 +71,9 @@ func (r *tidyRun) deletedRoles(ctx context.Context) (bool, error) {
 			return err
 		}
 		r.sawRole(seen)
+		if r.b.clockProblem(seen.Deleted) != "" {
+			return r.rebase(ctx, seen)
+		}
 		if !r.old(seen.Deleted) {
 			return nil
 		}
@@ -101,6 +104,32 @@ func (r *tidyRun) deletedRoles(ctx context.Context) (bool, error) {
 		}
 		return r.refile(ctx, name, copied.Due, copied.PurgeAt)
 	})
+}
+
+// rebase has the time of a deleted role begin now: a clock that was wrong deleted it,
+// and what is left of it would stay for as long as that was ahead.
+func (r *tidyRun) rebase(ctx context.Context, seen *roleRecord) error {
+	_, unlock, err := r.b.lockOf(ctx, r.s, seen.Name, seen.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	copied, err := r.b.lockedCopy(ctx, r.s, seen.ID)
+	if err != nil || copied == nil || r.b.clockProblem(copied.Deleted) == "" {
+		return err
+	}
+	next := *copied
+	next.Deleted = r.now
+	next.PurgeAt = r.now.Add(copied.PurgeAt.Sub(copied.Deleted))
+	next.Due = r.b.fileAt(next.PurgeAt)
+	data, err := next.encode()
+	if err != nil {
+		return err
+	}
+	if err := r.b.commitCopy(ctx, r.s, copied, &next, data); err != nil {
+		return err
+	}
+	return r.fileOnce(ctx, duePath(next.Due, deletedMark+next.ID))
 }
 
 // refile writes the entry of a role where the calendar lacks it: at due, where
@@ -283,8 +312,8 @@ func (r *tidyRun) left(ctx context.Context, seen *roleRecord) (bool, error) {
 func (r *tidyRun) moves(ctx context.Context) (bool, error) {
 	return r.stream(ctx, movedPrefix, func(ctx context.Context, id string) error {
 		seen, err := getRecord[movedRecord](ctx, r.s, movedPath(id))
-		if err != nil || seen == nil || !r.old(seen.At) {
-			return err
+		if err != nil || seen == nil || r.rec.Started.Sub(seen.At) <= tidyAge {
+			return err // what late writes left at earlier names this pass may have passed over
 		}
 		home, unlock, err := r.b.lockOf(ctx, r.s, seen.Name, id)
 		if err != nil {
