@@ -324,7 +324,7 @@ func hiddenScenes() []scene {
 		m.write("config", map[string]any{"max_leak_actions": 0})
 		m.write("report", map[string]any{"key": w.keys["a2"]})
 	}, removed)
-	return append(all,
+	all = append(all,
 		scene{name: "revoke in a deleted role", kills: true, prepare: then(static(nil), kill("a2"), removed, func(m *testMount, w *world) {
 			w.note["id"] = m.idOf(w.keys["a2"])
 		}), op: back(func(m *testMount, w *world) error {
@@ -334,6 +334,10 @@ func hiddenScenes() []scene {
 		scene{name: "release in a deleted role", kills: true, prepare: then(static(nil), kill("a2"), release), op: back(func(m *testMount, w *world) error {
 			return writing("report/release", map[string]any{"key_ids": w.note["id"]})(m, w)
 		})})
+	for i := range all {
+		all[i].again = true
+	}
+	return all
 }
 
 func otherScenes() []scene {
@@ -436,7 +440,7 @@ func tickScenes() []scene {
 	for i := range all {
 		all[i].op, all[i].tick = ticking, true
 		if strings.HasPrefix(all[i].name, "bulk") {
-			all[i].kills, all[i].only = true, all[i].name != "bulk rotation"
+			all[i].kills, all[i].only, all[i].again = true, all[i].name != "bulk rotation", true
 			all[i].spares = having("get job/", "list job/", "put job/", "get mark", "put mark")
 		}
 	}

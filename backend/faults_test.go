@@ -29,8 +29,8 @@ type scene struct {
 	stored bool
 	// tick: op is a run of the periodic function, which tries again by itself.
 	tick bool
-	// each: of calls that are made several times none is one that op does without.
-	each bool
+	// again: op makes once more what failed once.
+	again bool
 }
 
 // send sends a request as a server does: one whose existence check fails goes no
