@@ -81,7 +81,7 @@ func workScenes() []scene {
 	// A pass over all that tidy knows, some time after it became useless.
 	for _, later := range []time.Duration{3 * time.Hour, 26 * time.Hour, 500 * 24 * time.Hour} {
 		all = append(all, scene{name: "tidy after " + later.String(), prepare: then(littered, passes(later)), op: writing("tidy", nil)})
-		all = append(all, scene{name: "tidy of what was renamed, after " + later.String(), prepare: then(littered, renamedLitter, passes(later)), op: writing("tidy", nil)})
+		all = append(all, scene{name: "tidy of what was renamed, after " + later.String(), prepare: then(littered, strandedLitter, renamedLitter, passes(later)), op: writing("tidy", nil)})
 	}
 	for _, stage := range []string{"deleted", "roles", "keys", "archive", "reports", "of a later build"} {
 		all = append(all, scene{name: "a slice of tidy, " + stage, tick: true, prepare: func(m *testMount, w *world) {
@@ -183,4 +183,33 @@ func renamedLitter(m *testMount, w *world) {
 	plant(m.t, m.storage, movedPath(gone), &movedRecord{Schema: 1, RoleID: gone, Name: "x", Mark: "m", At: m.clock.Now()})
 	m.write("roles/late", map[string]any{"rotation_period": 0})
 	inPlace("late")(m, w)
+	m.write("roles/left", map[string]any{"rotation_period": 0})
+	m.rename("left", "left2")
+	m.remove("left2")
+}
+
+// strandedLitter adds what kills could not write, and entries of the calendar that its
+// records rely on and no tick comes by for.
+func strandedLitter(m *testMount, w *world) {
+	ctx := context.Background()
+	m.write("roles/g", map[string]any{"type": "dynamic", "ttl": "40h"})
+	w.issue(m, "g", "g1")
+	w.issue(m, "g", "g2")
+	s := m.storage
+	m.storage = &failingAt{Storage: s, at: []string{keyPrefix}}
+	m.write("revoke/g", map[string]any{"version": 1})
+	m.storage = s
+	minute := m.clock.Now().Add(-49 * time.Hour).Truncate(time.Minute)
+	for path, name := range map[string]string{rolePath("b"): "b", deletedPath(w.roleID): deletedMark + w.roleID} {
+		rec, err := getRecord[roleRecord](ctx, s, path)
+		if err != nil || rec == nil {
+			m.t.Fatal(path, rec, err)
+		}
+		rec.Due = minute
+		plant(m.t, s, path, rec)
+		if err := putBytes(ctx, s, duePath(minute, name), dueValue); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	m.roles.drop(rolePath("b"))
 }

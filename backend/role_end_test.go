@@ -47,12 +47,12 @@ func TestRoleEnds(t *testing.T) {
 	if got := m.read("status/r"); got["next_rotation"] != "" || !strings.HasPrefix(got["rotation"].(string), "no more: the role ends at ") {
 		t.Errorf("after the last rotation: %v", got["rotation"])
 	}
-	m.clock.set(end.Add(-endNotice - 2*time.Minute))
+	m.clock.set(end.Add(-7*day - time.Second))
 	m.tick()
 	if got := m.problemList(); got != "" {
 		t.Errorf("too early: %s", got)
 	}
-	m.clock.set(end.Add(-endNotice + time.Minute))
+	m.clock.set(end.Add(-7*day + time.Minute))
 	m.tick()
 	if got := m.problemList(); got != "r" {
 		t.Errorf("problems a week before: %q", got)

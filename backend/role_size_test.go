@@ -3,6 +3,8 @@
 package backend
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -99,4 +101,82 @@ func TestRecordsBeyondTheirGoal(t *testing.T) {
 			t.Errorf("a record that is too large is written: %v", err)
 		}
 	})
+}
+
+// TestCutDropsTheOldest: half of the history, until there is none, then of the answers to
+// request ids, then of the ended versions.
+func TestCutDropsTheOldest(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": 0})
+	for range 4 {
+		m.write("rotate/a", map[string]any{"grace_period": 0})
+	}
+	var got []string
+	_, err := m.mutate(t.Context(), m.storage, "a", actor{cause: causeRequest}, func(tx *roleTx) (bool, error) {
+		tx.rec.History, tx.rec.Requests = nil, nil
+		for n := 1; n <= 3; n++ {
+			tx.rec.History = append(tx.rec.History, historyEntry{Version: n})
+			tx.rec.Requests = append(tx.rec.Requests, replay{ID: fmt.Sprint(n)})
+		}
+		for more := true; more; more = tx.cut() {
+			var left strings.Builder
+			for _, e := range tx.rec.History {
+				fmt.Fprintf(&left, "h%d ", e.Version)
+			}
+			for _, r := range tx.rec.Requests {
+				fmt.Fprintf(&left, "r%s ", r.ID)
+			}
+			for _, v := range tx.rec.Ring.Versions {
+				fmt.Fprintf(&left, "v%d ", v.N)
+			}
+			got = append(got, left.String())
+		}
+		return false, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"h1 h2 h3 r1 r2 r3 v1 v2 v3 v4 v5 ", "h3 r1 r2 r3 v1 v2 v3 v4 v5 ", "r1 r2 r3 v1 v2 v3 v4 v5 ",
+		"r3 v1 v2 v3 v4 v5 ", "v1 v2 v3 v4 v5 ", "v3 v4 v5 ", "v4 v5 ", "v5 ",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("left are %q, want %q", got, want)
+	}
+}
+
+// TestPagesOfTheArchiveAreBounded: long entries take more pages, and none is lost or kept
+// twice.
+func TestPagesOfTheArchiveAreBounded(t *testing.T) {
+	const entries, bound = 12, 256 << 10
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": 0})
+	id := m.record("a").ID
+	_, err := m.mutate(t.Context(), m.storage, "a", actor{cause: causeRequest}, func(tx *roleTx) (bool, error) {
+		tx.rec.History = nil
+		for n := range entries {
+			tx.rec.History = append(tx.rec.History, historyEntry{Version: n, Reason: strings.Repeat("x", 40<<10)})
+		}
+		return true, tx.archive(0)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, next := dump(t, m.storage), 0
+	pages := len(m.under(archivePrefix))
+	for n := range pages {
+		page, err := getRecord[archivePage](t.Context(), m.storage, archivePath(id, n))
+		if err != nil || page == nil || page.Page != n || len(stored[archivePath(id, n)]) > bound {
+			t.Fatalf("page %d: %v, %d bytes", n, err, len(stored[archivePath(id, n)]))
+		}
+		for _, e := range page.Entries {
+			if e.Version != next {
+				t.Errorf("page %d has entry %d, want %d", n, e.Version, next)
+			}
+			next++
+		}
+	}
+	if rec := m.record("a"); next != entries || pages < 2 || rec.Archived != pages {
+		t.Errorf("%d of %d entries on %d pages, the record knows of %d", next, entries, pages, rec.Archived)
+	}
 }

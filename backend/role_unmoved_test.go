@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -398,5 +399,48 @@ func TestUnmovedRolesAndRenames(t *testing.T) {
 			m.livesAs(holder, "y")
 			m.expectVerdict(key, "VALID")
 		})
+	}
+}
+
+// TestFindUnmoved: among so many roles of the calendar, past records of later builds,
+// and not where storage does not answer.
+func TestFindUnmoved(t *testing.T) {
+	const looked = 200
+	start, _, _, id := unmoved(t, unmovedKinds["static"])
+	before, err := getRecord[shownRole](t.Context(), start.storage, rolePath("r"))
+	if err != nil || before == nil {
+		t.Fatal(before, err)
+	}
+	minute := before.Due.Add(-time.Minute)
+	stored := dump(t, start.storage)
+	for _, c := range []struct {
+		others int
+		later  bool
+		fails  string
+		want   string
+	}{
+		{others: looked - 1, want: "r"},
+		{others: looked, want: ""},
+		{others: 1, later: true, want: "r"},
+		{others: 1, fails: "get " + rolePath("other0")},
+		{fails: "list " + minutePrefix(minute)},
+	} {
+		s := &broken{Storage: copyStorage(t, stored)}
+		m := mountOn(t, s, start.clock)
+		for n := range c.others {
+			for _, name := range []string{fmt.Sprint("other", n), fmt.Sprint(deletedMark, n)} {
+				if err := putBytes(t.Context(), s, duePath(minute, name), dueValue); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if c.later {
+			plant(t, s, rolePath("other0"), &roleRecord{Schema: 99, Name: "other0", ID: id})
+		}
+		s.call = c.fails
+		got, err := m.findUnmoved(t.Context(), s, id)
+		if got != c.want || errors.Is(err, errStorage) != (c.fails != "") || c.fails == "" && err != nil {
+			t.Errorf("%+v: %q, %v", c, got, err)
+		}
 	}
 }

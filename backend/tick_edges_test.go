@@ -91,6 +91,40 @@ func TestTickTellsOfItsOwnReads(t *testing.T) {
 			t.Errorf("%s cannot be read, and the server is told %v", path, err)
 		}
 	}
+	s := &broken{Storage: newMount(t).storage}
+	m := mountOn(t, s, newFakeClock())
+	m.tick()
+	m.clock.advance(tidyEvery)
+	s.call = "get " + tidyPath
+	if err := ticking(m, nil); !errors.Is(err, errStorage) {
+		t.Errorf("where tidy goes on cannot be read, and the server is told %v", err)
+	}
+}
+
+// TestEndsOfTimeAreNoFaults, and whatever else happens is told.
+func TestEndsOfTimeAreNoFaults(t *testing.T) {
+	wrapped := func(err error) error { return fmt.Errorf("reading: %w", err) }
+	for _, c := range []struct {
+		err         error
+		late, ended bool // it says so
+	}{
+		{err: nil},
+		{err: errStorage},
+		{err: logical.ErrReadOnly},
+		{err: context.DeadlineExceeded, late: true, ended: true},
+		{err: wrapped(context.DeadlineExceeded), late: true, ended: true},
+		{err: context.Canceled, ended: true},
+		{err: wrapped(context.Canceled), ended: true},
+	} {
+		for name, got := range map[string]struct {
+			err  error
+			none bool
+		}{"unlessLate": {unlessLate(c.err), c.late}, "unlessEnded": {unlessEnded(c.err), c.ended}} {
+			if want := map[bool]error{false: c.err}[got.none]; !errors.Is(got.err, want) || (got.err == nil) != (want == nil) {
+				t.Errorf("%s of %v is %v", name, c.err, got.err)
+			}
+		}
+	}
 }
 
 // TestTidyLooksAgainAtAPage of the archive under the lock: one that was written anew

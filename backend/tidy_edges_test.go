@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -185,5 +186,111 @@ func TestWorkOfAWalkIsDoneOnce(t *testing.T) {
 		if got := strings.Join(slices.Compact(log), " "); got != want {
 			t.Errorf("with a backlog of %d: %s, want %s", backlog, got, want)
 		}
+	}
+}
+
+// movedOn is a mount with so many records for the stage of tidy that looks where roles
+// moved to, which makes one call for each; each of these calls is told of.
+func movedOn(t *testing.T, records int, each func(m *testMount, call string)) *testMount {
+	t.Helper()
+	stored := &logical.InmemStorage{}
+	var m *testMount
+	s := &hookedStorage{Storage: stored, hook: func(call string) error {
+		if strings.Contains(call, " "+movedPrefix) {
+			each(m, call)
+		}
+		return nil
+	}}
+	m = mountOn(t, s, newFakeClock())
+	for n := range records {
+		plant(t, stored, movedPath(fmt.Sprintf("id%06d", n)), &movedRecord{Schema: 1, At: m.clock.Now()})
+	}
+	return m
+}
+
+// TestSlicesOfTidyAreBounded: by calls and by time, and of a long list few names are kept.
+func TestSlicesOfTidyAreBounded(t *testing.T) {
+	const kept = 10000
+	for _, c := range []struct {
+		byHand, jobs bool
+		call         time.Duration // how long each call takes
+		want         int
+	}{
+		{want: 400},
+		{byHand: true, want: 20000},
+		{call: 10 * time.Millisecond, want: 50},
+		{byHand: true, call: 10 * time.Millisecond, want: 200},
+		{byHand: true, jobs: true, call: 10 * time.Millisecond, want: 50},
+	} {
+		calls, lists := 0, []int{}
+		m := movedOn(t, 2*kept+1, func(m *testMount, call string) {
+			if calls++; strings.HasPrefix(call, "list ") {
+				lists = append(lists, calls)
+			}
+			m.clock.advance(c.call)
+		})
+		now := m.clock.Now()
+		plant(t, m.storage, tidyPath, &tidyRecord{Schema: 1, Started: now, ByHand: c.byHand, Stage: "moved"})
+		m.tidy.next = now
+		tk := m.tickAt(now)
+		tk.shared = c.jobs
+		if err := m.tidySlowly(t.Context(), tk); err != nil {
+			t.Fatal(err)
+		}
+		wantLists := []int{1}
+		if c.want > kept {
+			wantLists = []int{1, kept + 2}
+		}
+		if calls != c.want || !slices.Equal(lists, wantLists) || len(m.tidy.names) > kept {
+			t.Errorf("%+v: %d calls, lists are number %v of them, %d names are kept", c, calls, lists, len(m.tidy.names))
+		}
+		next := now.Add(5 * time.Minute)
+		if c.byHand {
+			next = now
+		}
+		if !m.tidy.next.Equal(next) {
+			t.Errorf("%+v: the next slice comes at %v", c, m.tidy.next)
+		}
+	}
+}
+
+// TestWorkerGoesOnWithWhatWasAskedFor: with a pass by hand that is not over, and that did
+// not fail.
+func TestWorkerGoesOnWithWhatWasAskedFor(t *testing.T) {
+	for n := range 8 {
+		byHand, long, fails := n&1 > 0, n&2 > 0, n&4 > 0
+		m := movedOn(t, 5, func(m *testMount, _ string) {
+			if long {
+				m.clock.advance(time.Minute)
+			}
+		})
+		now := m.clock.Now()
+		plant(t, m.storage, tidyPath, &tidyRecord{Schema: 1, Started: now, ByHand: byHand, Stage: "moved"})
+		m.tidy.next, m.tidy.byHand = now, true
+		tk := m.tickAt(now)
+		if fails {
+			tk.s = &failingAt{Storage: tk.s, at: []string{tidyPath}}
+		}
+		if err := m.tidySlowly(t.Context(), tk); (err != nil) != fails {
+			t.Fatal(err)
+		}
+		if got, want := m.tidyWaits(), byHand && long && !fails; got != want {
+			t.Errorf("by hand %v, long %v, fails %v: the worker goes on: %v", byHand, long, fails, got)
+		}
+	}
+}
+
+// TestUnreadablePolicyHidesPrefixes: nothing shrinks after a role whose prefix is not known.
+func TestUnreadablePolicyHidesPrefixes(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", nil)
+	rec := m.record("a").clone()
+	r := &tidyRun{b: m.backend, tick: m.tickAt(m.clock.Now()), rec: &tidyRecord{Prefixes: &prefixesSeen{}}}
+	if r.sawRole(rec); r.rec.Prefixes == nil || len(r.rec.Prefixes.Own) == 0 {
+		t.Fatalf("%+v", r.rec.Prefixes)
+	}
+	rec.Policy.RotationSchedule = "no schedule"
+	if r.sawRole(rec); r.rec.Prefixes != nil {
+		t.Errorf("%+v", r.rec.Prefixes)
 	}
 }
