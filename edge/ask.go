@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -60,6 +59,7 @@ type ask struct {
 type asker struct {
 	mu      sync.Mutex
 	waiting map[digest]*ask
+	queue   []digest // what waits, in the order in which it came
 	sent    map[digest]*ask
 	calls   int // in flight, the background's too
 	failed  time.Time
@@ -103,6 +103,7 @@ func (a *asker) wait(ctx context.Context, d digest, key string, h *held, receive
 				w.key, w.keyID, w.roleID = "", h.keyID, h.role.id
 			}
 			a.waiting[d] = w
+			a.queue = append(a.queue, d)
 			select {
 			case a.wake <- struct{}{}:
 			default:
@@ -149,19 +150,19 @@ func (a *asker) take(received uint64) []*ask {
 	defer a.mu.Unlock()
 	var asks []*ask
 	size := 0
-	for _, held := range []bool{true, false} {
-		for d, w := range a.waiting {
-			if held != (w.key == "") {
-				continue
-			}
-			if size += w.size(); len(asks) == batch || size > maxBatchBytes && len(asks) > 0 {
-				return asks
-			}
-			delete(a.waiting, d)
-			w.begun = received
-			a.sent[d] = w
-			asks = append(asks, w)
+	// Held ones first, and what came first.
+	slices.SortStableFunc(a.queue, func(x, y digest) int { return min(len(a.waiting[x].key), 1) - min(len(a.waiting[y].key), 1) })
+	for len(a.queue) > 0 {
+		d := a.queue[0]
+		w := a.waiting[d]
+		if size += w.size(); len(asks) == batch || size > maxBatchBytes && len(asks) > 0 {
+			break
 		}
+		a.queue = a.queue[1:]
+		delete(a.waiting, d)
+		w.begun = received
+		a.sent[d] = w
+		asks = append(asks, w)
 	}
 	return asks
 }
@@ -236,11 +237,16 @@ func (v *Verifier) learn(q *question, a *answers, i int, sent int64) result {
 	}
 	h := &held{line: line, facts: facts, keyID: r.KeyID, version: r.Version, dynamic: r.Lease, own: sent}
 	h.used.Store(sent)
-	h.ended.Store(line.Code(0).Ended())
 
 	f := &v.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	old := v.keys.get(q.digest)
+	if old != nil && old.keyID == h.keyID && old.over() && !h.over() {
+		// An end that was told holds for good: what says otherwise is another clock's, or
+		// what was stored before.
+		h.line = old.line
+	}
 	h.role = f.role(r.RoleID, a.Roles[r.RoleID].Role)
 	if epoch != f.epoch || f.epoch == "" {
 		return result{once: h}
@@ -261,6 +267,9 @@ func (v *Verifier) learn(q *question, a *answers, i int, sent int64) result {
 	}
 	old, gone := v.keys.put(q.digest, h)
 	if old != nil && gone != h {
+		if at := old.ended.Load(); at > sent {
+			h.ended.Store(at) // this answer may be older than that
+		}
 		// Counts of uses that are not reported yet belong to the key.
 		h.accepted.Store(old.accepted.Swap(0))
 		h.first.Store(old.first.Load())
@@ -329,9 +338,9 @@ func (v *Verifier) refresh(ctx context.Context) {
 				began := time.Now()
 				_, err := v.call(ctx, questions[:n])
 				questions = questions[n:]
-				pause := rand.N(20 * time.Millisecond) //nolint:gosec // spreads load
+				pause := v.jitter.below(20 * time.Millisecond)
 				if took := time.Since(began); err != nil || took > slow {
-					pause += time.Second + rand.N(time.Second) //nolint:gosec // spreads load
+					pause += time.Second + v.jitter.below(time.Second)
 				}
 				if err != nil {
 					questions = nil

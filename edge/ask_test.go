@@ -275,10 +275,12 @@ func TestKnownKeysAreAskedAboutFirst(t *testing.T) {
 	a.init()
 	for i := range 3 * batch {
 		d := digest{byte(i), byte(i >> 8)}
+		a.queue = append(a.queue, d)
 		a.waiting[d] = &ask{question: question{digest: d, key: strings.Repeat("\"\\", 1500)}}
 	}
 	for i := range 3 {
 		d := digest{2: 1, 0: byte(i)}
+		a.queue = append(a.queue, d)
 		a.waiting[d] = &ask{question: question{digest: d, keyID: "k", roleID: "r"}}
 	}
 	known, all := 0, 0

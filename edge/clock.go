@@ -130,7 +130,7 @@ func (t *timekeeper) learn(sent, received int64, now time.Time, exact, other boo
 	if t.known && !exact && !other {
 		lo, hi = max(lo, t.lo), min(hi, t.hi)
 	}
-	if lo > hi { // another server, or a clock that was set
+	if lo > hi { // another server, or a clock that was set or stands still
 		lo, hi = now.UnixNano()-received, now.UnixNano()-sent
 	}
 	t.lo, t.hi, t.known = lo, hi, true
@@ -155,11 +155,12 @@ func (t *timekeeper) resume(elapsed, server int64) {
 	t.floor.Store(server)
 }
 
-// vague reports whether the server's time is known so badly that it pays to ask.
-func (t *timekeeper) vague() bool {
+// vague reports whether the server's time is known so badly that it pays to ask. It is,
+// too, while it waits for the server's to come up to what this edge ran ahead to.
+func (t *timekeeper) vague(elapsed int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !t.known || t.hi-t.lo > int64(wellKnown)
+	return !t.known || t.hi-t.lo > int64(wellKnown) || t.floor.Load()-(t.hi+elapsed) > int64(jump)
 }
 
 // wellKnown is how well the server's time is to be known.

@@ -58,7 +58,7 @@ func TestServerTime(t *testing.T) {
 	c, k := newClocks()
 	start, _ := k.elapsed()
 	server := time.Unix(0, c.wall).Add(time.Minute) // a minute ahead of this machine
-	if !k.vague() {
+	if !k.vague(start) {
 		t.Error("nobody has said what time it is")
 	}
 	near := func(name string, want time.Time, by time.Duration) {
@@ -81,14 +81,14 @@ func TestServerTime(t *testing.T) {
 
 	ask(time.Second, time.Second, false, false)
 	near("bounded from both sides", there(), time.Second)
-	if !k.vague() {
+	if now, _ := k.elapsed(); !k.vague(now) {
 		t.Error("a second is vague")
 	}
 	ask(2*time.Second, 10*time.Millisecond, false, false)
 	ask(10*time.Millisecond, 2*time.Second, false, false)
 	c.pass(time.Second) // it stood still for that long: it never goes back
 	near("from one side each", there(), 10*time.Millisecond)
-	if k.vague() {
+	if now, _ := k.elapsed(); k.vague(now) {
 		t.Error("10 ms are enough")
 	}
 
@@ -110,6 +110,10 @@ func TestServerTime(t *testing.T) {
 	ask(20*time.Millisecond, 2*time.Second, false, false)
 	if now, _ := k.elapsed(); time.Unix(0, k.server(now)).Sub(there()) < 15*time.Second {
 		t.Error("the time went back without an exact answer")
+	}
+	ask(20*time.Millisecond, 20*time.Millisecond, false, false)
+	if now, _ := k.elapsed(); !k.vague(now) {
+		t.Error("it is well known by how much this edge ran ahead, and nobody asks")
 	}
 	ask(20*time.Millisecond, 20*time.Millisecond, true, false)
 	near("set back", there(), 40*time.Millisecond)

@@ -5,7 +5,6 @@ package edge
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -113,7 +112,7 @@ func (v *Verifier) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		now, sure := v.clock.elapsed()
 		wait := v.wait()
-		exact := !sure || now-lastExact >= int64(exactly) || v.clock.vague() && now-lastExact >= int64(exactlyAgain)
+		exact := !sure || now-lastExact >= int64(exactly) || v.clock.vague(now) && now-lastExact >= int64(exactlyAgain)
 		if exact {
 			wait = 0
 		}
@@ -138,7 +137,7 @@ func (v *Verifier) follow(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-v.feed.wanted:
-		case <-time.After(pause/2 + rand.N(pause)): //nolint:gosec // spreads load
+		case <-time.After(pause/2 + v.jitter.below(pause)):
 		}
 		pause = min(2*pause, longestPause)
 	}

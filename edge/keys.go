@@ -63,8 +63,9 @@ type held struct {
 	notice, closing atomic.Uint64
 	before          atomic.Int64 // confirmed before the first such notice since position
 
-	// ended: this edge has applied the key's end; nothing undoes that but an answer.
-	ended    atomic.Bool
+	// ended is when this edge applied the key's end by its own clock (elapsed), 0 if it
+	// has not. Nothing undoes that but an answer to a later call.
+	ended    atomic.Int64
 	used     atomic.Int64 // last use, elapsed
 	accepted atomic.Uint32
 	first    atomic.Int64 // first and last accepted use that is not reported yet, server time
@@ -81,6 +82,9 @@ type role struct {
 	dirt            atomic.Pointer[[]dirt]
 	limit           atomic.Pointer[limiter]
 }
+
+// over reports whether an answer said that the key has ended.
+func (h *held) over() bool { return h.line.Code(0).Ended() }
 
 type limiter struct {
 	*rate.Limiter

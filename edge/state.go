@@ -40,9 +40,10 @@ type stateHead struct {
 	Secret []byte `json:"secret"` // of the digests
 	// Mount is the id of the mount that all this is about.
 	Mount string `json:"mount,omitempty"`
-	// Wall is the highest time that the wall clock has shown, Server what the server's
-	// time was then.
+	// Wall is the highest time that the wall clock has shown. At is what it showed when
+	// the file was written, and Server what the server's time was then.
 	Wall   int64 `json:"wall"`
+	At     int64 `json:"at"`
 	Server int64 `json:"server"`
 	// Stale is the mount's max_staleness.
 	Stale int64        `json:"stale"`
@@ -214,7 +215,8 @@ func (v *Verifier) writeState(s *sealer) error {
 	v.feed.mu.Lock()
 	head.Mount = v.feed.mount
 	v.feed.mu.Unlock()
-	v.highWall.Store(max(v.highWall.Load(), v.clock.wall().UnixNano()))
+	head.At = v.clock.wall().UnixNano()
+	v.highWall.Store(max(v.highWall.Load(), head.At))
 	head.Wall = v.highWall.Load()
 
 	type line struct {
@@ -270,7 +272,7 @@ func (v *Verifier) writeState(s *sealer) error {
 		if noticed && (h.role.closing.Load() > h.position || h.closing.Load() > h.position) {
 			flags |= flagClosed
 		}
-		if h.ended.Load() {
+		if h.ended.Load() != 0 {
 			flags |= flagEnded
 		}
 		out = append(out, recordKey, flags)
@@ -343,10 +345,11 @@ func (v *Verifier) readState(r io.Reader, aead cipher.AEAD) error {
 		return errCut
 	}
 	// Time only goes on: who sets the clock back must not bring back what has ended.
-	away := v.clock.wall().UnixNano() - head.Wall
-	if away < 0 {
+	wall := v.clock.wall().UnixNano()
+	if wall < head.Wall {
 		return errEarlier
 	}
+	away := wall - head.At
 	all := make([]*facts, len(head.Facts))
 	for i, f := range head.Facts {
 		all[i] = intern(&facts{
@@ -404,7 +407,9 @@ func (v *Verifier) readKey(in *stateReader, roles []*role, all []*facts, then in
 		return
 	}
 	h.role, h.facts = roles[role], all[fact]
-	h.ended.Store(flags&flagEnded != 0)
+	if flags&flagEnded != 0 {
+		h.ended.Store(max(then, 1))
+	}
 	h.used.Store(then)
 	if flags&flagClosed != 0 {
 		h.mark(1, true, h.own)

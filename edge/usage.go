@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"regexp"
 	"slices"
@@ -137,7 +136,7 @@ func (r *reporter) hurry() {
 func (v *Verifier) reportUsage(ctx context.Context) {
 	last := time.Now()
 	for ctx.Err() == nil {
-		pause := reportEvery + rand.N(reportEvery/10) //nolint:gosec // spreads load
+		pause := reportEvery + v.jitter.below(reportEvery/10)
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():

@@ -83,12 +83,14 @@ func (v *Verifier) judge(h *held, now int64) judgement {
 	}
 	j.ended = h.line.Code(j.entry).Ended()
 	switch {
-	case j.ended && live && h.line.Renewable(j.entry) && !h.ended.Load():
-		// A renewal moves the end of a lease, and is not told.
+	case j.ended && live && h.line.Renewable(j.entry):
+		// A renewal moves the end of a lease, and is not told, be it that this edge has
+		// applied the end while it was cut off.
 		j.ask, j.must = true, true
+	case j.ended && h.ended.Load() == 0:
+		h.ended.Store(max(now, 1))
 	case j.ended:
-		h.ended.Store(true)
-	case h.ended.Load():
+	case h.ended.Load() != 0:
 		// It was applied before: the server went away after that, and the end would be
 		// held back, or this edge's idea of the time was wrong. An answer tells.
 		j.entry, j.ended = h.line.FirstEnd(j.entry), true

@@ -61,6 +61,7 @@ func TestJudge(t *testing.T) {
 		{name: "applied before it was cut off", confirmed: 8, line: held30, ended: true, want: judgement{entry: 1, ended: true, cutOff: true}, wantEnded: true},
 		{name: "live: not held back", live: true, line: held30, want: judgement{entry: 1, ended: true}, wantEnded: true},
 		{name: "lease", live: true, line: lease, want: judgement{ask: true, must: true, entry: 1, ended: true}},
+		{name: "lease that ended while it was cut off", live: true, line: lease, ended: true, want: judgement{ask: true, must: true, entry: 1, ended: true}, wantEnded: true},
 		{name: "lease, cut off", confirmed: 8, line: lease, want: judgement{entry: 1, ended: true, cutOff: true}, wantEnded: true},
 		{name: "applied by a clock that was ahead", live: true, line: ends(11, "RETIRED"), ended: true, want: judgement{ask: true, entry: 1, ended: true}, wantEnded: true},
 	} {
@@ -93,9 +94,11 @@ func TestJudge(t *testing.T) {
 		}
 		v.reset.Store(test.reset)
 		v.feed.resets = []dirt{{test.reset, minute(test.before)}}
-		h.ended.Store(test.ended)
-		if got := v.judge(h, minute(10)); got != test.want || h.ended.Load() != test.wantEnded {
-			t.Errorf("%s: %+v, ended %t; want %+v, %t", test.name, got, h.ended.Load(), test.want, test.wantEnded)
+		if test.ended {
+			h.ended.Store(1)
+		}
+		if got := v.judge(h, minute(10)); got != test.want || h.ended.Load() != 0 != test.wantEnded {
+			t.Errorf("%s: %+v, ended %d; want %+v, %t", test.name, got, h.ended.Load(), test.want, test.wantEnded)
 		}
 	}
 }
