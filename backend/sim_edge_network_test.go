@@ -27,9 +27,9 @@ type simEdge struct {
 	name string
 	opt  edge.Options
 	v    *edge.Verifier
-	// run changes when the process is suspended, goes on or is started anew: what was
-	// asked before is not judged.
-	run int
+	// process counts how often it was started; run changes also when it is suspended or
+	// goes on: what was asked before is not judged.
+	process, run int
 
 	// The network.
 	cut     int // of requests, answers: 1, 2, both: 3
@@ -91,6 +91,7 @@ func (w *edgeWorld) newEdge(name string, state bool) *simEdge {
 // open starts the process.
 func (e *simEdge) open(knows edgeModel) {
 	e.w.mu.Lock()
+	e.process++
 	e.run++
 	e.knows = knows.clone()
 	e.prior = e.knows.clone()
@@ -168,13 +169,16 @@ func (e *simEdge) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	_, path, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v1/"), "/")
 	w.mu.Lock()
-	sent, run := w.now(), e.run
+	sent, process := w.now(), e.process
+	if !e.asleep.IsZero() {
+		sent = e.asleep // its clock shows that
+	}
 	if path == "changes" && data["wait"] == "0s" {
 		clocks := e.wall + e.slept
 		defer func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			if e.run == run {
+			if e.process == process {
 				e.asked = clocks
 			}
 		}()
@@ -226,7 +230,7 @@ func (e *simEdge) RoundTrip(req *http.Request) (*http.Response, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if e.run == run && out.status == http.StatusOK {
+	if e.process == process && out.status == http.StatusOK {
 		e.learn(path, data, out.body, node, sent)
 	}
 	return &http.Response{

@@ -233,6 +233,7 @@ func (e *simEdge) learn(path string, asked map[string]any, body []byte, n *simNo
 				}
 				continue
 			}
+			e.w.logf("%s: told of %s at %s, asked %v ago", e.name, r.KeyID, a.Data.Cursor, e.w.now().Sub(sent))
 			line, err := timeline.Parse(r.Timeline)
 			if err != nil {
 				e.w.fail("a timeline: %v", err)
@@ -477,8 +478,8 @@ func (j *judged) answerable() string {
 	if h == nil || h.line == nil || !e.stepped.Before(j.began.Add(-2*simStaleness)) {
 		return ""
 	}
-	if i := h.line.At(j.ended.Add(e.knows.ahead + standing).UnixNano()); h.line.Renewable(i) {
-		return "" // a renewal would not have been told
+	if i := h.line.At(j.ended.Add(e.knows.ahead + settled).UnixNano()); h.line.Renewable(i) {
+		return "" // a renewal would not have been told; what time it is there it may know badly
 	}
 	polled := latest(e.knows.polled, h.sent)
 	for i, n := range e.knows.pending(j.k.id, h) {
