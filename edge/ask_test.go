@@ -445,3 +445,104 @@ func TestBudgets(t *testing.T) {
 		t.Error("a minute's worth at once, for one address")
 	}
 }
+
+// Who came first is asked about first, in batches that are full.
+func TestFirstComeFirstAsked(t *testing.T) {
+	var a asker
+	a.init()
+	for i := range 2*batch + 1 {
+		d := digest{byte(i), byte(i >> 8)}
+		a.waiting[d] = &ask{question: question{digest: d, keyID: fmt.Sprint(i)}}
+		a.queue = append(a.queue, d)
+	}
+	next := 0
+	for _, size := range []int{batch, batch, 1, 0} {
+		asks := a.take(7)
+		if len(asks) != size {
+			t.Fatalf("%d at once, want %d", len(asks), size)
+		}
+		for _, w := range asks {
+			if w.keyID != fmt.Sprint(next) || w.begun != 7 || a.sent[w.digest] != w {
+				t.Fatalf("%s is asked about in place of %d", w.keyID, next)
+			}
+			next++
+		}
+	}
+	if len(a.waiting) != 0 {
+		t.Errorf("%d wait for ever", len(a.waiting))
+	}
+}
+
+// An end that an answer told holds for good, whatever another node or older storage says
+// later; that a key was unknown or disabled does not.
+func TestEndsInAnswersHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		v := e.start(t, Options{})
+		for _, test := range []struct{ code, state, want string }{
+			{"REVOKED", "revoked", "REVOKED"},
+			{"EXPIRED", "expired", "EXPIRED"},
+			{"RETIRED", "retired", "RETIRED"},
+			{"DISABLED", "current", "VALID"},
+			{"NOT_FOUND", "pending", "VALID"},
+		} {
+			key := test.code
+			e.add(key, "r", timeline.Entry{From: time.Now(), Code: test.code, State: test.state})
+			want(t, v, key, test.code)
+			e.add(key, "r")
+			for range 2 {
+				e.feed.Renew() // a failover
+				time.Sleep(3 * time.Second)
+				want(t, v, key, test.want)
+			}
+		}
+		// The engine of another epoch is asked, and not believed either.
+		e.add("a", "r", timeline.Entry{From: time.Now(), Code: "REVOKED", State: "revoked"})
+		want(t, v, "a", "REVOKED")
+		e.add("a", "r")
+		e.set(func() { e.feed = feed.New(8) })
+		e.feed.Publish(feed.Notice{RoleID: "r"})
+		time.Sleep(3 * time.Second)
+		want(t, v, "a", "REVOKED")
+		// Another key in its place is another key.
+		e.add("a", "other").KeyID = "another"
+		e.feed.Renew()
+		time.Sleep(3 * time.Second)
+		want(t, v, "a", "VALID")
+	})
+}
+
+// An end that was applied while a call was on its way is not undone by its answer.
+func TestEndsOutliveOlderAnswers(t *testing.T) {
+	v := newFollower()
+	v.window.Store(int64(time.Hour))
+	v.stale.Store(int64(time.Hour))
+	v.apply(&changes{Cursor: "e.1"}, 0)
+	line := []timeline.Entry{
+		{From: time.Unix(0, 0), Code: "VALID", State: "previous"},
+		{From: time.Unix(0, 100), Code: "RETIRED", State: "retired", HoldUntil: time.Unix(0, 1000)},
+	}
+	told := func(sent int64) *held {
+		a := &answers{Cursor: "e.1", Results: []answer{{Code: "VALID", RoleID: "r", KeyID: "k", Timeline: line}}, Roles: map[string]roleFacts{"r": {}}}
+		if r := v.learn(&question{digest: digest{1}}, a, 0, sent); r.err != nil || r.once != nil {
+			t.Fatal(r)
+		}
+		return v.keys.get(digest{1})
+	}
+	if j := v.judge(told(50), 150); !j.ended || j.ask {
+		t.Fatalf("%+v", j)
+	}
+	v.window.Store(0) // cut off
+	v.confirmed.Store(60)
+	if j := v.judge(told(120), 200); !j.ended {
+		t.Errorf("%+v: an answer to a call of before brought it back", j)
+	}
+	if j := v.judge(told(160), 200); !j.ended {
+		t.Errorf("%+v: it ended before the confirmed instant", j)
+	}
+	v.confirmed.Store(60)
+	line[1].From = time.Unix(0, 215)
+	if j := v.judge(told(210), 220); j.ended {
+		t.Errorf("%+v: an answer to a later call says otherwise", j)
+	}
+}

@@ -254,3 +254,37 @@ func TestManyBlocks(t *testing.T) {
 		}
 	})
 }
+
+// A clock that was set back while the edge ran makes its file no younger.
+func TestStateOfAClockThatWasSetBack(t *testing.T) {
+	for _, test := range []struct {
+		away       time.Duration
+		want, then string // a moment later
+	}{
+		{20 * time.Second, "error", "error"}, // the clock has shown later times than this
+		{45 * time.Second, "VALID", "error"}, // a minute after it was confirmed, and not 40 s more
+	} {
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine()
+			e.add("a", "a")
+			began := time.Now()
+			wrong := time.Duration(0)
+			opt := stateOptions(dir)
+			opt.Clock = func() (wall, mono int64) { return time.Now().Add(wrong).UnixNano(), int64(time.Since(began)) }
+			v := e.start(t, opt)
+			wrong = 50 * time.Second
+			time.Sleep(saveEvery)
+			wrong = 0
+			time.Sleep(10 * time.Second)
+			want(t, v, "a", "VALID")
+			e.set(func() { e.down = true })
+			_ = v.Close()
+			time.Sleep(test.away)
+			v = e.open(t, opt)
+			want(t, v, "a", test.want)
+			time.Sleep(20 * time.Second)
+			want(t, v, "a", test.then)
+		})
+	}
+}

@@ -329,3 +329,36 @@ func TestVerifyGivesUpWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+// A machine that is suspended while the server is being asked for its time has not asked
+// after that.
+func TestSuspendedWhileAsking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		var mu sync.Mutex
+		slept := time.Duration(0)
+		began := time.Now()
+		sleep := func(d time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			slept += d
+		}
+		e.add("a", "a")
+		v := e.start(t, Options{Clock: func() (wall, mono int64) {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Now().Add(slept).UnixNano(), int64(time.Since(began))
+		}})
+		want(t, v, "a", "VALID")
+		e.set(func() { e.hang = true })
+		sleep(10 * time.Second)
+		time.Sleep(8 * time.Second) // a poll ends, and the next one asks for the time
+		for range 20 {
+			time.Sleep(250 * time.Millisecond)
+			sleep(10 * time.Second)
+			if now, sure := v.clock.elapsed(); sure {
+				t.Fatalf("at %v the time is believed though nobody answered since the last gap", time.Duration(now))
+			}
+		}
+	})
+}
