@@ -3,8 +3,11 @@
 package backend
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -41,18 +44,33 @@ func TestTimelineSaysWhatVerifySays(t *testing.T) {
 		m.write("roles/s", map[string]any{"rotation_period": "2h", "grace_period": "30m", "ttl": rapid.SampledFrom([]string{"0", "3h"}).Draw(t, "ttl")})
 		m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "1h", "rotation_period": "6h", "max_ttl": "10h"})
 		keys := map[string]string{} // by key id
-		note := func(data map[string]any) {
-			if key, ok := data["api_key"].(string); ok {
-				keys[data["key_id"].(string)] = key
+		var leases []*logical.Response
+		done := map[string]int{}
+		try := func(op logical.Operation, path string, data map[string]any) map[string]any {
+			resp, err := m.do(op, path, data)
+			if err != nil || resp == nil || resp.IsError() {
+				return nil
 			}
-		}
-		try := func(op logical.Operation, path string, data map[string]any) {
-			if resp, err := m.do(op, path, data); err == nil && resp != nil && !resp.IsError() {
-				note(resp.Data)
+			if key, ok := resp.Data["api_key"].(string); ok {
+				keys[resp.Data["key_id"].(string)] = key
 			}
+			if resp.Secret != nil {
+				leases = append(leases, resp)
+			}
+			return resp.Data
 		}
 		span := rapid.SampledFrom([]string{"0", "10s", "5m", "40m", "3h"})
-		role := rapid.SampledFrom([]string{"s", "d"})
+		names := []string{"s", "d"} // what the two roles are called; empty while one is deleted
+		deleted := []string{"", ""}
+		role := rapid.Map(rapid.IntRange(0, 1), func(i int) string { return cmp.Or(names[i], "gone") })
+		onLease := func(t *rapid.T, op logical.Operation) {
+			if len(leases) > 0 {
+				lease := rapid.SampledFrom(leases).Draw(t, "lease")
+				if resp, err := m.onLease(op, lease, 0); err == nil && (resp == nil || !resp.IsError()) {
+					done[string(op)]++
+				}
+			}
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"read":    func(t *rapid.T) { try(logical.ReadOperation, "creds/"+role.Draw(t, "role"), nil) },
 			"pending": func(*rapid.T) { try(logical.ReadOperation, "creds/s/pending", nil) },
@@ -62,23 +80,66 @@ func TestTimelineSaysWhatVerifySays(t *testing.T) {
 			"stage": func(t *rapid.T) {
 				try(logical.UpdateOperation, "rotate/"+role.Draw(t, "role"), map[string]any{"activate_at": span.Draw(t, "at"), "grace_period": span.Draw(t, "grace")})
 			},
-			"hold":     func(*rapid.T) { try(logical.UpdateOperation, "rotate/s", map[string]any{"stage": true}) },
-			"promote":  func(*rapid.T) { try(logical.UpdateOperation, "promote/s", nil) },
+			"hold": func(t *rapid.T) {
+				try(logical.UpdateOperation, "rotate/"+role.Draw(t, "role"), map[string]any{"stage": true})
+			},
+			"promote":  func(t *rapid.T) { try(logical.UpdateOperation, "promote/"+role.Draw(t, "role"), nil) },
 			"rollback": func(t *rapid.T) { try(logical.UpdateOperation, "rollback/"+role.Draw(t, "role"), nil) },
 			"revoke": func(t *rapid.T) {
-				try(logical.UpdateOperation, "revoke/s", map[string]any{"version": rapid.IntRange(1, 6).Draw(t, "version")})
+				try(logical.UpdateOperation, "revoke/"+role.Draw(t, "role"), map[string]any{"version": rapid.IntRange(1, 6).Draw(t, "version")})
 			},
-			"report": func(*rapid.T) {
-				for _, key := range keys {
-					try(logical.UpdateOperation, "report", map[string]any{"key": key})
-					return
+			"kill": func(t *rapid.T) {
+				if len(keys) > 0 {
+					try(logical.UpdateOperation, "revoke/"+role.Draw(t, "role"), map[string]any{"key_id": rapid.SampledFrom(slices.Sorted(maps.Keys(keys))).Draw(t, "key")})
 				}
 			},
+			"report": func(t *rapid.T) {
+				if len(keys) > 0 {
+					try(logical.UpdateOperation, "report", map[string]any{"key": keys[rapid.SampledFrom(slices.Sorted(maps.Keys(keys))).Draw(t, "key")]})
+				}
+			},
+			"grace": func(t *rapid.T) {
+				try(logical.UpdateOperation, "grace/"+role.Draw(t, "role"), map[string]any{
+					"version": rapid.IntRange(1, 6).Draw(t, "version"), "valid_until": span.Draw(t, "until"), "force": true,
+				})
+			},
+			"valid_until": func(t *rapid.T) {
+				until := m.now().Add(time.Duration(rapid.Int64Range(1, int64(6*time.Hour)).Draw(t, "until")))
+				try(logical.UpdateOperation, "roles/"+role.Draw(t, "role"), map[string]any{"valid_until": stamp(until)})
+			},
+			"no valid_until": func(t *rapid.T) {
+				try(logical.PatchOperation, "roles/"+role.Draw(t, "role"), map[string]any{"valid_until": nil})
+			},
+			"renew":        func(t *rapid.T) { onLease(t, logical.RenewOperation) },
+			"end of lease": func(t *rapid.T) { onLease(t, logical.RevokeOperation) },
+			"delete": func(t *rapid.T) {
+				i := rapid.IntRange(0, 1).Draw(t, "which")
+				if data := try(logical.DeleteOperation, "roles/"+cmp.Or(names[i], "gone"), nil); data["role_id"] != nil {
+					names[i], deleted[i] = "", data["role_id"].(string)
+				}
+			},
+			"restore": func(t *rapid.T) {
+				for i, id := range deleted {
+					data := map[string]any{}
+					if name := rapid.SampledFrom([]string{"", "x", "y", "z"}).Draw(t, "name"); name != "" {
+						data["name"] = name
+					}
+					if id == "" {
+						continue
+					}
+					if data = try(logical.UpdateOperation, "restore/"+id, data); data != nil {
+						names[i], deleted[i] = data["role"].(string), ""
+					}
+				}
+			},
+			"failover": func(*rapid.T) { m = mountOn(withoutSchemas{outer}, m.storage, m.clock) },
 			"disable": func(t *rapid.T) {
 				try(logical.UpdateOperation, "roles/"+role.Draw(t, "role"), map[string]any{"disabled": rapid.Bool().Draw(t, "disabled")})
 			},
 			"leak policy": func(t *rapid.T) {
-				try(logical.UpdateOperation, "roles/s", map[string]any{"on_leak": rapid.SampledFrom([]string{"revoke", "rotate", "alert"}).Draw(t, "on_leak")})
+				try(logical.UpdateOperation, "roles/"+role.Draw(t, "role"), map[string]any{
+					"on_leak": rapid.SampledFrom([]string{"revoke", "rotate", "alert"}).Draw(t, "on_leak"), "leak_grace_period": span.Draw(t, "leak grace"),
+				})
 			},
 			"tick": func(*rapid.T) { m.tick() },
 			"later": func(t *rapid.T) {

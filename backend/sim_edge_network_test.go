@@ -44,7 +44,7 @@ type simEdge struct {
 	wall     time.Duration // what its wall clock is wrong by
 	slept    time.Duration
 	readings time.Duration // of its clocks, a nanosecond each
-	asleep   time.Time // since when; zero: it is awake
+	asleep   time.Time     // since when; zero: it is awake
 	sleeping chan struct{}
 	stepped  time.Time     // when its clock was set, or it woke
 	asked    time.Duration // wall + slept when a wait=0 call was last begun that has ended

@@ -25,7 +25,7 @@ func timelineOf(key *keyRecord, role *roleRecord, now time.Time) []timeline.Entr
 	}
 	return timeline.Build(now, dates, func(at time.Time) timeline.Moment {
 		c, st := codeAt(key, role, at)
-		m := timeline.Moment{Code: timelineCodes[c], State: string(st.State), Reason: string(st.Reason), Until: st.Until}
+		m := timeline.Moment{Code: timelineCodes[c], State: string(st.State), Reason: reasonOf(st), Until: st.Until}
 		if !st.Until.IsZero() {
 			if m.End = endHard; st.Planned {
 				m.End = endPlanned

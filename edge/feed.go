@@ -105,6 +105,13 @@ func (f *feedState) settled() {
 	}
 }
 
+// awaited reports whether somebody waits for the server to be asked for its time.
+func (f *feedState) awaited() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.settling != nil
+}
+
 // follow polls for decisions until ctx ends.
 func (v *Verifier) follow(ctx context.Context) {
 	pause := firstPause
@@ -112,7 +119,7 @@ func (v *Verifier) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		now, sure := v.clock.elapsed()
 		wait := v.wait()
-		exact := !sure || now-lastExact >= int64(exactly) || v.clock.vague(now) && now-lastExact >= int64(exactlyAgain)
+		exact := !sure || v.feed.awaited() || now-lastExact >= int64(exactly) || v.clock.vague(now) && now-lastExact >= int64(exactlyAgain)
 		if exact {
 			wait = 0
 		}

@@ -254,6 +254,11 @@ func TestSuspended(t *testing.T) {
 		want(t, v, "a", "VALID")
 		e.set(func() { e.hang = true })
 		sleep(30 * time.Second)
+		hurried, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if verdict, err := v.Verify(hurried, Request{Key: "a"}); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%+v, %v: who does not wait is not told before the server was asked", verdict, err)
+		}
 		asked := time.Now()
 		want(t, v, "a", "VALID") // cut off
 		if took := time.Since(asked); took > patience+100*time.Millisecond || took < 100*time.Millisecond {
