@@ -32,11 +32,16 @@ func simPolicy(name string, dynamic bool) map[string]any {
 	case dynamic:
 		return map[string]any{"type": "dynamic", "ttl": "90s", "max_ttl": "10m"}
 	}
-	return map[string]any{"rotation_period": 0, "grace_period": "1m"}
+	return map[string]any{"rotation_period": 0, "grace_period": "1m", "max_grace_period": "5m"}
 }
 
+// simScope is what everybody asks for.
+const simScope = "orders:read"
+
 func (w *edgeWorld) declare(name string, dynamic bool) {
-	if answer := w.operate(logical.UpdateOperation, "roles/"+name, simPolicy(name, dynamic)); answer != nil {
+	policy := simPolicy(name, dynamic)
+	policy["scopes"] = "orders:*"
+	if answer := w.operate(logical.UpdateOperation, "roles/"+name, policy); answer != nil {
 		w.roles[name] = dynamic
 	} else if len(w.keys) == 0 {
 		w.fail("role %s cannot be made", name)
@@ -181,6 +186,8 @@ var decisions = []event{
 		}
 		return done
 	}},
+	{"narrowing", 2, update(at("roles/"), func(*edgeWorld) map[string]any { return map[string]any{"scopes": "orders:write"} })},
+	{"widening", 3, update(at("roles/"), func(*edgeWorld) map[string]any { return map[string]any{"scopes": "orders:*"} })},
 	{"valid_until", 2, update(at("roles/"), func(w *edgeWorld) map[string]any {
 		return map[string]any{"valid_until": stamp(w.node.now().Add(choose(w, 20*time.Second, 2*time.Minute)))}
 	})},

@@ -61,7 +61,7 @@ func (w *edgeWorld) sample() {
 func (w *edgeWorld) hear(k *simKey) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	resp, err := w.ask(context.Background(), w.node, logical.UpdateOperation, "verify", map[string]any{"key": k.secret})
+	resp, err := w.ask(context.Background(), w.node, logical.UpdateOperation, "verify", map[string]any{"key": k.secret, "scopes": simScope})
 	if err != nil {
 		w.fail("the engine cannot verify: %v", err)
 		return
@@ -106,6 +106,7 @@ type edgeModel struct {
 	epoch    string
 	polled   time.Time // when the last answered poll was sent: the confirmed instant
 	informed time.Time // the same, but not later than what the node that answered knew
+	exact    time.Time // when the last answered call with wait=0 was sent
 	ahead    time.Duration
 	notes    []simNote
 	keys     map[string]*keyModel // by key id
@@ -213,6 +214,9 @@ func (e *simEdge) learn(path string, asked map[string]any, body []byte, n *simNo
 			m.notes = append(m.notes, before)
 		}
 		e.w.logf("%s: poll of %v ago answered %s %d notices reset %t", e.name, e.w.now().Sub(sent), a.Data.Cursor, len(a.Data.Notices), a.Data.Reset)
+		if asked["wait"] == "0s" {
+			m.exact = sent
+		}
 		m.epoch, m.polled, m.informed, m.ahead = epoch, sent, informed, a.Data.Now.Sub(e.w.now())
 	case "verify":
 		var items []struct {
@@ -275,9 +279,13 @@ func (m *edgeModel) pending(id string, k *keyModel) []simNote {
 	return found
 }
 
-// settle notes what the engine says at the start.
+// settle declares what there is at the start.
 func (w *edgeWorld) settle() {
-	w.operate(logical.UpdateOperation, "config", map[string]any{"edge_max_staleness": "60s", "delete_recovery": "1h"})
+	config := map[string]any{"edge_max_staleness": "60s", "delete_recovery": "1h"}
+	if w.seed%2 == 0 {
+		config["trusted_reporters"] = "*" // then what edges report prolongs graces
+	}
+	w.operate(logical.UpdateOperation, "config", config)
 	for _, r := range simRoles {
 		w.declare(r.name, r.dynamic)
 		w.operate(logical.ReadOperation, "creds/"+r.name, nil)
@@ -296,7 +304,7 @@ func (e *simEdge) verify(k *simKey) {
 	}
 	w.mu.Unlock()
 	floor := w.active().now()
-	v, err := ver.Verify(context.Background(), edge.Request{Key: k.secret})
+	v, err := ver.Verify(context.Background(), edge.Request{Key: k.secret, Scopes: []string{simScope}})
 	w.hear(k)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -457,7 +465,7 @@ func (j *judged) accepted() {
 // unheld checks that an end that is to be held back is.
 func (j *judged) unheld() {
 	e, h := j.e, j.held
-	if h == nil || h.line == nil || !j.v.CutOff || h.refused || h.over || len(e.knows.pending(j.k.id, h)) > 0 {
+	if h == nil || h.line == nil || !j.v.CutOff || j.v.Code == "INSUFFICIENT_SCOPE" || h.refused || h.over || len(e.knows.pending(j.k.id, h)) > 0 {
 		return
 	}
 	now := j.v.Now.UnixNano()
@@ -502,7 +510,7 @@ func (j *judged) time(floor time.Time) {
 	n := j.e.w.node
 	now := n.now()
 	allowed := 150 * time.Millisecond
-	if n.clock.Now().Before(n.stands.Add(time.Minute + settled)) {
+	if exact := j.e.knows.exact.Add(n.clock.(simClock).off); exact.Before(n.stands.Add(2 * time.Second)) {
 		allowed = standing // until the next call that bounds it from both sides
 	}
 	if late := floor.Sub(j.v.Now); late > time.Millisecond {
@@ -520,7 +528,7 @@ func (e *simEdge) agrees(k *simKey) {
 	if w.over() || k.revived || e.knows.keys[k.id] != nil && e.knows.keys[k.id].over {
 		return
 	}
-	v, err := e.v.Verify(context.Background(), edge.Request{Key: k.secret})
+	v, err := e.v.Verify(context.Background(), edge.Request{Key: k.secret, Scopes: []string{simScope}})
 	w.hear(k)
 	s := k.said[len(k.said)-1]
 	if word := fmt.Sprint(v.Code, " ", v.State); err != nil || word != s.word && w.now().Sub(s.at) > granularity+standing && w.left(k) > standing {

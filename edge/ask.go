@@ -322,6 +322,7 @@ func (f *feedState) role(id, name string) *role {
 // refresh asks about dirty keys in the background, those that were used last first, so
 // that their next use need not wait.
 func (v *Verifier) refresh(ctx context.Context) {
+	jitter := v.jitter("background")
 	for {
 		select {
 		case <-ctx.Done():
@@ -338,9 +339,9 @@ func (v *Verifier) refresh(ctx context.Context) {
 				began := time.Now()
 				_, err := v.call(ctx, questions[:n])
 				questions = questions[n:]
-				pause := v.jitter.below(20 * time.Millisecond)
+				pause := jitter.below(20 * time.Millisecond)
 				if took := time.Since(began); err != nil || took > slow {
-					pause += time.Second + v.jitter.below(time.Second)
+					pause += time.Second + jitter.below(time.Second)
 				}
 				if err != nil {
 					questions = nil

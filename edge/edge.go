@@ -123,7 +123,6 @@ type Verifier struct {
 	digest *digester
 	secret []byte // of the digests
 	keys   *keyStore
-	jitter jitter
 
 	// The feed, as far as the hot path looks at it.
 	confirmed atomic.Int64  // when the last answered poll was sent; notConfirmed before the first
@@ -169,7 +168,6 @@ func open(opt Options, dial func(context.Context, *sync.WaitGroup, Options) (rem
 	v.stale.Store(int64(opt.MaxStaleness))
 	v.secret = make([]byte, 32)
 	_, _ = rand.Read(v.secret) // it never fails
-	v.jitter.init(opt.Instance, v.clock.wall())
 	v.feed.init()
 	v.asks.init()
 	v.usage.init(opt.Instance)
@@ -194,25 +192,23 @@ func open(opt Options, dial func(context.Context, *sync.WaitGroup, Options) (rem
 	return v, nil
 }
 
-// jitter spreads what edges do over time. It follows from the edge's name and from when
-// it was started: so a simulation can be repeated.
-type jitter struct {
-	mu   sync.Mutex
-	rand *mathrand.Rand
+// jitter spreads what one task of an edge does over time.
+type jitter struct{ rand *mathrand.Rand }
+
+// jitter of a task follows from the edge's name and from when the task was started: so a
+// simulation can be repeated.
+func (v *Verifier) jitter(task string) jitter {
+	return newJitter(v.opt.Instance+" "+task, v.clock.wall())
 }
 
-func (j *jitter) init(name string, started time.Time) {
+func newJitter(name string, started time.Time) jitter {
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(name))                                                  // a hash.Hash never fails
-	j.rand = mathrand.New(mathrand.NewPCG(h.Sum64(), uint64(started.UnixNano()))) //nolint:gosec // spreads load
+	_, _ = h.Write([]byte(name))                                                        // a hash.Hash never fails
+	return jitter{mathrand.New(mathrand.NewPCG(h.Sum64(), uint64(started.UnixNano())))} //nolint:gosec // spreads load
 }
 
 // below is a random duration that is shorter than d.
-func (j *jitter) below(d time.Duration) time.Duration {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return time.Duration(j.rand.Int64N(int64(d)))
-}
+func (j jitter) below(d time.Duration) time.Duration { return time.Duration(j.rand.Int64N(int64(d))) }
 
 func (o *Options) defaults() {
 	if o.Log == nil {

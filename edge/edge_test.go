@@ -10,8 +10,7 @@ import (
 // What spreads load differs between edges and starts, and is the same for the same.
 func TestJitter(t *testing.T) {
 	draw := func(name string, at int64) (all [20]time.Duration) {
-		var j jitter
-		j.init(name, time.Unix(0, at))
+		j := newJitter(name, time.Unix(0, at))
 		for i := range all {
 			if all[i] = j.below(time.Second); all[i] < 0 || all[i] >= time.Second {
 				t.Fatalf("%v", all[i])

@@ -114,6 +114,7 @@ func (f *feedState) awaited() bool {
 
 // follow polls for decisions until ctx ends.
 func (v *Verifier) follow(ctx context.Context) {
+	jitter := v.jitter("feed")
 	pause := firstPause
 	var lastExact int64 = notConfirmed
 	for ctx.Err() == nil {
@@ -144,7 +145,7 @@ func (v *Verifier) follow(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-v.feed.wanted:
-		case <-time.After(pause/2 + v.jitter.below(pause)):
+		case <-time.After(pause/2 + jitter.below(pause)):
 		}
 		pause = min(2*pause, longestPause)
 	}

@@ -134,9 +134,10 @@ func (r *reporter) hurry() {
 
 // reportUsage reports what was counted until ctx ends, and once more then.
 func (v *Verifier) reportUsage(ctx context.Context) {
+	jitter := v.jitter("usage")
 	last := time.Now()
 	for ctx.Err() == nil {
-		pause := reportEvery + v.jitter.below(reportEvery/10)
+		pause := reportEvery + jitter.below(reportEvery/10)
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
