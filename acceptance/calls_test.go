@@ -175,12 +175,12 @@ func sameSet(got []string, want ...string) bool {
 }
 
 // eventually polls until check is content.
-func eventually(t *testing.T, what string, check func() error) {
+func eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
 	within(t, patience, what, check)
 }
 
-func within(t *testing.T, limit time.Duration, what string, check func() error) {
+func within(t testing.TB, limit time.Duration, what string, check func() error) {
 	t.Helper()
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()

@@ -19,7 +19,7 @@ import (
 
 // node is one process of a real server with integrated storage.
 type node struct {
-	t             *testing.T
+	t             testing.TB
 	id            string
 	addr, cluster string
 	dir, config   string
@@ -28,7 +28,7 @@ type node struct {
 }
 
 // newNode writes a node's configuration. peers are the addresses of all nodes of its cluster.
-func newNode(t *testing.T, dir, id string, addrs []string, i, multiplier int) *node {
+func newNode(t testing.TB, dir, id string, addrs []string, i, multiplier int) *node {
 	t.Helper()
 	n := &node{t: t, id: id, addr: addrs[i], cluster: freeAddress(t), dir: filepath.Join(dir, id), out: &output{}}
 	if err := os.MkdirAll(filepath.Join(n.dir, "raft"), 0o700); err != nil {
@@ -101,7 +101,7 @@ func (n *node) health() int {
 	return resp.StatusCode
 }
 
-func (n *node) waitHealth(t *testing.T, want ...int) {
+func (n *node) waitHealth(t testing.TB, want ...int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%s has health %v", n.id, want), func() error {
 		have := n.health()
@@ -124,7 +124,7 @@ func (n *node) initialise() (unsealKey, root string) {
 	return init.KeysB64[0], init.RootToken
 }
 
-func (n *node) unseal(t *testing.T, unsealKey string) {
+func (n *node) unseal(t testing.TB, unsealKey string) {
 	t.Helper()
 	if _, err := n.client("").Sys().Unseal(unsealKey); err != nil {
 		t.Fatalf("unseal %s: %v", n.id, err)
@@ -148,7 +148,7 @@ func (n *node) register(root string) {
 }
 
 // raftDir is a directory in memory where there is one: on a slow disk elections come by themselves.
-func raftDir(t *testing.T) string {
+func raftDir(t testing.TB) string {
 	t.Helper()
 	parent := "/dev/shm"
 	if info, err := os.Stat(parent); err != nil || !info.IsDir() {

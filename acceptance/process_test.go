@@ -43,7 +43,7 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-func launch(t *testing.T, out *output, env []string, name string, args ...string) *process {
+func launch(t testing.TB, out *output, env []string, name string, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(name, args...), out: out, exited: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
@@ -136,7 +136,7 @@ func childrenByCommand(t *testing.T, pid int) []int {
 }
 
 // freeAddress is a loopback address that nobody uses now.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

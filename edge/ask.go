@@ -3,6 +3,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,7 +101,7 @@ func (a *asker) wait(ctx context.Context, d digest, key string, h *held, receive
 		if w = a.waiting[d]; w == nil {
 			w = &ask{question: question{digest: d, key: key}, done: make(chan struct{})}
 			if h != nil {
-				w.key, w.keyID, w.roleID = "", h.keyID, h.role.id
+				w.key, w.keyID, w.roleID = "", h.keyID(), h.roleID()
 			}
 			a.waiting[d] = w
 			a.queue = append(a.queue, d)
@@ -235,20 +236,25 @@ func (v *Verifier) learn(q *question, a *answers, i int, sent int64) result {
 	if err != nil || ferr != nil {
 		return result{err: fmt.Errorf("an answer cannot be understood: %w", errors.Join(err, ferr))}
 	}
-	h := &held{line: line, facts: facts, keyID: r.KeyID, version: r.Version, dynamic: r.Lease, own: sent}
-	h.used.Store(sent)
+	h := newHeld(line)
+	if h.names, err = newNames(r.KeyID, r.RoleID, a.Roles[r.RoleID].Role); err != nil {
+		return result{err: err}
+	}
+	h.facts, h.version, h.dynamic, h.own = facts, r.Version, r.Lease, sent
+	h.used.Store(int32(seconds(sent))) //nolint:gosec // not that many
 
 	f := &v.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	old := v.keys.get(q.digest)
-	if old != nil && old.keyID == h.keyID && old.over() && !h.over() {
+	if old != nil && old.keyID() == h.keyID() && old.over() && !h.over() {
 		// An end that was told holds for good: what says otherwise is another clock's, or
 		// what was stored before.
 		h.line = old.line
 	}
-	h.role = f.role(r.RoleID, a.Roles[r.RoleID].Role)
+	h.role = f.role(h.roleID())
 	if epoch != f.epoch || f.epoch == "" {
+		f.unheld(h.role)
 		return result{once: h}
 	}
 	h.position = f.base + position
@@ -258,14 +264,20 @@ func (v *Verifier) learn(q *question, a *answers, i int, sent int64) result {
 		h.notice.Store(f.forgotten)
 	}
 	if n := f.recent[r.RoleID]; n != nil && n.notice > h.role.notice.Load() {
-		h.role.closing.Store(n.closing)
+		h.role.decided(n.closing, nil)
 		h.role.notice.Store(n.notice)
+		v.roles.note(r.RoleID, n.notice)
 	}
 	if n := f.recent[r.KeyID]; n != nil {
 		h.closing.Store(n.closing)
 		h.notice.Store(n.notice)
 	}
 	old, gone := v.keys.put(q.digest, h)
+	for _, h := range []*held{old, gone} {
+		if h != nil {
+			f.unheld(h.role)
+		}
+	}
 	if old != nil && gone != h {
 		if at := old.ended.Load(); at > sent {
 			h.ended.Store(at) // this answer may be older than that
@@ -281,11 +293,14 @@ func (v *Verifier) learn(q *question, a *answers, i int, sent int64) result {
 			h.before.Store(old.before.Load())
 		}
 	}
+	if h.role.notice.Load() > h.position || h.notice.Load() > h.position {
+		v.asks.again() // it is out of date already
+	}
 	if h.dynamic {
-		f.leased[h.keyID] = q.digest
+		f.leased[h.keyID()] = q.digest
 	}
 	if gone != nil && gone != h {
-		delete(f.leased, gone.keyID)
+		delete(f.leased, gone.keyID())
 	}
 	return result{}
 }
@@ -301,22 +316,27 @@ func (v *Verifier) gone(d digest, epoch string, position uint64) {
 		return
 	}
 	v.keys.drop(d, h)
-	if f.leased[h.keyID] == d {
-		delete(f.leased, h.keyID)
+	f.unheld(h.role)
+	if f.leased[h.keyID()] == d {
+		delete(f.leased, h.keyID())
 	}
 }
 
 // role is the role with that id. The feed is locked.
-func (f *feedState) role(id, name string) *role {
+func (f *feedState) role(id string) *role {
 	r := f.roles[id]
 	if r == nil {
 		r = &role{id: id}
 		f.roles[id] = r
 	}
-	if old := r.name.Load(); old == nil || *old != name {
-		r.name.Store(&name)
-	}
 	return r
+}
+
+// unheld forgets a role of which no key is held. The feed is locked.
+func (f *feedState) unheld(r *role) {
+	if r.keys.Load() == 0 {
+		delete(f.roles, r.id)
+	}
 }
 
 // refresh asks about dirty keys in the background, those that were used last first, so
@@ -359,16 +379,16 @@ func (v *Verifier) refresh(ctx context.Context) {
 func (v *Verifier) dirtyKeys() []question {
 	type dirty struct {
 		question
-		used int64
+		used int32
 	}
 	var found []dirty
 	reset := v.reset.Load()
 	v.keys.all(func(d digest, h *held) {
 		if h.role.notice.Load() > h.position || h.notice.Load() > h.position || reset > h.position {
-			found = append(found, dirty{question{digest: d, keyID: h.keyID, roleID: h.role.id}, h.used.Load()})
+			found = append(found, dirty{question{digest: d, keyID: h.keyID(), roleID: h.roleID()}, h.used.Load()})
 		}
 	})
-	slices.SortFunc(found, func(a, b dirty) int { return int(min(1, max(-1, b.used-a.used))) })
+	slices.SortFunc(found, func(a, b dirty) int { return cmp.Compare(b.used, a.used) })
 	questions := make([]question, len(found))
 	for i := range found {
 		questions[i] = found[i].question

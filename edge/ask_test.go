@@ -122,8 +122,14 @@ func TestAnswersOvertakenByDecisions(t *testing.T) {
 		}
 		test.notice.Position = 2
 		v.apply(&changes{Cursor: "e.2", Notices: []feed.Notice{test.notice}}, 1)
+		for len(v.asks.stir) > 0 {
+			<-v.asks.stir
+		}
 		if j := v.judge(told(), 1); !j.ask || !j.must || !j.closing {
 			t.Errorf("%s: %+v", test.name, j)
+		}
+		if len(v.asks.stir) == 0 {
+			t.Errorf("%s: the background does not look for what came out of date", test.name)
 		}
 	}
 }
@@ -376,6 +382,36 @@ func TestLateAnswers(t *testing.T) {
 	told("e.5", 12, codeNotFound)
 	if held() != "" || len(v.feed.leased) > 0 {
 		t.Errorf("held as %q, %d leased after a later NOT_FOUND", held(), len(v.feed.leased))
+	}
+}
+
+// An end that was applied while a call was under way stays until a later call tells, even
+// where what it brings knows of no end.
+func TestEndsOutliveEarlierCalls(t *testing.T) {
+	v := newFollower()
+	v.apply(&changes{Cursor: "e.5"}, 0)
+	line := func(sent int64, end bool) *held {
+		entries := []timeline.Entry{{From: time.Unix(0, 1), Code: "VALID", State: "current"}}
+		if end {
+			entries = append(entries, timeline.Entry{From: time.Unix(0, 2), Code: "RETIRED", State: "retired"})
+		}
+		v.learn(&question{digest: digest{2}}, &answers{
+			Cursor: "e.5", Roles: map[string]roleFacts{"r": {}}, Results: []answer{{Code: "VALID", RoleID: "r", KeyID: "s", Timeline: entries}},
+		}, 0, sent)
+		return v.keys.get(digest{2})
+	}
+	v.confirmed.Store(100)
+	v.stale.Store(1000)
+	v.window.Store(1000)
+	v.clock.offset.Store(0)
+	if j := v.judge(line(20, true), 100); !j.ended || j.ask {
+		t.Errorf("%+v", j)
+	}
+	if j := v.judge(line(30, false), 110); !j.ask || !j.must {
+		t.Errorf("an answer to an earlier call: %+v", j)
+	}
+	if j := v.judge(line(120, false), 130); j.ask || j.ended {
+		t.Errorf("an answer to a later call: %+v", j)
 	}
 }
 

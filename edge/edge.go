@@ -129,7 +129,8 @@ type Verifier struct {
 	window    atomic.Int64  // how long after that it is live
 	reset     atomic.Uint64 // keys of an earlier position are dirty
 	stale     atomic.Int64  // max_staleness
-	highWall  atomic.Int64  // the highest time that the wall clock has shown
+	roles     roleNotices
+	highWall  atomic.Int64 // the highest time that the wall clock has shown
 
 	feed    feedState
 	asks    asker

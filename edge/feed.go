@@ -5,6 +5,7 @@ package edge
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -231,6 +232,8 @@ func (v *Verifier) apply(a *changes, sent int64) {
 	if f.mount != "" && a.Mount != f.mount {
 		// Another engine was mounted in its place: it knows none of these keys.
 		v.keys.all(v.keys.drop)
+		clear(f.roles)
+		clear(f.leased)
 	}
 	f.mount = a.Mount
 	if epoch != f.epoch {
@@ -240,8 +243,9 @@ func (v *Verifier) apply(a *changes, sent int64) {
 		f.epoch = epoch
 		a.Reset = true
 	}
+	dirty := a.Reset
 	for i := range a.Notices {
-		v.notice(&a.Notices[i], f.base+a.Notices[i].Position, before)
+		dirty = v.notice(&a.Notices[i], f.base+a.Notices[i].Position, before) || dirty
 	}
 	newest := f.base + position
 	if a.Reset {
@@ -261,11 +265,14 @@ func (v *Verifier) apply(a *changes, sent int64) {
 	}
 	// Last: a key is judged by what the answer says before it counts as confirmed.
 	v.confirmed.Store(sent)
-	v.asks.again()
+	if dirty {
+		v.asks.again()
+	}
 }
 
-// notice applies one decision. The feed is locked.
-func (v *Verifier) notice(n *feed.Notice, position uint64, before int64) {
+// notice applies one decision, and reports whether it was about what may be held. The
+// feed is locked.
+func (v *Verifier) notice(n *feed.Notice, position uint64, before int64) (about bool) {
 	f := &v.feed
 	id := n.RoleID
 	if id == "" {
@@ -290,28 +297,40 @@ func (v *Verifier) notice(n *feed.Notice, position uint64, before int64) {
 	}
 	if r := f.roles[n.RoleID]; n.RoleID != "" && r != nil {
 		r.mark(position, n.Closing, before)
+		v.roles.note(n.RoleID, position)
+		about = true
 	}
 	if d, known := f.leased[n.KeyID]; n.KeyID != "" && known {
-		if h := v.keys.get(d); h != nil && h.keyID == n.KeyID {
+		if h := v.keys.get(d); h != nil && h.keyID() == n.KeyID {
 			h.mark(position, n.Closing, before)
+			about = true
 		}
 	}
+	return about
 }
 
 func (r *role) mark(position uint64, closing bool, before int64) {
-	list := []dirt{}
-	if old := r.dirt.Load(); old != nil {
-		list = append(list, *old...)
-	}
-	list = append(list, dirt{position: position, confirmed: before})
-	if len(list) > maxDirt {
-		list = list[1:]
-	}
-	r.dirt.Store(&list)
+	closed := uint64(0)
 	if closing {
-		r.closing.Store(position)
+		closed = position
 	}
+	r.decided(closed, &dirt{position: position, confirmed: before})
 	r.notice.Store(position)
+}
+
+// decided notes a decision, and at which position one closed something, if it did.
+func (r *role) decided(closing uint64, d *dirt) {
+	told := &decisions{}
+	if old := r.told.Load(); old != nil {
+		told.closing, told.last = old.closing, slices.Clone(old.last)
+	}
+	told.closing = max(told.closing, closing)
+	if d != nil {
+		if told.last = append(told.last, *d); len(told.last) > maxDirt {
+			told.last = told.last[1:]
+		}
+	}
+	r.told.Store(told)
 }
 
 func (h *held) mark(position uint64, closing bool, before int64) {

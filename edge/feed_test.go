@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
 )
 
 func newFollower() *Verifier {
@@ -54,11 +55,11 @@ func TestNotices(t *testing.T) {
 	v.apply(&changes{Cursor: "a.1"}, 1)
 	d := digest{1}
 	r := &role{id: "r"}
-	h := &held{role: r, keyID: "k", position: v.feed.received()}
+	h := &held{role: r, names: named("k", "r"), position: v.feed.received()}
 	v.feed.roles["r"], v.feed.leased["k"] = r, d
 	v.keys.put(d, h)
 	v.apply(&changes{Cursor: "a.3", Notices: []feed.Notice{{RoleID: "r", Position: 2}, {KeyID: "k", Position: 3, Closing: true}, {RoleID: "other", Position: 3}}}, 2)
-	if r.notice.Load() != h.position+1 || r.closing.Load() != 0 || h.notice.Load() != h.position+2 || h.closing.Load() != h.position+2 || h.before.Load() != 1 {
+	if r.notice.Load() != h.position+1 || r.closing() != 0 || h.notice.Load() != h.position+2 || h.closing.Load() != h.position+2 || h.before.Load() != 1 {
 		t.Errorf("role %d, key %d closing %d before %d", r.notice.Load(), h.notice.Load(), h.closing.Load(), h.before.Load())
 	}
 	if len(v.feed.recent) != 0 {
@@ -89,6 +90,37 @@ func TestLimitsOfTheMount(t *testing.T) {
 	if v.stale.Load() != int64(time.Minute) {
 		t.Error("the edge's own limit is passed")
 	}
+}
+
+// Keys are looked through for dirty ones where one may be, and not after each poll.
+func TestOnlyDecisionsStir(t *testing.T) {
+	v := newFollower()
+	stirred := func(what string, want bool, a *changes) {
+		t.Helper()
+		v.apply(a, 1)
+		select {
+		case <-v.asks.stir:
+			if !want {
+				t.Errorf("%s: all keys are looked through", what)
+			}
+		default:
+			if want {
+				t.Errorf("%s: nobody looks for dirty keys", what)
+			}
+		}
+	}
+	stirred("the first answer", true, &changes{Cursor: "a.1"})
+	h := &held{role: v.feed.role("r"), names: named("k", "r"), position: v.feed.received(), line: make(timeline.Timeline, 1)}
+	v.keys.put(digest{1}, h)
+	v.feed.leased["k"] = digest{1}
+	stirred("nothing", false, &changes{Cursor: "a.1"})
+	stirred("another role", false, &changes{Cursor: "a.2", Notices: []feed.Notice{{RoleID: "other", Position: 2}}})
+	stirred("the role", true, &changes{Cursor: "a.3", Notices: []feed.Notice{{RoleID: "r", Position: 3}, {RoleID: "other", Position: 3}}})
+	if !v.judge(h, 1).ask {
+		t.Error("the decision is not seen")
+	}
+	stirred("the key", true, &changes{Cursor: "a.4", Notices: []feed.Notice{{KeyID: "k", Position: 4}}})
+	stirred("a reset", true, &changes{Cursor: "a.4", Reset: true})
 }
 
 // Another engine in the mount's place knows none of the keys.

@@ -3,13 +3,29 @@
 package edge
 
 import (
+	"math/rand/v2"
+	"strings"
 	"testing"
+	"testing/synctest"
 )
+
+func named(keyID, roleID string) names {
+	n, _ := newNames(keyID, roleID, "name")
+	return n
+}
 
 func TestDigests(t *testing.T) {
 	a, b := newDigester([]byte("a")), newDigester([]byte("b"))
 	if first, again := a.of("k"), a.of("k"); first != again || a.of("k") == a.of("l") || a.of("k") == b.of("k") {
 		t.Error("a digest is of the key and of the edge's own secret")
+	}
+	// Keys of any length, on both sides of what fits.
+	seen := map[digest]bool{}
+	for n := range 2 * usual {
+		seen[a.of(strings.Repeat("k", n))] = true
+	}
+	if len(seen) != 2*usual {
+		t.Errorf("%d digests of %d keys", len(seen), 2*usual)
 	}
 	if n := testing.AllocsPerRun(100, func() { a.of("some key") }); n > 0 && !raced {
 		t.Errorf("%v allocations", n)
@@ -49,7 +65,7 @@ func TestSeldomUsedKeysMakeRoom(t *testing.T) {
 	r := &role{}
 	for i := range byte(sample) {
 		h := &held{role: r}
-		h.used.Store(int64(100 + i))
+		h.used.Store(100 + int32(i))
 		s.put(digest{7, i}, h)
 	}
 	s.get(digest{7, 3}).used.Store(1)
@@ -63,5 +79,61 @@ func TestSeldomUsedKeysMakeRoom(t *testing.T) {
 	s.all(func(digest, *held) { n++ })
 	if n != sample {
 		t.Errorf("%d of %d", n, sample)
+	}
+}
+
+// A role of which no key is held any more is forgotten, too.
+func TestRolesGoWithTheirKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		v := e.start(t, Options{MaxKeys: 500})
+		fill(t, v, 5000, 1)
+		of := map[string]bool{}
+		v.keys.all(func(_ digest, h *held) { of[h.roleID()] = true })
+		if size := int(v.keys.size.Load()); size < 500 || size > 500+shardCount || len(of) != size || len(v.feed.roles) != size {
+			t.Errorf("%d keys of %d roles are held, %d roles are known", size, len(of), len(v.feed.roles))
+		}
+		var d digest
+		var last *held
+		v.keys.all(func(at digest, h *held) { d, last = at, h })
+		v.gone(d, "another", 0)
+		if v.keys.get(d) != nil || v.feed.roles[last.roleID()] != nil {
+			t.Error("a key that is gone, or its role, is still known")
+		}
+	})
+}
+
+// Whatever is put and dropped: what is held is found, and nothing else.
+func TestPlaces(t *testing.T) {
+	s := newKeyStore(1 << 30)
+	rng := rand.New(rand.NewPCG(1, 2))
+	r, want := &role{}, map[digest]*held{}
+	// Few homes, so that keys are in each other's way; digests that differ in one byte.
+	some := func() digest { return digest{1, byte(rng.IntN(4) * 80), 15: byte(rng.IntN(40))} }
+	for i := range 20_000 {
+		d := some()
+		if rng.IntN(2) == 0 {
+			h := &held{role: r, position: uint64(i)}
+			s.put(d, h)
+			want[d] = h
+		} else if h := want[d]; h != nil {
+			s.drop(d, h)
+			delete(want, d)
+		}
+		if d = some(); s.get(d) != want[d] {
+			t.Fatalf("%d: %v is %p, want %p", i, d, s.get(d), want[d])
+		}
+	}
+	if int(s.size.Load()) != len(want) || s.shards[1].n != len(want) || int(r.keys.Load()) != len(want) {
+		t.Errorf("%d, %d and %d of %d", s.size.Load(), s.shards[1].n, r.keys.Load(), len(want))
+	}
+	n := 0
+	s.all(func(d digest, h *held) {
+		if n++; want[d] != h {
+			t.Errorf("%v is %p, want %p", d, h, want[d])
+		}
+	})
+	if n != len(want) {
+		t.Errorf("%d of %d", n, len(want))
 	}
 }

@@ -48,6 +48,9 @@ type stateHead struct {
 	// Stale is the mount's max_staleness.
 	Stale int64        `json:"stale"`
 	Facts []stateFacts `json:"facts"`
+	// Keys and Roles are about how many there are.
+	Keys  int `json:"keys"`
+	Roles int `json:"roles"`
 }
 
 // stateFacts are what roles say; keys name them by their number.
@@ -213,7 +216,7 @@ func (v *Verifier) writeState(s *sealer) error {
 	confirmed := v.confirmed.Load()
 	head := stateHead{Secret: v.secret, Server: v.clock.server(now), Stale: v.stale.Load()}
 	v.feed.mu.Lock()
-	head.Mount = v.feed.mount
+	head.Mount, head.Roles = v.feed.mount, len(v.feed.roles)
 	v.feed.mu.Unlock()
 	head.At = v.clock.wall().UnixNano()
 	v.highWall.Store(max(v.highWall.Load(), head.At))
@@ -233,6 +236,7 @@ func (v *Verifier) writeState(s *sealer) error {
 			head.Facts = append(head.Facts, stateFacts{f.scopes, f.networks, f.metadata, f.rateLimit, f.disabled})
 		}
 	})
+	head.Keys = len(lines)
 	raw, err := json.Marshal(&head) //nolint:gosec // it is sealed
 	if err != nil {
 		return err
@@ -258,7 +262,7 @@ func (v *Verifier) writeState(s *sealer) error {
 			roles[h.role] = number
 			out = append(out, recordRole)
 			out = appendText(out, h.role.id)
-			out = appendText(out, *h.role.name.Load())
+			out = appendText(out, h.roleName())
 		}
 		noticed := h.role.notice.Load() > h.position || h.notice.Load() > h.position
 		since := max(confirmed, h.own)
@@ -269,7 +273,7 @@ func (v *Verifier) writeState(s *sealer) error {
 		if h.dynamic {
 			flags |= flagDynamic
 		}
-		if noticed && (h.role.closing.Load() > h.position || h.closing.Load() > h.position) {
+		if noticed && (h.role.closing() > h.position || h.closing.Load() > h.position) {
 			flags |= flagClosed
 		}
 		if h.ended.Load() != 0 {
@@ -279,7 +283,7 @@ func (v *Verifier) writeState(s *sealer) error {
 		out = append(out, l.d[:]...)
 		out = binary.AppendUvarint(out, number)
 		out = binary.AppendUvarint(out, factNumbers[h.facts])
-		out = appendText(out, h.keyID)
+		out = appendText(out, h.keyID())
 		out = binary.AppendVarint(out, int64(h.version))
 		out = binary.AppendVarint(out, now-since)
 		out = h.line.AppendBinary(out)
@@ -357,7 +361,9 @@ func (v *Verifier) readState(r io.Reader, aead cipher.AEAD) error {
 		})
 	}
 	now, _ := v.clock.elapsed()
-	var roles []*role
+	v.keys.reserve(head.Keys)
+	v.feed.roles = make(map[string]*role, min(head.Roles, v.opt.MaxKeys))
+	roles := make([]namedRole, 0, min(head.Roles, v.opt.MaxKeys))
 	for {
 		block, err := o.block()
 		if err != nil {
@@ -370,8 +376,7 @@ func (v *Verifier) readState(r io.Reader, aead cipher.AEAD) error {
 		for len(in.raw) > 0 && !in.bad {
 			switch in.byte() {
 			case recordRole:
-				id := in.text()
-				roles = append(roles, v.feed.role(id, in.text()))
+				roles = append(roles, namedRole{id: in.text(), name: in.text()})
 			case recordKey:
 				v.readKey(in, roles, all, now-away)
 			default:
@@ -392,32 +397,47 @@ func (v *Verifier) readState(r io.Reader, aead cipher.AEAD) error {
 	return nil
 }
 
+// namedRole is a role as the file has it.
+type namedRole struct {
+	id, name string
+	role     *role // made with its first key, whose text has its id
+}
+
 // readKey takes over one key; then is when the file was written (elapsed).
-func (v *Verifier) readKey(in *stateReader, roles []*role, all []*facts, then int64) {
+func (v *Verifier) readKey(in *stateReader, roles []namedRole, all []*facts, then int64) {
 	flags := in.byte()
 	var d digest
 	copy(d[:], in.bytes(uint64(len(d))))
 	role, fact := in.uvarint(), in.uvarint()
-	h := &held{keyID: in.text(), version: int32(in.varint()), dynamic: flags&flagDynamic != 0} //nolint:gosec // as it was written
-	h.own = then - in.varint()
-	var err error
-	h.line, in.raw, err = timeline.ReadBinary(in.raw)
+	keyID, version, ago := in.bytes(in.uvarint()), in.varint(), in.varint()
+	line, rest, err := timeline.ReadBinary(in.raw)
+	in.raw = rest
 	if err != nil || in.bad || role >= uint64(len(roles)) || fact >= uint64(len(all)) {
 		in.bad = true
 		return
 	}
-	h.role, h.facts = roles[role], all[fact]
+	h := newHeld(line)
+	r := &roles[role]
+	if h.names, err = newNames(string(keyID), r.id, r.name); err != nil {
+		in.bad = true
+		return
+	}
+	if r.role == nil {
+		r.role = v.feed.role(h.roleID())
+	}
+	h.role, h.facts = r.role, all[fact]
+	h.version, h.dynamic, h.own = int32(version), flags&flagDynamic != 0, then-ago //nolint:gosec // as it was written
 	if flags&flagEnded != 0 {
 		h.ended.Store(max(then, 1))
 	}
-	h.used.Store(then)
+	h.used.Store(int32(seconds(then))) //nolint:gosec // not that many
 	if flags&flagClosed != 0 {
 		h.mark(1, true, h.own)
 		v.feed.position.Store(1)
 	}
 	v.keys.put(d, h)
 	if h.dynamic {
-		v.feed.leased[h.keyID] = d
+		v.feed.leased[h.keyID()] = d
 	}
 }
 

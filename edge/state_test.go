@@ -226,9 +226,9 @@ func TestManyBlocks(t *testing.T) {
 		}
 		long := strings.Repeat("x", 5000)
 		for i := range 20_000 {
-			h := &held{line: line, keyID: fmt.Sprint("key ", i), version: int32(i), position: 1 << 40}
+			h := &held{line: line, names: named(fmt.Sprint("key ", i), fmt.Sprint("role ", i/3)), version: int32(i), position: 1 << 40}
 			v.feed.mu.Lock()
-			h.role = v.feed.role(fmt.Sprint("role ", i/3), "name")
+			h.role = v.feed.role(h.roleID())
 			v.feed.mu.Unlock()
 			h.facts = &facts{scopes: []string{"x"}, anyone: true}
 			if i%40 == 0 {
@@ -245,7 +245,7 @@ func TestManyBlocks(t *testing.T) {
 		}
 		for i := 0; i < 20_000; i += 7 {
 			h := again.keys.get(again.digest.of(fmt.Sprint(i)))
-			if h == nil || h.keyID != fmt.Sprint("key ", i) || h.role.id != fmt.Sprint("role ", i/3) || h.version != int32(i) {
+			if h == nil || h.keyID() != fmt.Sprint("key ", i) || h.roleName() != "name" || h.role.id != fmt.Sprint("role ", i/3) || h.version != int32(i) {
 				t.Fatalf("%d: %+v", i, h)
 			}
 			if got := h.facts.metadata["long"]; (i%40 == 0) != (got == fmt.Sprint(i, long)) {

@@ -35,11 +35,14 @@ const (
 type reporter struct {
 	instance string
 
-	mu       sync.Mutex
+	mu     sync.Mutex
+	counts map[usedBy]*count // refusals, and uses under labels of their own
+	soon   chan struct{}
+
+	// Of the one that reports: the number of the report, and what is not answered yet.
+	// The report is the first maxItems of it.
 	sequence uint64
-	counts   map[usedBy]*count // refusals, and uses under labels of their own
-	soon     chan struct{}
-	unsent   []usageItem // of a report that was not answered
+	unsent   []usageItem
 }
 
 type usedBy struct{ keyID, client string }
@@ -60,7 +63,8 @@ type usageItem struct {
 	Last     string           `json:"last"`
 	Client   string           `json:"client,omitempty"`
 
-	previous bool
+	previous    bool
+	first, last int64
 }
 
 func (r *reporter) init(instance string) {
@@ -78,19 +82,19 @@ func instanceName(host string) string {
 
 // count counts a use. Accepted ones under the edge's own label are counted in the held
 // key: that is the common case, and costs no lock.
-func (v *Verifier) count(h *held, client, code string, server, now int64) {
-	if used := h.used.Load(); now-used > int64(time.Second) {
-		h.used.Store(now)
+func (v *Verifier) count(h *held, client, code string, previous bool, server, now int64) {
+	if used := int32(seconds(now)); used != h.used.Load() { //nolint:gosec // not that many
+		h.used.Store(used)
 	}
-	i := h.line.At(server)
 	if code == codeValid && (client == "" || client == v.opt.Label) {
+		at := uint32(seconds(server)) //nolint:gosec // until 2106
 		if h.accepted.Add(1) == 1 {
-			h.first.Store(server)
+			h.first.Store(at)
 		}
-		if server-h.last.Load() > int64(time.Second) {
-			h.last.Store(server)
+		if at != h.last.Load() {
+			h.last.Store(at)
 		}
-		if h.line.State(i) == "previous" {
+		if previous {
 			v.usage.hurry()
 		}
 		return
@@ -104,16 +108,16 @@ func (v *Verifier) count(h *held, client, code string, server, now int64) {
 	r := &v.usage
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := r.counts[usedBy{h.keyID, client}]
+	c := r.counts[usedBy{h.keyID(), client}]
 	if c == nil {
 		if len(r.counts) >= maxCounted {
 			return
 		}
 		c = &count{first: server}
-		r.counts[usedBy{h.keyID, client}] = c
+		r.counts[usedBy{h.keyID(), client}] = c
 	}
 	c.last = max(c.last, server)
-	c.previous = h.line.State(i) == "previous"
+	c.previous = previous
 	if code == codeValid {
 		c.accepted++
 		return
@@ -161,31 +165,28 @@ func (v *Verifier) reportUsage(ctx context.Context) {
 	v.sendUsage(ctx)
 }
 
-// sendUsage reports what was counted, last uses of previous versions first.
+// sendUsage reports what was counted, last uses of previous versions first. What was
+// collected before and not answered yet goes first of all, in the same reports.
 func (v *Verifier) sendUsage(ctx context.Context) {
 	r := &v.usage
-	for {
-		r.mu.Lock()
-		items := r.unsent
-		if items == nil {
-			r.mu.Unlock()
-			all := v.collect()
-			if len(all) == 0 {
+	for collected := false; ; {
+		if len(r.unsent) == 0 {
+			if collected {
 				return
 			}
-			r.mu.Lock()
-			items = all[:min(maxItems, len(all))]
-			r.unsent = items
-			r.sequence++
-			for _, item := range all[len(items):] {
-				r.putBack(&item)
+			collected = true
+			if r.unsent = v.collect(); len(r.unsent) == 0 {
+				return
 			}
+			r.sequence++
 		}
-		sequence := r.sequence
-		r.mu.Unlock()
+		items := slices.Clone(r.unsent[:min(maxItems, len(r.unsent))])
+		for i := range items {
+			items[i].First, items[i].Last = instant(items[i].first), instant(items[i].last)
+		}
 		batch, err := json.Marshal(items)
 		if err == nil {
-			err = v.remote.report(ctx, r.instance, sequence, string(batch))
+			err = v.remote.report(ctx, r.instance, r.sequence, string(batch))
 		}
 		switch {
 		case final(err):
@@ -194,11 +195,8 @@ func (v *Verifier) sendUsage(ctx context.Context) {
 			v.log.Warn("uses cannot be reported yet", "error", err)
 			return
 		}
-		r.mu.Lock()
-		r.unsent = nil
-		r.mu.Unlock()
-		if len(items) < maxItems {
-			return
+		if r.unsent = r.unsent[len(items):]; len(r.unsent) > 0 {
+			r.sequence++
 		}
 	}
 }
@@ -207,15 +205,6 @@ func (v *Verifier) sendUsage(ctx context.Context) {
 func final(err error) bool {
 	var re *api.ResponseError
 	return errors.As(err, &re) && (re.StatusCode == http.StatusBadRequest || re.StatusCode == http.StatusRequestEntityTooLarge)
-}
-
-// putBack keeps what does not fit into this report. The reporter is locked.
-func (r *reporter) putBack(item *usageItem) {
-	first, _ := time.Parse(time.RFC3339Nano, item.First)
-	last, _ := time.Parse(time.RFC3339Nano, item.Last)
-	r.counts[usedBy{item.KeyID, item.Client}] = &count{
-		previous: item.previous, accepted: item.Accepted, refused: item.Refused, first: first.UnixNano(), last: last.UnixNano(),
-	}
 }
 
 // collect takes all that was counted.
@@ -227,26 +216,27 @@ func (v *Verifier) collect() []usageItem {
 	r.mu.Unlock()
 	now, _ := v.clock.elapsed()
 	server := v.clock.server(now)
+	var items []usageItem
 	v.keys.all(func(_ digest, h *held) {
 		n := h.accepted.Swap(0)
 		if n == 0 {
 			return
 		}
-		id := usedBy{h.keyID, v.opt.Label}
-		c := counts[id]
-		if c == nil {
-			c = &count{first: h.first.Load()}
-			counts[id] = c
+		item := usageItem{
+			KeyID: h.keyID(), Client: v.opt.Label, Accepted: int64(n),
+			previous: h.line.State(h.line.At(server)) == "previous", first: int64(h.first.Load()) * int64(time.Second), last: int64(h.last.Load()) * int64(time.Second),
 		}
-		c.accepted += int64(n)
-		c.first, c.last = min(c.first, h.first.Load()), max(c.last, h.last.Load())
-		c.previous = h.line.State(h.line.At(server)) == "previous"
+		id := usedBy{h.keyID(), v.opt.Label}
+		if c := counts[id]; c != nil { // refused, too
+			item.Accepted, item.Refused = item.Accepted+c.accepted, c.refused
+			item.first, item.last = min(item.first, c.first), max(item.last, c.last)
+			delete(counts, id)
+		}
+		items = append(items, item)
 	})
-	items := make([]usageItem, 0, len(counts))
 	for id, c := range counts {
 		items = append(items, usageItem{
-			KeyID: id.keyID, Client: id.client, Accepted: c.accepted, Refused: c.refused, First: instant(c.first), Last: instant(c.last),
-			previous: c.previous,
+			KeyID: id.keyID, Client: id.client, Accepted: c.accepted, Refused: c.refused, previous: c.previous, first: c.first, last: c.last,
 		})
 	}
 	slices.SortFunc(items, func(a, b usageItem) int {

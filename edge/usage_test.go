@@ -176,7 +176,7 @@ func TestLargeReportsAreDivided(t *testing.T) {
 		v.usage.counts = map[usedBy]*count{}
 		h := v.keys.get(v.digest.of("a"))
 		for i := range maxCounted + 10 {
-			v.count(h, fmt.Sprint(i), codeValid, 0, 0)
+			v.count(h, fmt.Sprint(i), codeValid, false, 0, 0)
 		}
 		if len(v.usage.counts) != maxCounted {
 			t.Errorf("%d counts are kept apart", len(v.usage.counts))

@@ -57,10 +57,10 @@ type judgement struct {
 func (v *Verifier) judge(h *held, now int64) judgement {
 	confirmed := v.confirmed.Load()
 	live := now-confirmed <= v.window.Load()
-	noticed := h.role.notice.Load() > h.position || h.notice.Load() > h.position
+	noticed := h.notice.Load() > h.position || v.roles[h.slot].Load() > h.position && h.role.notice.Load() > h.position
 	reset := v.reset.Load() > h.position
 	j := judgement{cutOff: !live}
-	j.closing = noticed && (h.role.closing.Load() > h.position || h.closing.Load() > h.position)
+	j.closing = noticed && (h.role.closing() > h.position || h.closing.Load() > h.position)
 
 	if noticed || reset {
 		j.ask = true
@@ -93,8 +93,14 @@ func (v *Verifier) judge(h *held, now int64) judgement {
 	case h.ended.Load() != 0:
 		// It was applied before: the server went away after that, and the end would be
 		// held back, or this edge's idea of the time was wrong. An answer tells.
-		j.entry, j.ended = h.line.FirstEnd(j.entry), true
-		j.ask = j.ask || live
+		if end := h.line.FirstEnd(j.entry); end >= 0 {
+			j.entry, j.ended = end, true
+			j.ask = j.ask || live
+		} else {
+			// What was told since knows of no end, but by a call that is older than this
+			// one: only a later one tells.
+			j.ask, j.must = true, true
+		}
 	}
 	return j
 }
@@ -109,11 +115,11 @@ func (v *Verifier) confirmedBefore(h *held) int64 {
 			first, confirmed = position, before
 		}
 	}
-	if list := h.role.dirt.Load(); list != nil {
-		if len(*list) == maxDirt && (*list)[0].position > h.position {
+	if told := h.role.told.Load(); told != nil {
+		if len(told.last) == maxDirt && told.last[0].position > h.position {
 			return h.own // what came first is not known any more
 		}
-		for _, d := range *list {
+		for _, d := range told.last {
 			note(d.position, d.confirmed)
 		}
 	}
@@ -127,21 +133,21 @@ func (v *Verifier) confirmedBefore(h *held) int64 {
 }
 
 // verdict is the answer about a held key for what was asked.
-func (v *Verifier) verdict(h *held, j *judgement, req *Request, now int64) Verdict {
+func (v *Verifier) verdict(h *held, j *judgement, req *Request, now int64) (out Verdict) {
 	server := v.clock.server(now)
 	line, f := h.line, h.facts
 	code := line.Code(j.entry)
-	out := Verdict{
-		Code: code.String(), Role: *h.role.name.Load(), RoleID: h.role.id, KeyID: h.keyID, Version: int(h.version),
-		State: line.State(j.entry), Reason: line.Reason(j.entry), End: line.End(j.entry),
-		Scopes: f.scopes, Metadata: f.metadata, RateLimit: f.rateLimit, Now: time.Unix(0, server).UTC(), CutOff: j.cutOff,
-	}
-	if end, known := line.Ends(j.entry); known {
-		out.ExpiresAt = time.Unix(0, end).UTC()
-	}
+	out.Now, out.CutOff = time.Unix(0, server).UTC(), j.cutOff
 	if code == timeline.NotFound {
 		// Too early: as for a key that is unknown.
-		return Verdict{Code: codeNotFound, Now: out.Now, CutOff: j.cutOff}
+		out.Code = codeNotFound
+		return out
+	}
+	out.Code, out.Role, out.RoleID, out.KeyID, out.Version = code.String(), h.roleName(), h.roleID(), h.keyID(), int(h.version)
+	out.State, out.Reason, out.End = line.State(j.entry), line.Reason(j.entry), line.End(j.entry)
+	out.Scopes, out.Metadata, out.RateLimit = f.scopes, f.metadata, f.rateLimit
+	if end, known := line.Ends(j.entry); known {
+		out.ExpiresAt = time.Unix(0, end).UTC()
 	}
 	if code == timeline.Valid {
 		switch {
@@ -149,12 +155,13 @@ func (v *Verifier) verdict(h *held, j *judgement, req *Request, now int64) Verdi
 			out.Code = codeScope
 		case !f.admits(req.RemoteAddr):
 			out.Code = codeIP
-		case !h.role.allow(f.rateLimit, server):
+		case f.rateLimit > 0 && !h.role.allow(f.rateLimit, server):
 			out.Code = codeRate
+		default:
+			out.Valid = true
 		}
 	}
-	out.Valid = out.Code == codeValid
-	v.count(h, req.Client, out.Code, server, now)
+	v.count(h, req.Client, out.Code, out.State == "previous", server, now)
 	return out
 }
 
@@ -169,9 +176,6 @@ func coversAny(scopes, some []string) bool {
 
 // allow takes a token of the role's rate limit, which all its keys share.
 func (r *role) allow(perSecond float64, now int64) bool {
-	if perSecond <= 0 {
-		return true
-	}
 	l := r.limit.Load()
 	if l == nil || l.perSecond != perSecond {
 		l = &limiter{Limiter: rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond))), perSecond: perSecond}
@@ -227,7 +231,7 @@ func (v *Verifier) verifySlowly(ctx context.Context, d digest, req *Request) (Ve
 		case h != nil:
 			// What was decided since the request came, and closed nothing, it need not
 			// wait for: it would wait for ever where much is decided.
-			if j := v.judge(h, now); !j.ask || h.own >= began && !j.closing {
+			if j := v.judge(h, now); !j.ask || h.own >= began && !j.closing && h.ended.Load() == 0 {
 				return v.verdict(h, &j, req, now), nil
 			}
 		case result.code != "":

@@ -86,7 +86,9 @@ func TestJudge(t *testing.T) {
 		h := &held{line: line, role: &role{}, position: position, own: notConfirmed}
 		if test.role > 0 {
 			h.role.mark(test.role, false, minute(test.before))
-			h.role.closing.Store(test.roleClose)
+			v.roles.note("", test.role)
+			h.slot = slotOf("")
+			h.role.decided(test.roleClose, nil)
 		}
 		if test.key > 0 {
 			h.mark(test.key, false, minute(test.before))

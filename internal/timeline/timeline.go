@@ -137,9 +137,10 @@ func same(a, b *Entry) bool {
 
 // Timeline is a timeline as it is kept: small, and judged without an allocation.
 // Instants are nanoseconds since 1970.
-type Timeline []step
+type Timeline []Step
 
-type step struct {
+// Step is one entry of a Timeline.
+type Step struct {
 	from, hold         int64
 	code               Code
 	state, reason, end uint8
@@ -180,7 +181,7 @@ func Parse(entries []Entry) (Timeline, error) {
 		case i > 0 && t[i-1].code.Ended() && !Code(code).Ended(): //nolint:gosec // an index of the list
 			return nil, fmt.Errorf("entry %d of a timeline is good after an end", i)
 		}
-		t[i] = step{
+		t[i] = Step{
 			from: e.From.UnixNano(), code: Code(code), //nolint:gosec // an index of the list
 			state: state, reason: reason, end: end, renewable: e.Renewable,
 		}
@@ -292,7 +293,7 @@ func ReadBinary(in []byte) (Timeline, []byte, error) {
 		if len(in) < 5 || in[0] >= byte(codes) || int(in[1]) >= len(states) || int(in[2]) >= len(reasons) || int(in[3]) >= len(ends) {
 			return nil, nil, errBinary
 		}
-		t[i] = step{code: Code(in[0]), state: in[1], reason: in[2], end: in[3], renewable: in[4] == 1}
+		t[i] = Step{code: Code(in[0]), state: in[1], reason: in[2], end: in[3], renewable: in[4] == 1}
 		in = in[5:]
 		for _, p := range []*int64{&t[i].from, &t[i].hold} {
 			v, n := binary.Varint(in)
