@@ -77,19 +77,24 @@ func TestEveryDecisionIsTold(t *testing.T) {
 		"an end of the role": {do: func(w *world) {
 			w.write("roles/s", map[string]any{"valid_until": stamp(w.clock.Now().Add(100 * time.Hour))})
 		}, want: "s!"},
-		"owner":                     {do: update("roles/s", map[string]any{"owner": "others"}), want: ""},
-		"patch of a description":    {do: func(w *world) { w.must(logical.PatchOperation, "roles/s", map[string]any{"description": "x"}) }, want: ""},
-		"delete":                    {do: func(w *world) { w.must(logical.DeleteOperation, "roles/s", nil) }, want: "s!"},
-		"delete of a dynamic role":  {do: func(w *world) { w.must(logical.DeleteOperation, "roles/d", nil) }, want: "d!"},
-		"restore":                   {do: func(w *world) { w.write("restore/"+w.gid, nil) }, want: "gone"},
-		"restore by another name":   {do: func(w *world) { w.write("restore/"+w.gid, map[string]any{"name": "back"}) }, want: "gone"},
-		"rotate dynamic":            {do: update("rotate/d", nil), want: "d"},
-		"revoke a generation":       {do: update("revoke/d", map[string]any{"version": 1}), want: "d!"},
-		"revoke a leased key":       {do: func(w *world) { w.write("revoke/d", map[string]any{"key_id": w.lease.Data["key_id"]}) }, want: "lease!"},
-		"report a leased key":       {do: func(w *world) { w.write("report", map[string]any{"key": w.lease.Data["api_key"]}) }, want: "lease!"},
-		"issue":                     {do: func(w *world) { w.read("creds/d") }, want: ""},
-		"reads":                     {do: func(w *world) { w.read("creds/s"); w.read("status/s"); w.ask(w.key) }, want: ""},
-		"renewal":                   {do: func(w *world) { w.clock.advance(time.Minute); w.mustLease(logical.RenewOperation, w.lease) }, want: ""},
+		"owner":                    {do: update("roles/s", map[string]any{"owner": "others"}), want: ""},
+		"patch of a description":   {do: func(w *world) { w.must(logical.PatchOperation, "roles/s", map[string]any{"description": "x"}) }, want: ""},
+		"delete":                   {do: func(w *world) { w.must(logical.DeleteOperation, "roles/s", nil) }, want: "s!"},
+		"delete of a dynamic role": {do: func(w *world) { w.must(logical.DeleteOperation, "roles/d", nil) }, want: "d!"},
+		"restore":                  {do: func(w *world) { w.write("restore/"+w.gid, nil) }, want: "gone"},
+		"restore by another name":  {do: func(w *world) { w.write("restore/"+w.gid, map[string]any{"name": "back"}) }, want: "gone"},
+		"rotate dynamic":           {do: update("rotate/d", nil), want: "d"},
+		"revoke a generation":      {do: update("revoke/d", map[string]any{"version": 1}), want: "d!"},
+		"revoke a leased key":      {do: func(w *world) { w.write("revoke/d", map[string]any{"key_id": w.lease.Data["key_id"]}) }, want: "lease!"},
+		"report a leased key":      {do: func(w *world) { w.write("report", map[string]any{"key": w.lease.Data["api_key"]}) }, want: "lease!"},
+		"issue":                    {do: func(w *world) { w.read("creds/d") }, want: ""},
+		"reads":                    {do: func(w *world) { w.read("creds/s"); w.read("status/s"); w.ask(w.key) }, want: ""},
+		"renewal":                  {do: func(w *world) { w.clock.advance(time.Minute); w.mustLease(logical.RenewOperation, w.lease) }, want: ""},
+		"renewal to an earlier end": {do: func(w *world) {
+			if resp, err := w.onLease(logical.RenewOperation, w.lease, time.Minute); err != nil || resp.IsError() {
+				w.t.Fatal(resp, err)
+			}
+		}, want: "lease!"},
 		"a lease revoked early":     {do: func(w *world) { w.mustLease(logical.RevokeOperation, w.lease) }, want: "lease!"},
 		"end of a lease":            {do: func(w *world) { w.clock.advance(2 * time.Hour); w.mustLease(logical.RevokeOperation, w.lease) }, want: ""},
 		"the clock, and the upkeep": {do: func(w *world) { w.run(2 * time.Hour) }, want: ""},

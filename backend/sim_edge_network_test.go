@@ -94,6 +94,7 @@ func (e *simEdge) open(knows edgeModel) {
 	e.process++
 	e.run++
 	e.knows = knows.clone()
+	e.knows.epoch = "" // until the feed has answered, answers are good for once
 	e.prior = e.knows.clone()
 	e.asked = e.wall + e.slept
 	e.w.mu.Unlock()

@@ -510,8 +510,9 @@ func (j *judged) time(floor time.Time) {
 	n := j.e.w.node
 	now := n.now()
 	allowed := 150 * time.Millisecond
-	if exact := j.e.knows.exact.Add(n.clock.(simClock).off); exact.Before(n.stands.Add(2 * time.Second)) {
-		allowed = standing // until the next call that bounds it from both sides
+	exact := j.e.knows.exact
+	if exact.Add(n.clock.(simClock).off).Before(n.stands.Add(2*time.Second)) || j.began.Sub(exact) < 2*time.Second {
+		allowed = standing // until after the next call that bounds it from both sides
 	}
 	if late := floor.Sub(j.v.Now); late > time.Millisecond {
 		j.fail("the edge's server time is late by %v", late)

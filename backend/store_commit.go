@@ -174,13 +174,14 @@ func (c *change) closesRole() bool {
 func (c *change) changesCopy() bool { return c.old != nil && c.rec != nil && !c.rec.stub() }
 
 // decidesKey reports whether somebody decided about a dynamic key. Issue, renewal and
-// the end of its lease are no decisions.
+// the end of its lease are no decisions, but a renewal that brings its end forward is
+// one: as a server lets the holder ask for, or a limit makes of it.
 func (c *change) decidesKey() bool {
 	old, key := c.oldKey, c.key
 	if old == nil || key == nil {
 		return false
 	}
-	return old.RevokedAt.IsZero() && !key.RevokedAt.IsZero() || sooner(key.Cap, old.Cap)
+	return old.RevokedAt.IsZero() && !key.RevokedAt.IsZero() || sooner(key.Cap, old.Cap) || sooner(key.Expires, old.Expires)
 }
 
 // sooner reports whether end comes before the end that was; zero is none.

@@ -570,7 +570,7 @@ func TestEndsOutliveOlderAnswers(t *testing.T) {
 	}
 	v.window.Store(0) // cut off
 	v.confirmed.Store(60)
-	if j := v.judge(told(120), 200); !j.ended {
+	if j := v.judge(told(90), 200); !j.ended {
 		t.Errorf("%+v: an answer to a call of before brought it back", j)
 	}
 	if j := v.judge(told(160), 200); !j.ended {

@@ -50,6 +50,8 @@ type judgement struct {
 	ended   bool
 	cutOff  bool
 	closing bool
+	// renewable: it is the end of a lease that is asked about, and nothing else.
+	renewable bool
 }
 
 // judge decides about a held key from what was told: pure but for the mark that an end
@@ -86,6 +88,7 @@ func (v *Verifier) judge(h *held, now int64) judgement {
 	case j.ended && live && h.line.Renewable(j.entry):
 		// A renewal moves the end of a lease, and is not told, be it that this edge has
 		// applied the end while it was cut off.
+		j.renewable = !j.ask
 		j.ask, j.must = true, true
 	case j.ended && h.ended.Load() == 0:
 		h.ended.Store(max(now, 1))
@@ -229,9 +232,16 @@ func (v *Verifier) verifySlowly(ctx context.Context, d digest, req *Request) (Ve
 			j := judgement{entry: result.once.line.At(v.clock.server(now))}
 			return v.verdict(result.once, &j, req, now), nil
 		case h != nil:
+			fresh := h.own >= began
+			j := v.judge(h, now)
+			if j.renewable && fresh && !j.closing {
+				// It was not renewed, and goes on: the server's clock is not as far as this
+				// edge takes it to be.
+				j = judgement{cutOff: j.cutOff}
+			}
 			// What was decided since the request came, and closed nothing, it need not
 			// wait for: it would wait for ever where much is decided.
-			if j := v.judge(h, now); !j.ask || h.own >= began && !j.closing && h.ended.Load() == 0 {
+			if !j.ask || fresh && !j.closing && h.ended.Load() == 0 {
 				return v.verdict(h, &j, req, now), nil
 			}
 		case result.code != "":

@@ -60,8 +60,9 @@ func TestJudge(t *testing.T) {
 		{name: "cut off after the end", confirmed: 9, line: held30, want: judgement{entry: 1, ended: true, cutOff: true}, wantEnded: true},
 		{name: "applied before it was cut off", confirmed: 8, line: held30, ended: true, want: judgement{entry: 1, ended: true, cutOff: true}, wantEnded: true},
 		{name: "live: not held back", live: true, line: held30, want: judgement{entry: 1, ended: true}, wantEnded: true},
-		{name: "lease", live: true, line: lease, want: judgement{ask: true, must: true, entry: 1, ended: true}},
-		{name: "lease that ended while it was cut off", live: true, line: lease, ended: true, want: judgement{ask: true, must: true, entry: 1, ended: true}, wantEnded: true},
+		{name: "lease", live: true, line: lease, want: judgement{ask: true, must: true, entry: 1, ended: true, renewable: true}},
+		{name: "lease, dirty", live: true, line: lease, role: 6, before: 9, want: judgement{ask: true, must: true, entry: 1, ended: true}},
+		{name: "lease that ended while it was cut off", live: true, line: lease, ended: true, want: judgement{ask: true, must: true, entry: 1, ended: true, renewable: true}, wantEnded: true},
 		{name: "lease, cut off", confirmed: 8, line: lease, want: judgement{entry: 1, ended: true, cutOff: true}, wantEnded: true},
 		{name: "applied by a clock that was ahead", live: true, line: ends(11, "RETIRED"), ended: true, want: judgement{ask: true, entry: 1, ended: true}, wantEnded: true},
 	} {
@@ -367,5 +368,44 @@ func TestSuspendedWhileAsking(t *testing.T) {
 				t.Fatalf("at %v the time is believed though nobody answered since the last gap", time.Duration(now))
 			}
 		}
+	})
+}
+
+// The end of a lease is asked about, once for each use: the server's clock may not be
+// that far yet. Where nobody can be asked, there is no verdict.
+func TestEndsOfLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		ends := timeline.Entry{From: time.Now().Add(5 * time.Second), Code: "EXPIRED", State: "expired", Renewable: true}
+		k := e.add("a", "a", valid(), ends)
+		v := e.start(t, Options{})
+		want(t, v, "a", "VALID")
+		calls, _ := e.asked()
+		time.Sleep(3 * time.Second)
+		want(t, v, "a", "VALID")
+		if now, _ := e.asked(); now != calls {
+			t.Error("a use before the end costs a call")
+		}
+		time.Sleep(2 * time.Second)
+		for range 3 {
+			want(t, v, "a", "VALID") // the server says so
+			if now, _ := e.asked(); now != calls+1 {
+				t.Errorf("%d calls for one use", now-calls)
+			}
+			calls++
+		}
+		e.set(func() { e.delay = time.Minute })
+		want(t, v, "a", "error")
+		time.Sleep(time.Second)
+		e.set(func() {
+			e.delay, k.Timeline = 0, []timeline.Entry{valid(), {From: time.Now().Add(9 * time.Second), Code: "EXPIRED", State: "expired", Renewable: true}}
+		})
+		want(t, v, "a", "VALID") // it was renewed
+		e.set(func() { e.down = true })
+		time.Sleep(10 * time.Second)
+		want(t, v, "a", "EXPIRED") // cut off
+		e.set(func() { e.down, k.Timeline = false, []timeline.Entry{valid()} })
+		time.Sleep(5 * time.Second)
+		want(t, v, "a", "VALID") // and renewed meanwhile
 	})
 }
