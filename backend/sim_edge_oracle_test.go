@@ -447,6 +447,9 @@ func (j *judged) accepted() {
 		end := h.holds[i]
 		confirmed := polled.Add(e.knows.ahead)
 		switch {
+		case end.Renewable && !h.at.Before(j.began):
+			w.saw("acceptance by an answer though a lease seems to be over")
+			return
 		case end.HoldUntil.IsZero():
 			j.fail("accepted after its end at %v, by its own timeline", end.From)
 		case !j.v.CutOff:
