@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/time/rate"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
@@ -267,5 +268,161 @@ func TestJobsTellOfCallsThatRanOut(t *testing.T) {
 				t.Errorf("told: %v", err)
 			}
 		})
+	}
+}
+
+// TestEndOfTheTimeOfAWalkIsNoFault, and any other end of a call's time is one.
+func TestEndOfTheTimeOfAWalkIsNoFault(t *testing.T) {
+	for _, spent := range []bool{true, false} {
+		s := &hookedStorage{Storage: &logical.InmemStorage{}, hook: func(string) error { return nil }}
+		m := mountOn(t, s, newFakeClock())
+		m.tick()
+		m.clock.advance(time.Minute)
+		tk := m.tickAt(m.clock.Now())
+		s.hook = func(call string) error {
+			if !strings.HasPrefix(call, "list "+duePrefix) {
+				return nil
+			}
+			if spent {
+				m.clock.advance(tickWork)
+			}
+			return context.DeadlineExceeded
+		}
+		if err := tk.walk(t.Context()); (err == nil) != spent {
+			t.Errorf("time is over: %v, and the server is told %v", spent, err)
+		}
+	}
+}
+
+// TestBeginEnds with its time, with the engine, and with its caller.
+func TestBeginEnds(t *testing.T) {
+	for what, end := range map[string]func(m *testMount, outer, cancel context.CancelFunc){
+		"its time":   func(m *testMount, _, _ context.CancelFunc) { m.clock.advance(time.Second) },
+		"the engine": func(m *testMount, _, _ context.CancelFunc) { m.worker.cancel() },
+		"its caller": func(_ *testMount, outer, _ context.CancelFunc) { outer() },
+		"itself":     func(_ *testMount, _, cancel context.CancelFunc) { cancel() },
+	} {
+		m := newMount(t)
+		outer, cancelOuter := context.WithCancel(t.Context())
+		begin, cancel := m.tickAt(m.clock.Now()).begin(outer, time.Second)
+		m.clock.advance(time.Second - 1)
+		if begin.Err() != nil {
+			t.Errorf("it ends before %s", what)
+		}
+		end(m, cancelOuter, cancel)
+		if what != "its time" {
+			<-begin.Done()
+		}
+		if begin.Err() == nil {
+			t.Errorf("it outlives %s", what)
+		}
+		cancel()
+		cancelOuter()
+	}
+}
+
+// TestPaceOfRotations is so many at once, and then so many a second.
+func TestPaceOfRotations(t *testing.T) {
+	m := mountOn(t, &logical.InmemStorage{}, newWaitingClock())
+	tk := m.tickAt(m.clock.Now())
+	tk.pace = rate.NewLimiter(10, 10)
+	start := m.clock.Now()
+	for n := range 40 {
+		if !tk.mayMint(t.Context()) {
+			t.Fatal(n)
+		}
+	}
+	if took := m.clock.Now().Sub(start).Round(time.Millisecond); took != 3*time.Second {
+		t.Errorf("40 took %v", took)
+	}
+}
+
+// TestMissedRolesAreOfTheMinuteThatIsNotOver, but for those that wait after a failure.
+func TestMissedRolesAreOfTheMinuteThatIsNotOver(t *testing.T) {
+	m := newMount(t)
+	m.missed.add("a")
+	m.missed.add("failing")
+	m.problems.failed("failing", errStorage, m.clock.Now())
+	end := m.clock.Now().Truncate(time.Minute)
+	got := m.tickAt(m.clock.Now()).missed(end)
+	if want := (dueEntry{minute: end, name: "a", missed: true}); len(got) != 1 || got[0] != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// TestRefusedStepsLeaveTheirWork: nothing is done after the step's own write failed.
+func TestRefusedStepsLeaveTheirWork(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": "1h"})
+	m.clock.advance(2 * time.Hour)
+	tk := m.tickAt(m.clock.Now())
+	tk.kept = &backlog{}
+	tk.s = &failingAt{Storage: m.storage, at: []string{markPath}}
+	minute := m.record("a").Due
+	m.unchanged(func() {
+		err := tk.work(t.Context(), t.Context(), []dueJob{{dueEntry: dueEntry{minute: minute, name: "a"}}})
+		if !errors.Is(err, errStorage) || !tk.unfinished.Equal(minute) {
+			t.Errorf("%v, the minute that is left is %v", err, tk.unfinished)
+		}
+	})
+}
+
+// TestCountsWaitForTheNextTick where the time of this one is over.
+func TestCountsWaitForTheNextTick(t *testing.T) {
+	s := &hookedStorage{Storage: &logical.InmemStorage{}, hook: func(string) error { return nil }}
+	m := mountOn(t, s, newFakeClock())
+	for _, name := range m.makeRoles("r", 3, nil) {
+		m.expectVerdict(m.read("creds/" + name)["api_key"], "VALID")
+	}
+	m.clock.advance(2 * usageInterval)
+	s.hook = func(call string) error {
+		if strings.HasPrefix(call, "get "+usagePrefix) {
+			m.clock.advance(tickBudget)
+		}
+		return nil
+	}
+	for want := 1; want <= 3; want++ {
+		tk := m.tickAt(m.clock.Now())
+		tk.workers = 1
+		if err := m.flushUsage(t.Context(), tk); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(m.under(usagePrefix)); got != want {
+			t.Errorf("after %d runs %d counts are stored", want, got)
+		}
+	}
+}
+
+// TestLookWakesForItsMinute: for what is due later in the minute that has come, and for
+// nothing later, which the calendar leads to.
+func TestLookWakesForItsMinute(t *testing.T) {
+	for ahead, wakes := range map[time.Duration]bool{30 * time.Second: true, 90 * time.Second: false} {
+		m := newMount(t)
+		m.write("roles/a", map[string]any{"rotation_period": 0})
+		m.write("rotate/a", map[string]any{"activate_at": "1h"})
+		due := m.record("a").Ring.Pending(m.clock.Now()).Activate
+		m.clock.set(due.Add(-ahead))
+		m.wake = newWakeup()
+		e := dueEntry{minute: m.record("a").Due, name: "a"}
+		if err := m.lookAt(t.Context(), m.tickAt(m.clock.Now()), e); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.wake.wanted(); got.Equal(due) != wakes || got.IsZero() == wakes {
+			t.Errorf("%v ahead the worker is woken at %v, due is %v", ahead, got, due)
+		}
+	}
+}
+
+// TestUrgencyOfWhatHasNoVersion: nothing is due.
+func TestUrgencyOfWhatHasNoVersion(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": 0})
+	r, err := m.lookOf(m.record("a").clone(), m.limitsNow(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.rec.Ring.Versions = nil
+	if got := dueOf(r, false); got.urgency != urgentNothing || !got.ends.IsZero() || got.mints {
+		t.Errorf("%+v", got)
 	}
 }

@@ -105,10 +105,13 @@ func TestNoDigestSecretIsNoKey(t *testing.T) {
 
 // TestWeakKeysAreLookedFor as long as there is one, or may be.
 func TestWeakKeysAreLookedFor(t *testing.T) {
-	for n := range 16 {
+	for n := range 32 {
 		now, before := &importedRecord{Weak: n&1 > 0}, &importedRecord{Weak: n&2 > 0}
-		seen := &foreignSeen{Weak: n&4 > 0, MaybeWeak: n&8 > 0}
-		next, _ := now.after(before, seen)
+		seen := &foreignSeen{Weak: n&4 > 0, MaybeWeak: n&8 > 0, WeakAside: n&16 > 0}
+		next, aside := now.after(before, seen)
+		if want := !next.Weak && (now.Weak || before.Weak && !seen.WeakAside); aside.Weak != want {
+			t.Errorf("now %v, before %v, seen %+v: aside %v", now.Weak, before.Weak, seen, aside.Weak)
+		}
 		if want := seen.Weak || seen.MaybeWeak && (now.Weak || before.Weak); next.Weak != want {
 			t.Errorf("now %v, before %v, seen %+v: %v", now.Weak, before.Weak, seen, next.Weak)
 		}
@@ -164,27 +167,40 @@ func TestWorkOfAWalkIsDoneOnce(t *testing.T) {
 	m := mountOn(t, s, newFakeClock())
 	m.tick()
 	m.clock.advance(2 * time.Minute)
-	minute := m.clock.Now().Truncate(time.Minute)
+	start := m.clock.Now()
+	minute := start.Truncate(time.Minute)
 	for i, name := range []string{"gone1", "gone2", "gone3"} {
 		if err := putBytes(context.Background(), s, duePath(minute.Add(time.Duration(i-3)*time.Minute), name), dueValue); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for backlog, want := range map[int]string{
-		1: "gone1 gone2 gone3",
-		2: "gone1 gone2 gone1 gone2 gone3",
-		9: "gone1 gone2 gone3 gone1 gone2 gone3",
+	for _, c := range []struct {
+		backlog int
+		look    time.Duration // how long it takes
+		want    string
+	}{
+		{backlog: 1, want: "gone1 gone2 gone3"},
+		{backlog: 2, want: "gone1 gone2 gone1 gone2 gone3"},
+		{backlog: 9, want: "gone1 gone2 gone3 gone1 gone2 gone3"},
+		{backlog: 9, look: 250 * time.Millisecond, want: "gone1 gone2 gone1 gone2 gone3"},
+		{backlog: 9, look: 249 * time.Millisecond, want: "gone1 gone2 gone3 gone1 gone2 gone3"},
 	} {
-		again := mountOn(t, &hookedStorage{Storage: copyStorage(t, dump(t, s.Storage)), hook: s.hook}, m.clock)
+		m.clock.set(start)
+		again := mountOn(t, &hookedStorage{Storage: copyStorage(t, dump(t, s.Storage)), hook: func(call string) error {
+			if strings.HasPrefix(call, "get "+rolePrefix) {
+				m.clock.advance(c.look)
+			}
+			return s.hook(call)
+		}}, m.clock)
 		tk := again.tickAt(m.clock.Now())
-		tk.batch, tk.backlog, tk.workers = 1, backlog, 1
+		tk.batch, tk.backlog, tk.workers = 1, c.backlog, 1
 		log = nil
 		if err := tk.walk(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		// Reads of a role in a row are one look.
-		if got := strings.Join(slices.Compact(log), " "); got != want {
-			t.Errorf("with a backlog of %d: %s, want %s", backlog, got, want)
+		if got := strings.Join(slices.Compact(log), " "); got != c.want {
+			t.Errorf("%+v: %s", c, got)
 		}
 	}
 }
@@ -292,5 +308,145 @@ func TestUnreadablePolicyHidesPrefixes(t *testing.T) {
 	rec.Policy.RotationSchedule = "no schedule"
 	if r.sawRole(rec); r.rec.Prefixes != nil {
 		t.Errorf("%+v", r.rec.Prefixes)
+	}
+}
+
+// TestPrefixesOfAPassAreBounded: beyond what is kept, by so many that it shows.
+func TestPrefixesOfAPassAreBounded(t *testing.T) {
+	const kept = 1000
+	var list []string
+	for n := range 3 * kept {
+		note(&list, fmt.Sprintf("p%06d", (n*7919)%(3*kept)))
+	}
+	note(&list, list[0])
+	note(&list, "")
+	if len(list) != 2*kept+2 || !slices.IsSorted(list) || len(slices.Compact(slices.Clone(list))) != len(list) {
+		t.Errorf("%d prefixes are noted", len(list))
+	}
+}
+
+// TestTidyOfWhatIsInOrder writes nothing but how far it came.
+func TestTidyOfWhatIsInOrder(t *testing.T) {
+	s := &broken{Storage: &logical.InmemStorage{}}
+	m, w := mountOn(t, s, newFakeClock()), newWorld()
+	littered(m, w)
+	strandedLitter(m, w)
+	renamedLitter(m, w)
+	for range 3 {
+		m.run(2 * time.Minute)
+		m.clock.advance(26 * time.Hour)
+		m.run(2 * time.Minute)
+		m.tidyAll()
+	}
+	s.log = nil
+	m.tidyAll()
+	for _, call := range s.log {
+		if write := strings.HasPrefix(call, "put ") || strings.HasPrefix(call, "delete "); write && call != "put "+tidyPath {
+			t.Errorf("a pass makes %s", call)
+		}
+	}
+}
+
+// TestTidyPassesOverWhatGoesMeanwhile: whichever record is gone when it is read, nothing
+// panics over that and no record is blamed.
+func TestTidyPassesOverWhatGoesMeanwhile(t *testing.T) {
+	t.Parallel()
+	first, w := newMount(t), newWorld()
+	littered(first, w)
+	strandedLitter(first, w)
+	renamedLitter(first, w)
+	first.clock.advance(26 * time.Hour)
+	start, at := dump(t, first.storage), first.clock.Now()
+	pass := func(path string, nth int) map[string]int {
+		clock := newFakeClock()
+		clock.set(at)
+		reads, stored := map[string]int{}, copyStorage(t, start)
+		s := &hookedStorage{Storage: stored, hook: func(string) error { return nil }}
+		m, log := logged(t, s, clock)
+		s.hook = func(call string) error {
+			read, ok := strings.CutPrefix(call, "get ")
+			if !ok || m.tidy.mu.TryLock() {
+				if ok {
+					m.tidy.mu.Unlock()
+				}
+				return nil
+			}
+			if reads[read]++; read == path && reads[read] == nth {
+				return stored.Delete(t.Context(), path)
+			}
+			return nil
+		}
+		got, err := m.send(logical.UpdateOperation, "tidy", nil)
+		if err != nil || got.Data["failed"] != int64(0) || strings.Contains(log.String(), "panicked") {
+			t.Errorf("%s is gone when it is read the %d. time: %v, %v, %s", path, nth, got, err, log)
+		}
+		return reads
+	}
+	for path, reads := range pass("", 0) {
+		if path == tidyPath || path == digestPath {
+			continue
+		}
+		for n := 1; n <= min(reads, 8); n++ {
+			pass(path, n)
+		}
+	}
+}
+
+// TestTidyLooksAgainAtAKey under the lock: one that is another role's by then, or is called
+// otherwise, stays for the next pass.
+func TestTidyLooksAgainAtAKey(t *testing.T) {
+	start := newMount(t)
+	start.write("config", map[string]any{"delete_recovery": 0})
+	start.write("roles/a", nil)
+	id := start.idOf(start.read("creds/a")["api_key"].(string))
+	start.remove("a")
+	start.clock.advance(500 * 24 * time.Hour)
+	stored := dump(t, start.storage)
+	for what, change := range map[string]func(*keyRecord){
+		"":               nil,
+		"another role":   func(k *keyRecord) { k.RoleID = "00000000-0000-4000-8000-000000000000" },
+		"called another": func(k *keyRecord) { k.Role = "z" },
+	} {
+		s := &hookedStorage{Storage: copyStorage(t, stored), hook: func(string) error { return nil }}
+		m := mountOn(t, s, start.clock)
+		reads := 0
+		s.hook = func(call string) error {
+			if call == "get "+keyPath(id) {
+				if reads++; reads == 2 && change != nil {
+					rec, err := getRecord[keyRecord](t.Context(), s.Storage, keyPath(id))
+					if err != nil || rec == nil {
+						t.Fatal(rec, err)
+					}
+					change(rec)
+					plant(t, s.Storage, keyPath(id), rec)
+				}
+			}
+			return nil
+		}
+		r := &tidyRun{b: m.backend, s: &countedStorage{Storage: s}, rec: &tidyRecord{}, now: m.clock.Now()}
+		if err := r.key(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if left := len(m.under(keyPrefix)); left == 1 != (change != nil) || reads < 2 {
+			t.Errorf("%s: %d keys are left after %d reads", what, left, reads)
+		}
+	}
+}
+
+// TestPausedRolesAreNotRefiled: what waits for the mount has its entry elsewhere.
+func TestPausedRolesAreNotRefiled(t *testing.T) {
+	for _, paused := range []bool{false, true} {
+		m := newMount(t)
+		m.write("roles/a", map[string]any{"rotation_period": "24h"})
+		m.write("config", map[string]any{"rotation_paused": paused})
+		m.clock.advance(25 * time.Hour)
+		for _, path := range m.under(duePrefix) {
+			if err := deleteRecord(t.Context(), m.storage, path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if m.tidyAll(); len(m.under(duePrefix)) > 0 == paused {
+			t.Errorf("paused %v: the calendar has %v", paused, m.under(duePrefix))
+		}
 	}
 }
