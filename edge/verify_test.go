@@ -338,37 +338,51 @@ func TestVerifyGivesUpWithItsContext(t *testing.T) {
 	})
 }
 
+// gapped is an engine that a machine sleeps while it answers.
+type gapped struct {
+	*engine
+	during func()
+}
+
+func (g *gapped) changes(ctx context.Context, since string, wait time.Duration) (changes, error) {
+	g.during()
+	return g.engine.changes(ctx, since, wait)
+}
+
 // A machine that is suspended while the server is being asked for its time has not asked
 // after that.
 func TestSuspendedWhileAsking(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := newEngine()
-		var mu sync.Mutex
-		slept := time.Duration(0)
-		began := time.Now()
-		sleep := func(d time.Duration) {
-			mu.Lock()
-			defer mu.Unlock()
-			slept += d
+	c, k := newClocks()
+	v := newFollower()
+	v.clock = k
+	r := &gapped{engine: newEngine()}
+	v.remote = r
+	gap := func() { c.wall += int64(time.Hour) }
+	settling := make(chan struct{})
+	v.feed.settling = settling
+	gap()
+	for _, test := range []struct {
+		during func()
+		want   bool
+	}{{gap, false}, {gap, false}, {func() {}, true}} {
+		r.during = test.during
+		if err := v.poll(t.Context(), 0, true); err != nil {
+			t.Fatal(err)
 		}
-		e.add("a", "a")
-		v := e.start(t, Options{Clock: func() (wall, mono int64) {
-			mu.Lock()
-			defer mu.Unlock()
-			return time.Now().Add(slept).UnixNano(), int64(time.Since(began))
-		}})
-		want(t, v, "a", "VALID")
-		e.set(func() { e.hang = true })
-		sleep(10 * time.Second)
-		time.Sleep(8 * time.Second) // a poll ends, and the next one asks for the time
-		for range 20 {
-			time.Sleep(250 * time.Millisecond)
-			sleep(10 * time.Second)
-			if now, sure := v.clock.elapsed(); sure {
-				t.Fatalf("at %v the time is believed though nobody answered since the last gap", time.Duration(now))
+		if _, sure := k.elapsed(); sure != test.want {
+			t.Errorf("the clocks are believed: %t", sure)
+		}
+		select {
+		case <-settling:
+			if !test.want {
+				t.Error("who waits goes on")
+			}
+		default:
+			if test.want {
+				t.Error("who waits does not go on")
 			}
 		}
-	})
+	}
 }
 
 // The end of a lease is asked about, once for each use: the server's clock may not be
