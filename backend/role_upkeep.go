@@ -3,7 +3,6 @@
 package backend
 
 import (
-	"cmp"
 	"fmt"
 	"time"
 
@@ -22,28 +21,25 @@ func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
 		}
 	}
 	extended, err := tx.extendGrace()
-	acted += extended
-	looked, lookErr := tx.lookForClaim()
-	acted += looked
-	err = cmp.Or(err, lookErr)
-	var make func() error
-	switch {
-	case tx.rec.Owed:
-		make = tx.payOwed
-	case !cfg.RotationPaused && tx.stageDue():
-		make = tx.rotateByPlan
-	default:
+	if err != nil {
 		return acted, err
 	}
+	acted += extended
+	looked, err := tx.lookForClaim()
 	if err != nil {
-		if mustForward(err) {
-			return acted, err
-		}
-		// No version waits for counts that cannot be read. They are looked for again
-		// with the next look.
-		tx.b.Logger().Warn("the use of a role's keys is looked for later", "role", tx.rec.Name, "error", err)
+		return acted, err
 	}
-	return acted + 1, make()
+	acted += looked
+	if tx.rec.Owed {
+		return acted + 1, tx.payOwed()
+	}
+	if cfg.RotationPaused {
+		return acted, nil
+	}
+	if !tx.stageDue() {
+		return acted, nil
+	}
+	return acted + 1, tx.rotateByPlan()
 }
 
 // payOwed makes the replacement of a killed version that could not be made with
