@@ -3,7 +3,6 @@
 package backend
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -205,7 +204,7 @@ func (tx *roleTx) adopt(a *adopted) error {
 	if err := tx.ownKeyByDigest(a); err != nil {
 		return err
 	}
-	tx.note(historyEntry{Kind: eventImported, Version: cmp.Or(a.version, tx.nextNumber()), KeyID: a.record.ID, Reason: a.strength})
+	tx.note(historyEntry{Kind: eventImported, Version: max(last+1, a.version), KeyID: a.record.ID, Reason: a.strength})
 	if _, err := tx.succeed(succession{grace: grace, adopt: a}); err != nil {
 		return ringRefusal(err)
 	}

@@ -213,7 +213,7 @@ func TestLeakIsCappedWithoutReplacement(t *testing.T) {
 		m.clock.advance(59 * time.Minute)
 		m.expectVerdict(key, "RETIRED")
 		m.run(2 * time.Hour)
-		if n := len(m.record("r").Ring.Versions); n != 2 {
+		if n := m.record("r").Ring.Last; n != 2 {
 			t.Errorf("%s: %d versions", name, n)
 		}
 	}

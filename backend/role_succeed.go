@@ -3,7 +3,6 @@
 package backend
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
@@ -74,16 +73,6 @@ func (tx *roleTx) succeed(how succession) (*keyring.Version, error) {
 	return tx.rec.Ring.Get(tx.rec.Ring.Last), nil
 }
 
-// nextNumber is the number of the role's next version. One under which the plaintext of
-// another key may still land, because its write failed, is left out.
-func (tx *roleTx) nextNumber() int {
-	n := tx.rec.Ring.Last + 1
-	for tx.b.secretCache.unsure.late(secretPath(tx.rec.ID, n)) {
-		n++
-	}
-	return n
-}
-
 // mint prepares the successor and, for a static role, its key, whose records are
 // to be written.
 func (tx *roleTx) mint(how succession) (keyring.Mint, *mintedKey, error) {
@@ -91,9 +80,8 @@ func (tx *roleTx) mint(how succession) (keyring.Mint, *mintedKey, error) {
 	switch {
 	case how.adopt != nil:
 		a := how.adopt
-		m.Number = cmp.Or(a.version, tx.nextNumber())
-		a.record.Role, a.record.RoleID, a.record.Version = tx.rec.Name, tx.rec.ID, m.Number
-		m.KeyID, m.Prefix, m.Plain, m.Strength, m.Foreign = a.record.ID, a.prefix, a.plain != "", a.strength, a.foreign
+		a.record.Role, a.record.RoleID, a.record.Version = tx.rec.Name, tx.rec.ID, max(tx.rec.Ring.Last+1, a.version)
+		m.KeyID, m.Prefix, m.Plain, m.Number, m.Strength, m.Foreign = a.record.ID, a.prefix, a.plain != "", a.version, a.strength, a.foreign
 		if !a.expires.IsZero() {
 			m.TTL = a.expires.Sub(tx.now)
 		}
@@ -110,8 +98,7 @@ func (tx *roleTx) mint(how succession) (keyring.Mint, *mintedKey, error) {
 	if err != nil {
 		return m, nil, err
 	}
-	m.Number = tx.nextNumber()
-	rec.Role, rec.RoleID, rec.Version = tx.rec.Name, tx.rec.ID, m.Number
+	rec.Role, rec.RoleID, rec.Version = tx.rec.Name, tx.rec.ID, tx.rec.Ring.Last+1
 	m.KeyID, m.Prefix, m.TTL, m.Plain = rec.ID, tx.terms.Prefix, tx.terms.TTL, true
 	return m, &mintedKey{version: rec.Version, record: rec, plain: key.Reveal()}, nil
 }

@@ -4,11 +4,8 @@ package backend
 
 import (
 	"context"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // record is the role's record as it is stored.
@@ -51,79 +48,5 @@ func TestAnySuccessorPaysWhatIsOwed(t *testing.T) {
 				t.Error("a replacement is still owed")
 			}
 		})
-	}
-}
-
-// latePlaintexts is a storage where plaintexts land late, after their error, while on.
-type latePlaintexts struct {
-	logical.Storage
-
-	on   bool
-	late []*logical.StorageEntry
-}
-
-func (s *latePlaintexts) Put(ctx context.Context, e *logical.StorageEntry) error {
-	if s.on && strings.HasPrefix(e.Key, secretPrefix) {
-		s.late = append(s.late, e)
-		return errStorage
-	}
-	return s.Storage.Put(ctx, e)
-}
-
-// TestPlaintextThatLandsLate is no other version's: what creds hands out verifies,
-// whatever made the version and whatever made the one before that did not come to be.
-func TestPlaintextThatLandsLate(t *testing.T) {
-	makes := map[string]func(m *testMount) error{
-		"rotation": func(m *testMount) error { _, err := m.do(logical.UpdateOperation, "rotate/r", nil); return err },
-		"replacement": func(m *testMount) error {
-			_, err := m.do(logical.UpdateOperation, "revoke/r", map[string]any{"all": true})
-			return err
-		},
-		"leak": func(m *testMount) error {
-			if m.record("r").Ring.Current(m.now()) == nil {
-				return nil // nothing is left to report
-			}
-			_, err := m.do(logical.UpdateOperation, "report", map[string]any{"key": current(m, "r")})
-			return err
-		},
-		"import": func(m *testMount) error {
-			_, err := m.do(logical.UpdateOperation, "import", map[string]any{"batch": `{"role":"r","key":"` + strings.Repeat("k7", 12) + `"}`})
-			return err
-		},
-		"the worker": func(m *testMount) error { m.run(2 * time.Minute); return nil },
-		"held, promoted": func(m *testMount) error {
-			if _, err := m.do(logical.UpdateOperation, "rotate/r", map[string]any{"stage": true}); err != nil {
-				return err
-			}
-			_, err := m.do(logical.UpdateOperation, "promote/r", nil)
-			return err
-		},
-	}
-	for first, fails := range makes {
-		for then, makes := range makes {
-			s := &latePlaintexts{Storage: &logical.InmemStorage{}}
-			m := mountOn(t, s, newFakeClock())
-			m.write("roles/r", map[string]any{"rotation_period": "24h"})
-			for range 2 {
-				s.on = true
-				_ = fails(m)
-				s.on = false
-				if err := makes(m); err != nil {
-					t.Fatalf("%s, %s: %v", first, then, err)
-				}
-			}
-			m.run(2 * time.Minute) // what is owed
-			for _, e := range s.late {
-				if err := s.Storage.Put(t.Context(), e); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if len(s.late) == 0 && first != "the worker" {
-				t.Errorf("%s, %s: nothing lands late", first, then)
-			}
-			if got := m.verdict(current(m.restart(), "r")); got != "VALID" {
-				t.Errorf("%s, %s: verify says %s", first, then, got)
-			}
-		}
 	}
 }

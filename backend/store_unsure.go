@@ -76,13 +76,6 @@ func (u *unsureSet) has(path string) bool {
 	return u.paths[path] != nil || !u.all.IsZero()
 }
 
-// late reports whether a write of just that record may still land.
-func (u *unsureSet) late(path string) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.paths[path] != nil
-}
-
 // settle is told of a read under the record's lock that found rec, nil if nothing.
 // was reports whether the record was unsure, and of which role then.
 func (u *unsureSet) settle(path string, rec any, now time.Time) (roleID string, was bool) {
