@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"sync"
@@ -68,7 +69,7 @@ func (m *testMount) guard(op, path string, roles map[string]string) sync.Locker 
 	case keyPrefix:
 		key, err := getRecord[keyRecord](context.Background(), m.storage.(*watched).Storage, path)
 		if err == nil && key != nil && !key.Dynamic && op == "delete" {
-			return role(key.Role)
+			return role(cmp.Or(roles[key.RoleID], key.Role)) // it may be called otherwise since
 		}
 		if err == nil && key != nil && key.Dynamic {
 			return locksutil.LockForKey(m.keyLocks, last)
@@ -107,7 +108,9 @@ func TestWritesAreMadeUnderTheirLock(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				roles[rec.ID] = rec.Name
+				if rec != nil { // else it is deleted, and stands there still
+					roles[rec.ID] = rec.Name
+				}
 			}
 			var mu sync.Mutex
 			s.before = func(op, path string) {

@@ -138,6 +138,8 @@ func (sc *scene) repeats(call string, only int) bool {
 		return false
 	case sc.name == "bulk":
 		return call == "list job/"
+	case sc.name == "disable", sc.name == "update": // whether there is such a role
+		return call == "get role/a"
 	case sc.name == "revoke one dynamic key":
 		return strings.HasPrefix(call, "get key/")
 	default: // how urgent a role is, and how to share the time

@@ -379,7 +379,9 @@ func (p *past) updateAll(t *testing.T, m *testMount) {
 		differences("", before, after, func(place string, want, got any) {
 			field, _, _ := strings.Cut(place, "/")
 			due := strings.HasSuffix(place, "/plain") // for erasure
-			if !due && !slices.Contains([]string{"committed", "seq", "due", "policy", "history"}, field) {
+			// The ttl fell while the older build was at work: its leases may be younger.
+			longer := place == "lease_until" && fmt.Sprint(got) > fmt.Sprint(want)
+			if !due && !longer && !slices.Contains([]string{"committed", "seq", "due", "policy", "history"}, field) {
 				t.Errorf("the record of %s: %s is %v, and was %v", name, place, got, want)
 			}
 		})
