@@ -69,7 +69,11 @@ func (m *testMount) guard(op, path string, roles map[string]string) sync.Locker 
 	case keyPrefix:
 		key, err := getRecord[keyRecord](context.Background(), m.storage.(*watched).Storage, path)
 		if err == nil && key != nil && !key.Dynamic && op == "delete" {
-			return role(cmp.Or(roles[key.RoleID], key.Role)) // it may be called otherwise since
+			home := cmp.Or(roles[key.RoleID], key.Role) // it may be called otherwise since
+			if moved, err := getRecord[movedRecord](context.Background(), m.storage.(*watched).Storage, movedPath(key.RoleID)); err == nil && moved != nil {
+				home = moved.Name
+			}
+			return role(home)
 		}
 		if err == nil && key != nil && key.Dynamic {
 			return locksutil.LockForKey(m.keyLocks, last)
