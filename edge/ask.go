@@ -254,7 +254,7 @@ func (v *Verifier) learn(q *question, a *answers, i int, sent int64) result {
 	}
 	h.role = f.role(h.roleID())
 	if epoch != f.epoch || f.epoch == "" {
-		f.unheld(h.role)
+		// The role stays, with what its rate limit has counted.
 		return result{once: h}
 	}
 	h.position = f.base + position

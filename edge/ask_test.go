@@ -58,7 +58,7 @@ func TestRequestsWaitForLaterAnswers(t *testing.T) {
 		if got := <-first; got == "VALID" {
 			t.Error("the answer from before the decision was taken for the first request, though the notice came before it")
 		}
-		if calls, _ := e.asked(); calls != 2 {
+		if calls, _ := e.asked(); calls < 2 || calls > 3 { // the background may ask, too
 			t.Errorf("%d calls", calls)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -269,13 +270,15 @@ func TestStateOfAClockThatWasSetBack(t *testing.T) {
 			e := newEngine()
 			e.add("a", "a")
 			began := time.Now()
-			wrong := time.Duration(0)
+			var wrong atomic.Int64
 			opt := stateOptions(dir)
-			opt.Clock = func() (wall, mono int64) { return time.Now().Add(wrong).UnixNano(), int64(time.Since(began)) }
+			opt.Clock = func() (wall, mono int64) {
+				return time.Now().Add(time.Duration(wrong.Load())).UnixNano(), int64(time.Since(began))
+			}
 			v := e.start(t, opt)
-			wrong = 50 * time.Second
+			wrong.Store(int64(50 * time.Second))
 			time.Sleep(saveEvery)
-			wrong = 0
+			wrong.Store(0)
 			time.Sleep(10 * time.Second)
 			want(t, v, "a", "VALID")
 			e.set(func() { e.down = true })
