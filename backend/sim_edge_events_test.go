@@ -311,7 +311,9 @@ var upsets = []event{
 		if !e.asleep.IsZero() || e.down || w.now().Sub(e.stepped) < settled {
 			return false // with both of its clocks wrong it cannot know
 		}
+		was := e.wall
 		e.wall = time.Duration(w.rand.Int64N(int64(240*time.Second))) - 120*time.Second
+		e.parted(e.wall - was)
 		e.stepped = w.now()
 		e.unwell()
 		e.well(w.now())

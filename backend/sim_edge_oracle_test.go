@@ -468,6 +468,9 @@ func (j *judged) accepted() {
 // unheld checks that an end that is to be held back is.
 func (j *judged) unheld() {
 	e, h := j.e, j.held
+	if e.stepped.After(e.knows.polled) {
+		return // time that did not pass counts, until the feed answers: it may be ahead of the end
+	}
 	if h == nil || h.line == nil || !j.v.CutOff || j.v.Code == "INSUFFICIENT_SCOPE" || h.refused || h.over || len(e.knows.pending(j.k.id, h)) > 0 {
 		return
 	}
