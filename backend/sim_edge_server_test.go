@@ -172,3 +172,41 @@ func (w *edgeWorld) active() *simNode {
 	defer w.mu.Unlock()
 	return w.node
 }
+
+// taskGroup is a WaitGroup to which tasks may be added while somebody waits.
+type taskGroup struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{}
+}
+
+func (g *taskGroup) Go(fn func()) {
+	g.mu.Lock()
+	g.n++
+	g.mu.Unlock()
+	go func() {
+		defer func() {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			if g.n--; g.n == 0 && g.idle != nil {
+				close(g.idle)
+				g.idle = nil
+			}
+		}()
+		fn()
+	}()
+}
+
+func (g *taskGroup) Wait() {
+	g.mu.Lock()
+	if g.n == 0 {
+		g.mu.Unlock()
+		return
+	}
+	if g.idle == nil {
+		g.idle = make(chan struct{})
+	}
+	idle := g.idle
+	g.mu.Unlock()
+	<-idle
+}
