@@ -1,6 +1,6 @@
-//go:build !race
-
 // SPDX-License-Identifier: MPL-2.0
+
+//go:build !race
 
 package backend
 
