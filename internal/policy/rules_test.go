@@ -280,12 +280,26 @@ func TestPolicyNeverOutgrowsTheRecord(t *testing.T) {
 // A schedule in a zone that is no longer known is nobody's mistake here.
 func TestUnreadableScheduleIsNoRefusal(t *testing.T) {
 	lost := &Policy{RotationSchedule: "CRON_TZ=Mars/Olympus 0 3 * * *"}
-	good := &Policy{}
-	for _, c := range []struct{ old, next *Policy }{{nil, lost}, {good, lost}, {lost, good}} {
+	other := &Policy{RotationSchedule: "CRON_TZ=Mars/Elysium 0 3 * * *"}
+	good, closed := &Policy{}, *lost
+	closed.Disabled = true
+	for _, c := range []struct{ old, next *Policy }{{nil, lost}, {good, lost}, {other, lost}} {
 		err := Check(c.old, c.next, roleID, Static, mount)
 		if err == nil || refusal.In(err) != nil || !strings.Contains(err.Error(), "reading the policy: ") {
 			t.Errorf("%v", err)
 		}
+	}
+	// What mends the schedule is taken, and so is what leaves it as it is: a role is
+	// closed whether its plan can be read or not.
+	for _, next := range []*Policy{good, &closed} {
+		if err := Check(lost, next, roleID, Static, mount); err != nil {
+			t.Error(err)
+		}
+	}
+	bad, period := *lost, Seconds(86400)
+	bad.RotationPeriod = &period
+	if err := Check(lost, &bad, roleID, Static, mount); refusal.In(err) == nil {
+		t.Errorf("another rule is broken: %v", err)
 	}
 	if _, err := lost.Effective(roleID, Static, mount); err == nil {
 		t.Error("terms of a schedule that cannot be read")
