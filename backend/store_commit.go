@@ -258,6 +258,9 @@ func (b *backend) settleLate(ctx context.Context, s logical.Storage) error {
 		if err != nil {
 			return err
 		}
+		// A look that came before the write landed may have taken away its entry in the
+		// calendar.
+		b.missed.add(name)
 	}
 	for _, path := range b.keys.unsure.due(now, settleAtOnce) {
 		id := path[strings.LastIndexByte(path, '/')+1:]

@@ -368,3 +368,33 @@ func TestValueThatLandsLateIsNotHandedOut(t *testing.T) {
 		m.expectVerdict(current(m, "a"), "VALID")
 	}
 }
+
+// A look at a role that comes before a late commit lands takes away the entry in the
+// calendar that the commit needs: once nothing lands any more the role is looked at, and
+// does not wait for tidy, which may take weeks.
+func TestLookThatComesBeforeACommitLands(t *testing.T) {
+	t.Parallel()
+	s := &landingStorage{Storage: &logical.InmemStorage{}}
+	m := mountOn(t, s, newFakeClock())
+	m.write("roles/a", map[string]any{"rotation_period": "1h", "grace_period": "5m"})
+	m.run(2 * time.Minute)
+	s.fails(rolePrefix)
+	if got := m.status(logical.UpdateOperation, "rotate/a", map[string]any{"activate_at": "2m"}); got != 500 {
+		t.Fatal(got)
+	}
+	minutes := func(n int) {
+		for range n {
+			m.tidy.next = m.clock.Now().Add(time.Hour)
+			m.run(time.Minute)
+		}
+	}
+	minutes(3)
+	s.land()
+	if rec := m.record("a"); rec.Ring.Last != 2 || m.exists(duePath(rec.Due, "a")) {
+		t.Fatal("nothing was tested")
+	}
+	minutes(5)
+	if rec := m.record("a"); !m.exists(duePath(rec.Due, "a")) || rec.Due.Before(m.clock.Now()) {
+		t.Errorf("filed at %v: %v", rec.Due, m.under(duePrefix))
+	}
+}
