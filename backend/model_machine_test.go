@@ -253,6 +253,9 @@ func (w *machine) promote(t *rapid.T) {
 		return
 	}
 	data := map[string]any{}
+	if p := r.in("pending", w.now()); p != nil {
+		data["version"] = p.n // without it the request may be taken for a repetition of one just before
+	}
 	grace := w.drawGrace(t, r, data)
 	w.ask(t, logical.UpdateOperation, "promote/"+name, data, r.promote(w.now(), grace))
 }
