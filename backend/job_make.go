@@ -50,6 +50,7 @@ func (b *backend) makeJob(ctx context.Context, s logical.Storage, job *jobRecord
 		return nil, false, err
 	} else if before != nil {
 		b.jobs.forget() // it may be new to this node
+		b.wake.at(b.now())
 		return before, false, nil
 	}
 	// Not before: meanwhile the roles of a job that was made may be gone.
@@ -63,8 +64,9 @@ func (b *backend) makeJob(ctx context.Context, s logical.Storage, job *jobRecord
 		return nil, false, err
 	}
 	job.Created = b.now()
-	defer b.jobs.forget()
-	if err := putRecord(ctx, s, jobPath(job.ID), job); err != nil {
+	err = putRecord(ctx, s, jobPath(job.ID), job)
+	b.jobs.forget() // before the worker is woken: by the old list it would go back to sleep
+	if err != nil {
 		if outcomeUnknown(err) {
 			b.jobs.unsure.add(jobPrefix, "", nil, b.clock.Now()) // once it lands it is worked on
 		}

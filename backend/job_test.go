@@ -6,8 +6,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -772,5 +774,82 @@ func TestCrashRepeatsOneRoleAtMost(t *testing.T) {
 		if !hit {
 			break
 		}
+	}
+}
+
+// TestWorkerIsWokenForWhatItCanSee: a worker that is woken before the list of jobs is
+// out of date finds nothing to do, and sleeps for a minute. A repeated request wakes it
+// too: the job may be new to this node.
+func TestWorkerIsWokenForWhatItCanSee(t *testing.T) {
+	s := &watched{Storage: &logical.InmemStorage{}, before: func(string, string) {}}
+	m := mountOn(t, s, newFakeClock())
+	m.makeRoles("r", 1, nil)
+	m.wake.due(m.clock.Now().Add(time.Hour)) // nobody wants it now
+	if _, err := m.openJobs(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	// The list cannot be forgotten from the write of the job on: so nobody is woken.
+	var written atomic.Bool
+	s.before = func(op, path string) {
+		if op == "put" && strings.HasPrefix(path, jobPrefix) {
+			m.jobs.mu.Lock()
+			written.Store(true)
+		}
+	}
+	request := map[string]any{"action": "rotate", "roles": "r0000", "dry_run": false, "request_id": "wake-up-1"}
+	made := make(chan int)
+	go func() { made <- m.status(logical.UpdateOperation, "bulk", request) }()
+	for !written.Load() {
+		runtime.Gosched()
+	}
+	for range 10_000 {
+		runtime.Gosched()
+	}
+	early := !m.wake.wanted().IsZero()
+	m.jobs.mu.Unlock()
+	if status := <-made; status != 200 || early {
+		t.Errorf("status %d; woken before the list was forgotten: %t", status, early)
+	}
+	s.before = func(string, string) {}
+	for _, what := range []string{"a new job", "a repeated request"} {
+		if !m.wake.due(m.clock.Now()) || m.jobs.known() != nil {
+			t.Errorf("%s wakes nobody, or the old list is known still", what)
+		}
+		if status := m.status(logical.UpdateOperation, "bulk", request); status != 200 {
+			t.Errorf("repeated: %d", status)
+		}
+	}
+}
+
+// TestTidyLetsGoBeforeItWakes the worker, which leaves a pass that somebody is at to them.
+func TestTidyLetsGoBeforeItWakes(t *testing.T) {
+	s := &watched{Storage: &logical.InmemStorage{}, before: func(string, string) {}}
+	m := mountOn(t, s, newFakeClock())
+	var stored atomic.Bool
+	s.before = func(op, path string) {
+		if op == "put" && path == tidyPath {
+			stored.Store(true)
+		}
+	}
+	m.wake.due(m.clock.Now().Add(time.Hour))
+	m.wake.mu.Lock() // so it comes no further than to the call that wakes
+	made := make(chan int)
+	go func() { made <- m.status(logical.UpdateOperation, "tidy", nil) }()
+	for !stored.Load() {
+		runtime.Gosched()
+	}
+	free := false
+	for i := 0; i < 1_000_000 && !free; i++ {
+		if free = m.tidy.mu.TryLock(); free {
+			m.tidy.mu.Unlock()
+		}
+		runtime.Gosched()
+	}
+	m.wake.mu.Unlock()
+	if status := <-made; status != 200 || !free {
+		t.Errorf("status %d, let go: %t", status, free)
+	}
+	if !m.wake.due(m.clock.Now()) {
+		t.Error("nobody is woken")
 	}
 }

@@ -65,7 +65,13 @@ func (b *backend) tidyNow(ctx context.Context, req *logical.Request, _ *input) (
 	if !b.tidy.mu.TryLock() {
 		return nil, refusal.New("tidy", nil, "is at work already", "ask again in a few seconds")
 	}
-	defer b.tidy.mu.Unlock()
+	stored := false
+	defer func() {
+		b.tidy.mu.Unlock()
+		if stored { // not before: a worker that finds it held leaves the pass alone
+			b.wake.at(b.now())
+		}
+	}()
 	rec, err := getRecord[tidyRecord](ctx, req.Storage, tidyPath)
 	if err != nil {
 		return nil, err
@@ -84,7 +90,7 @@ func (b *backend) tidyNow(ctx context.Context, req *logical.Request, _ *input) (
 	}
 	// The next step goes on, or finds that the pass is over.
 	b.tidy.next, b.tidy.byHand = t.now, rec.running()
-	b.wake.at(t.now)
+	stored = true
 	return answer(rec.view()), nil
 }
 
