@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,6 +52,7 @@ type problemSet struct {
 	// others are the roles of which another instance of the engine has stored a
 	// problem, as far as the index was read; nil: it is to be read.
 	others map[string]struct{}
+	tells  int // how often told was called
 }
 
 // told notes that another node wrote a problem of the role, or removed it.
@@ -59,6 +61,7 @@ func (p *problemSet) told(role string) {
 	defer p.mu.Unlock()
 	delete(p.known, role)
 	p.others = nil
+	p.tells++
 }
 
 // failed counts a failure and decides when the next attempt comes: exponential
@@ -141,22 +144,42 @@ func (b *backend) clearProblem(ctx context.Context, s logical.Storage, role stri
 // instance of the engine stored, and forgets that.
 func (b *backend) othersProblem(ctx context.Context, s logical.Storage, role string) bool {
 	p := &b.problems
+	there, read, tells := p.takeOthers(role)
+	if read {
+		return there
+	}
+	// Without the lock, which everybody needs: storage may take its time.
+	names, err := list(ctx, s, problemPrefix)
+	if err != nil {
+		b.Logger().Debug("solved problems of another node are still listed", "error", err)
+		return false
+	}
+	p.keepOthers(names, tells)
+	return slices.Contains(names, role)
+}
+
+// takeOthers reports whether another instance has stored a problem of the role, and
+// forgets that. read is false where the index is to be read first.
+func (p *problemSet) takeOthers(role string) (there, read bool, tells int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.others == nil {
-		names, err := list(ctx, s, problemPrefix)
-		if err != nil {
-			b.Logger().Debug("solved problems of another node are still listed", "error", err)
-			return false
-		}
-		p.others = make(map[string]struct{}, len(names))
-		for _, name := range names {
-			p.others[name] = struct{}{}
-		}
-	}
-	_, there := p.others[role]
+	_, there = p.others[role]
 	delete(p.others, role)
-	return there
+	return there, p.others != nil, p.tells
+}
+
+// keepOthers keeps what the index had, unless somebody has read it before or was told of
+// something new since.
+func (p *problemSet) keepOthers(names []string, tells int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.others != nil || p.tells != tells {
+		return
+	}
+	p.others = make(map[string]struct{}, len(names))
+	for _, name := range names {
+		p.others[name] = struct{}{}
+	}
 }
 
 // problemOf returns the role's problem, from this node's memory or as another
