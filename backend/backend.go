@@ -44,6 +44,7 @@ type backend struct {
 	copies      unsureSet // of the copies of deleted roles, which no cache has
 
 	commits inFlight
+	begun   begunKeys
 	// listen is told of every decision about keys; nil: nobody listens.
 	listen func(decision)
 
@@ -124,6 +125,7 @@ func newBackend(c clock, random io.Reader) *backend {
 	b.prefixes.path, b.prefixes.none = prefixesPath, &prefixRecord{Schema: recordSchema}
 	b.renames.path, b.renames.read = tidyPath, readRenames
 	b.roles.counts = b.standing
+	b.roles.closer, b.keys.closer = closerRole, closerKey
 	b.listen = b.publish
 	b.jobs.path, b.jobs.read = jobPrefix, readJobs
 	for _, clock := range []*clock{
@@ -205,7 +207,21 @@ func (b *backend) clean(ctx context.Context) {
 	ctx, cancel := b.clock.WithTimeout(ctx, cleanTime)
 	defer cancel()
 	b.stop(ctx)
-	b.flushRest(ctx)
+	if !b.lingers() {
+		return // the mount may be another node's by now
+	}
+	flushed := make(chan struct{})
+	go func() { // storage may hang, whatever its context, and who holds a lock with it
+		defer close(flushed)
+		_ = b.guarded("the last counts", func() error {
+			b.flushRest(ctx)
+			return nil
+		})
+	}()
+	select {
+	case <-flushed:
+	case <-ctx.Done():
+	}
 }
 
 var errPanic = errors.New("internal error: the request was given up; the server's log has the details")
@@ -222,7 +238,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 	}()
 	spec := b.specOf(req.Path)
 	if spec == nil || !spec.handles(req.Operation) {
-		return b.Backend.HandleRequest(ctx, req)
+		return b.Backend.HandleRequest(b.takeOff(ctx), req)
 	}
 	in, err := spec.read(req)
 	if err != nil {
@@ -236,7 +252,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 	} else {
 		read := *req
 		read.Data = in.values
-		resp, err = b.Backend.HandleRequest(ctx, &read)
+		resp, err = b.Backend.HandleRequest(b.takeOff(ctx), &read)
 	}
 	if err == nil && len(in.warnings) > 0 {
 		if resp == nil {

@@ -12,6 +12,9 @@ import (
 // clock is the one source of time of the engine.
 type clock interface {
 	Now() time.Time
+	// Steady is the time of the clock that nobody sets, since some moment of this
+	// process. It stands still while the machine sleeps, and Now does not.
+	Steady() time.Duration
 	// Wait blocks for d, or until ctx is done: then it returns false. A clock
 	// that cannot wait returns false at once.
 	Wait(ctx context.Context, d time.Duration) bool
@@ -19,9 +22,27 @@ type clock interface {
 	WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
 }
 
+// reading is a look at both clocks.
+type reading struct {
+	wall   time.Time
+	steady time.Duration
+}
+
+func (b *backend) reading() reading { return reading{b.clock.Now(), b.clock.Steady()} }
+
+// upTo is how much time passed until then, by each of the clocks.
+func (r reading) upTo(then reading) (wall, steady time.Duration) {
+	return then.wall.Sub(r.wall), then.steady - r.steady
+}
+
 type systemClock struct{}
 
+// Now lacks the monotonic reading, which UTC strips: Steady is that.
 func (systemClock) Now() time.Time { return time.Now().UTC() } //nolint:forbidigo // the one place
+
+var started = time.Now() //nolint:forbidigo // with its monotonic reading
+
+func (systemClock) Steady() time.Duration { return time.Since(started) } //nolint:forbidigo // the one place
 
 func (systemClock) Wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)

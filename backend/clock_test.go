@@ -17,6 +17,7 @@ import (
 type fakeClock struct {
 	mu    sync.Mutex
 	t     time.Time
+	slept time.Duration // so much less has passed by the clock that nobody sets
 	waits bool
 	// leaps: time passes by leaps while others are at work, so that no time-out of
 	// theirs has a meaning.
@@ -38,6 +39,20 @@ func (c *fakeClock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.t
+}
+
+func (c *fakeClock) Steady() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t.Sub(time.Unix(0, 0)) - c.slept
+}
+
+// sleep lets the clock on the wall alone go on by d, as on a machine that is suspended.
+// With less than nothing it is set back.
+func (c *fakeClock) sleep(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t, c.slept = c.t.Add(d), c.slept+d
 }
 
 func (c *fakeClock) advance(d time.Duration) {

@@ -131,7 +131,7 @@ func everyOperation(m *testMount, w *world) []string {
 		m.clock.advance(16 * time.Minute)
 		tick()
 	}
-	m.clean(context.Background())
+	m.flushRest(context.Background())
 	for _, role := range []string{"a", "d", "i"} {
 		do(logical.DeleteOperation, "roles/"+role, nil)
 	}

@@ -27,6 +27,15 @@ type testMount struct {
 	request logical.Request
 	// asksFresh: costOf asks for fresh answers.
 	asksFresh bool
+	// before, if set, is called when a request has come in.
+	before func()
+}
+
+func (m *testMount) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if m.before != nil {
+		m.before()
+	}
+	return m.backend.HandleRequest(ctx, req)
 }
 
 // newMount starts the engine on an empty in-memory storage.

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -60,14 +62,70 @@ func (b *backend) rotateDigest(ctx context.Context, s logical.Storage, wanted fu
 	})
 }
 
+// begunKeys are the keys whose making failed, of versions that do not exist yet. What
+// was written of them may land any time later. So who makes the version after all makes
+// that key: then it does not matter what lands when. The zero value is ready.
+type begunKeys struct {
+	mu   sync.Mutex
+	keys map[string]begunKey // by the path of the plaintext
+}
+
+type begunKey struct {
+	key   keyformat.Key
+	until time.Time
+}
+
+// keep notes that making the version failed.
+func (k *begunKeys) keep(roleID string, n int, plain string, now time.Time) {
+	key, err := keyformat.Parse(plain)
+	if err != nil {
+		return // an imported one, which is the same next time
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for path, begun := range k.keys {
+		if over(now, begun.until) {
+			delete(k.keys, path)
+		}
+	}
+	if len(k.keys) >= maxUnsure {
+		return
+	}
+	if k.keys == nil {
+		k.keys = map[string]begunKey{}
+	}
+	k.keys[secretPath(roleID, n)] = begunKey{key, now.Add(lateFor)}
+}
+
+// find is the key that the version is to be, if its making failed.
+func (k *begunKeys) find(roleID string, n int, prefix string, now time.Time) (keyformat.Key, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	begun, ok := k.keys[secretPath(roleID, n)]
+	return begun.key, ok && begun.key.Prefix() == prefix && !over(now, begun.until)
+}
+
+// mintVersion is mintKey for a version of a static role.
+func (b *backend) mintVersion(d *digestRecord, prefix, roleID string, n int) (keyformat.Key, *keyRecord, error) {
+	if key, ok := b.begun.find(roleID, n, prefix, b.clock.Now()); ok {
+		return key, recordOf(d, key), nil
+	}
+	return b.mintKey(d, prefix)
+}
+
+// recordOf is the record of a key of the mount's own form.
+func recordOf(d *digestRecord, key keyformat.Key) *keyRecord {
+	return &keyRecord{
+		Schema: recordSchema, ID: key.ID(),
+		Digest: keyformat.Digest(d.Secrets[d.Current], d.Current, keyformat.Sum(key.Reveal())),
+	}
+}
+
 // mintKey makes a key and its record, stored nowhere yet.
 func (b *backend) mintKey(d *digestRecord, prefix string) (keyformat.Key, *keyRecord, error) {
 	key, err := keyformat.Mint(prefix, b.rand)
 	if err != nil {
 		return keyformat.Key{}, nil, fmt.Errorf("minting a key: %w", err)
 	}
-	return key, &keyRecord{
-		Schema: recordSchema, ID: key.ID(),
-		Digest: keyformat.Digest(d.Secrets[d.Current], d.Current, keyformat.Sum(key.Reveal())),
-	}, nil
+	return key, recordOf(d, key), nil
 }

@@ -61,6 +61,10 @@ func (b *backend) changes(ctx context.Context, req *logical.Request, in *input) 
 	if err != nil {
 		return nil, err
 	}
+	// The node may have slept meanwhile.
+	if err := b.assertWriter(ctx, req.Storage); err != nil {
+		return nil, err
+	}
 	notices := make([]any, len(a.Notices))
 	for i := range a.Notices {
 		notices[i] = a.Notices[i].Data()

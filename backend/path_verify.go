@@ -160,6 +160,9 @@ func (b *backend) verify(ctx context.Context, req *logical.Request, in *input) (
 		return nil, err
 	}
 	if v.future != nil {
+		if err := b.assertWriter(ctx, req.Storage); err != nil { // the node may have slept meanwhile
+			return nil, err
+		}
 		data := b.renderedFuture(&v, nil)
 		data["cursor"] = cursor
 		return answer(data), nil
@@ -271,6 +274,11 @@ func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, r
 			results[i] = b.renderedFuture(&v, roles)
 		} else {
 			results[i] = b.rendered(&v)
+		}
+	}
+	if roles != nil {
+		if err := b.assertWriter(ctx, req.Storage); err != nil {
+			return nil, err
 		}
 	}
 	return answer(whole), nil

@@ -31,6 +31,21 @@ const (
 
 // commit writes the transition.
 func (tx *roleTx) commit() error {
+	err := tx.write()
+	if outcomeUnknown(err) {
+		for i := range tx.minted {
+			tx.begun(&tx.minted[i])
+		}
+	}
+	return err
+}
+
+// begun notes that making a key failed.
+func (tx *roleTx) begun(m *mintedKey) {
+	tx.b.begun.keep(tx.rec.ID, m.version, m.plain, tx.b.clock.Now())
+}
+
+func (tx *roleTx) write() error {
 	caller := tx.ctx
 	ctx, done := tx.b.underway(caller)
 	tx.ctx = ctx

@@ -74,8 +74,9 @@ func (b *backend) plaintext(ctx context.Context, req *logical.Request, r *roleNo
 	if err != nil {
 		return "", nil, err
 	}
-	if secret == nil {
-		// Ended and erased since the record was read.
+	if secret == nil || secret.of(rec, v) != nil {
+		// Ended and erased since the record was read, or written by another node.
+		b.mistaken(rec.ID, n)
 		fresh, err := b.storedRole(ctx, req.Storage, rec.Name)
 		if err != nil {
 			return "", nil, err
@@ -87,13 +88,18 @@ func (b *backend) plaintext(ctx context.Context, req *logical.Request, r *roleNo
 		if fv := fresh.Ring.Get(n); fv != nil && !fv.Revealed.IsZero() {
 			return "", nil, alreadyRevealed(fresh, fv)
 		}
-		if fresh.Seq == rec.Seq {
+		if fresh.Seq != rec.Seq {
+			return "", nil, nil
+		}
+		if secret, err = getRecord[secretRecord](ctx, req.Storage, secretPath(rec.ID, n)); err != nil {
+			return "", nil, err
+		}
+		if secret == nil {
 			return "", nil, fmt.Errorf("the plaintext of version %d is missing in storage", n)
 		}
-		return "", nil, nil
-	}
-	if err := secret.of(rec, v); err != nil {
-		return "", nil, err
+		if err := secret.of(rec, v); err != nil {
+			return "", nil, err
+		}
 	}
 	return secret.Key, rec, nil
 }

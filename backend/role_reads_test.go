@@ -41,6 +41,7 @@ func TestReadsAreCounted(t *testing.T) {
 		t.Errorf("reads wrote %d times", writes)
 	}
 	last := stamp(m.clock.Now())
+	m.entrust(p)
 	for _, m := range []*testMount{m, m.afterCleanup()} {
 		for n, want := range map[int]string{1: "1 " + last + " " + last, 2: "3 " + first + " " + last, 3: "2 " + last + " " + last} {
 			if got := readsIn(t, m, "r", n); got != want {
@@ -53,6 +54,7 @@ func TestReadsAreCounted(t *testing.T) {
 	}
 
 	// What is not handed out is not read.
+	m = m.restart()
 	m.write("roles/o", map[string]any{"reveal": "once"})
 	m.refused(logical.ReadOperation, "creds/o", map[string]any{"repeatable": true}, "repeatable")
 	if got := readsIn(t, m, "o", 1); got != "0  " {

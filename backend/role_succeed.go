@@ -47,6 +47,7 @@ func (tx *roleTx) succeed(how succession) (*keyring.Version, error) {
 	}
 	if how.apart && key != nil {
 		if err := tx.writeKey(key); err != nil {
+			tx.begun(key)
 			return nil, err
 		}
 		key.written = true
@@ -94,7 +95,7 @@ func (tx *roleTx) mint(how succession) (keyring.Mint, *mintedKey, error) {
 	if err != nil {
 		return m, nil, err
 	}
-	key, rec, err := tx.b.mintKey(d, tx.terms.Prefix)
+	key, rec, err := tx.b.mintVersion(d, tx.terms.Prefix, tx.rec.ID, tx.rec.Ring.Last+1)
 	if err != nil {
 		return m, nil, err
 	}

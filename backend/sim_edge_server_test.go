@@ -20,6 +20,8 @@ type simClock struct{ off time.Duration }
 
 func (c simClock) Now() time.Time { return time.Now().Add(c.off).UTC() } //nolint:forbidigo // the bubble's time
 
+func (c simClock) Steady() time.Duration { return systemClock{}.Steady() }
+
 func (c simClock) Wait(ctx context.Context, d time.Duration) bool { return systemClock{}.Wait(ctx, d) }
 
 func (c simClock) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {

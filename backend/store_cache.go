@@ -30,6 +30,9 @@ type recordCache[T any] struct {
 	// counts reports whether a record that storage has is to be taken for one; nil:
 	// all are.
 	counts func(context.Context, logical.Storage, *T) (bool, error)
+	// closer reports whether the second of two records ends more than the first, and the
+	// first nothing that the second does not. nil: no record does.
+	closer func(wrote, found *T) bool
 	seed   maphash.Seed
 	gens   [1024]generation
 	// unsure are the records of which a write had an unknown outcome: nothing is
@@ -96,7 +99,7 @@ func (c *recordCache[T]) get(ctx context.Context, s logical.Storage, path string
 	}
 	gen := c.gen(path)
 	seen := gen.load()
-	rec, err := getRecord[T](ctx, s, path)
+	rec, err := c.stored(ctx, s, path)
 	if err != nil || rec == nil {
 		return nil, err
 	}
@@ -111,6 +114,33 @@ func (c *recordCache[T]) get(ctx context.Context, s logical.Storage, path string
 		c.entries.Add(path, rec)
 	}
 	return rec, nil
+}
+
+// stored is the record as storage has it, or as this node wrote it where an earlier write
+// landed over that.
+func (c *recordCache[T]) stored(ctx context.Context, s logical.Storage, path string) (*T, error) {
+	rec, err := getRecord[T](ctx, s, path)
+	if err != nil || !c.unsure.has(path) {
+		return rec, err
+	}
+	var found any
+	if rec != nil {
+		found = rec
+	}
+	after, undone := c.unsure.undone(path, found)
+	if !undone {
+		return rec, nil
+	}
+	var wrote *T
+	if after != nil {
+		if wrote, err = decoded[T](path, after); err != nil {
+			return nil, err
+		}
+	}
+	if c.closer != nil && c.closer(wrote, rec) {
+		return rec, nil
+	}
+	return wrote, nil
 }
 
 // getOrAbsent is get for verification, which is asked for what does not exist

@@ -82,7 +82,7 @@ func (b *backend) committed(c change) {
 func (b *backend) tellCopy(c change) {
 	switch path := deletedPath(c.roleID); {
 	case c.err == nil:
-		b.copies.overwritten(path)
+		b.copies.outrun(path, c.wrote)
 	case outcomeUnknown(c.err):
 		b.copies.add(path, c.roleID, c.wrote, b.clock.Now())
 	}
@@ -91,7 +91,7 @@ func (b *backend) tellCopy(c change) {
 func tell[T any](b *backend, cache *recordCache[T], path string, c change, rec *T) {
 	switch {
 	case c.err == nil:
-		cache.unsure.overwritten(path)
+		cache.unsure.outrun(path, c.wrote)
 		cache.committed(path, rec)
 	case outcomeUnknown(c.err):
 		cache.doubted(path, c.roleID, c.wrote, b.clock.Now())
@@ -202,6 +202,15 @@ func (b *backend) lockedShown(ctx context.Context, s logical.Storage, name strin
 	if shown != nil {
 		found = &shown.roleRecord
 	}
+	if after, undone := b.roles.unsure.undone(rolePath(name), anyOf(found)); undone {
+		closer := func(wrote, found *shownRole) bool { return closerRole(wrote.living(), found.living()) }
+		if shown, err = redo(ctx, b, s, rolePath(name), after, shown, closer); err != nil {
+			return nil, err
+		}
+		if found = nil; shown != nil {
+			found = &shown.roleRecord
+		}
+	}
 	if found != nil && !found.marked() {
 		live = found
 	}
@@ -221,6 +230,11 @@ func (b *backend) lockedKey(ctx context.Context, s logical.Storage, id string) (
 	if err != nil {
 		return nil, err
 	}
+	if after, undone := b.keys.unsure.undone(keyPath(id), anyOf(rec)); undone {
+		if rec, err = redo(ctx, b, s, keyPath(id), after, rec, closerKey); err != nil {
+			return nil, err
+		}
+	}
 	if _, was := b.keys.reread(keyPath(id), rec, b.clock.Now()); was && rec != nil {
 		b.decided(change{what: keyChange, role: rec.Role, roleID: rec.RoleID, keyID: id, key: rec, err: errLate})
 	}
@@ -233,14 +247,67 @@ func (b *backend) lockedCopy(ctx context.Context, s logical.Storage, id string) 
 	if err != nil {
 		return nil, err
 	}
-	var found any
-	if rec != nil {
-		found = rec
+	if after, undone := b.copies.undone(deletedPath(id), anyOf(rec)); undone {
+		if rec, err = redo(ctx, b, s, deletedPath(id), after, rec, closerRole); err != nil {
+			return nil, err
+		}
 	}
-	if _, was := b.copies.settle(deletedPath(id), found, b.clock.Now()); was {
+	if _, was := b.copies.settle(deletedPath(id), anyOf(rec), b.clock.Now()); was {
 		b.decided(change{what: copyChange, roleID: id, rec: rec, err: errLate})
 	}
 	return rec, nil
+}
+
+// closerRole reports whether the record found ends more than the one that was written.
+// What ends keys counts, also where it failed for who asked for it.
+func closerRole(wrote, found *roleRecord) bool {
+	if wrote != nil && found != nil && wrote.ID != found.ID {
+		return false // of a role that was deleted since
+	}
+	forth, back := change{old: wrote, rec: found}, change{old: found, rec: wrote}
+	return forth.closesRole() && !back.closesRole()
+}
+
+// closerKey is closerRole for the record of a key.
+func closerKey(wrote, found *keyRecord) bool {
+	forth, back := change{oldKey: wrote, key: found}, change{oldKey: found, key: wrote}
+	return forth.decidesKey() && !back.decidesKey()
+}
+
+// redo writes once more what a commit wrote, after an earlier write landed over it,
+// unless that ends more. It returns what is stored then. The caller holds the lock.
+func redo[T any](ctx context.Context, b *backend, s logical.Storage, path string, after []byte, found *T, closer func(wrote, found *T) bool) (*T, error) {
+	var wrote *T
+	if after != nil {
+		var err error
+		if wrote, err = decoded[T](path, after); err != nil {
+			return nil, err
+		}
+	}
+	if closer(wrote, found) {
+		return found, nil
+	}
+	b.Logger().Warn("a write that had failed has landed over a later one, which is written again", "record", family(path))
+	ctx, done := b.underway(ctx)
+	defer done()
+	if after == nil {
+		return nil, deleteAt(ctx, s, path)
+	}
+	return wrote, writeAt(ctx, s, path, after)
+}
+
+// anyOf is nil where there is no record.
+func anyOf[T any](rec *T) any {
+	if rec == nil {
+		return nil
+	}
+	return rec
+}
+
+// lateDue reports whether settleLate has something to look at.
+func (b *backend) lateDue() bool {
+	now := b.clock.Now()
+	return len(b.roles.unsure.due(now, 1))+len(b.keys.unsure.due(now, 1))+len(b.copies.due(now, 1)) > 0
 }
 
 // settleAtOnce is how many records of a kind one look settles.

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -15,9 +16,23 @@ const commitWithin = 30 * time.Second
 // inFlight counts the commits that have begun and not ended. The zero value is
 // ready.
 type inFlight struct {
-	mu   sync.Mutex
-	n    int
-	idle chan struct{} // closed when n comes to nothing; nil while nobody waits
+	mu       sync.Mutex
+	n        int
+	idle     chan struct{} // closed when n comes to nothing; nil while nobody waits
+	grounded int           // how often
+}
+
+// Ground lets none that has begun begin another write.
+func (f *inFlight) Ground() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.grounded++
+}
+
+func (f *inFlight) groundings() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.grounded
 }
 
 // Begin counts a commit in.
@@ -58,11 +73,52 @@ func (f *inFlight) Wait(ctx context.Context) bool {
 	}
 }
 
+// flight is a request, or a commit, under way.
+type flight struct {
+	b      *backend
+	began  reading
+	before int // how often commits were grounded
+	commit bool
+}
+
+type flightKey struct{}
+
+// errGrounded: what was not written yet is not written any more. Whoever writes to this
+// storage now may have gone on meanwhile.
+var errGrounded = errors.New("the engine was unloaded, or the node slept, before this was written")
+
+// airborne fails where the request or commit that ctx is of may write no more: the
+// engine was unloaded, or the clock on the wall ran ahead of the one that stands still
+// while a node sleeps, so that no time-out could tell.
+func airborne(ctx context.Context) error {
+	f, ok := ctx.Value(flightKey{}).(*flight)
+	if !ok {
+		return nil
+	}
+	if wall, steady := f.began.upTo(f.b.reading()); f.b.commits.groundings() > f.before || wall-steady > commitWithin {
+		return errGrounded
+	}
+	return nil
+}
+
+// takeOff is the context of a request that begins.
+func (b *backend) takeOff(ctx context.Context) context.Context {
+	return context.WithValue(ctx, flightKey{}, &flight{b: b, began: b.reading(), before: b.commits.groundings()})
+}
+
 // underway is the context of a commit that begins: with the caller's values, and a
-// bound of its own. done is to be called at its end.
+// bound of its own, which what belongs to the commit shares. done is to be called at
+// its end.
 func (b *backend) underway(ctx context.Context) (commit context.Context, done func()) {
 	b.commits.Begin()
-	commit, cancel := b.clock.WithTimeout(context.WithoutCancel(ctx), commitWithin)
+	f := flight{b: b, began: b.reading(), before: b.commits.groundings(), commit: true}
+	if of, ok := ctx.Value(flightKey{}).(*flight); ok {
+		if of.commit {
+			return ctx, b.commits.End
+		}
+		f.began, f.before = of.began, of.before
+	}
+	commit, cancel := b.clock.WithTimeout(context.WithValue(context.WithoutCancel(ctx), flightKey{}, &f), commitWithin)
 	return commit, func() {
 		cancel()
 		b.commits.End()

@@ -24,8 +24,14 @@ func getRecord[T any](ctx context.Context, s logical.Storage, path string) (*T, 
 	if entry == nil {
 		return nil, nil
 	}
+	return decoded[T](path, entry.Value)
+}
+
+// decoded is the record at the path, whose encoding is given; nil if it is to be taken
+// for none.
+func decoded[T any](path string, data []byte) (*T, error) {
 	rec := new(T)
-	if err := decodeRecord(entry.Value, rec); err != nil {
+	if err := decodeRecord(data, rec); err != nil {
 		return nil, fmt.Errorf("%s: %w", family(path), err)
 	}
 	if v, ok := any(rec).(interface{ hiddenAt(path string) bool }); ok && v.hiddenAt(path) {
@@ -92,6 +98,9 @@ func ordinary(path string) error {
 
 // writeAt writes, whatever the path.
 func writeAt(ctx context.Context, s logical.Storage, path string, data []byte) error {
+	if err := airborne(ctx); err != nil {
+		return fmt.Errorf("writing %s: %w", family(path), err)
+	}
 	p := placeOf(path)
 	entry := &logical.StorageEntry{Key: path, Value: data, SealWrap: p != nil && p.sealed}
 	if err := s.Put(ctx, entry); err != nil {
@@ -102,6 +111,9 @@ func writeAt(ctx context.Context, s logical.Storage, path string, data []byte) e
 
 // deleteAt deletes, whatever the path.
 func deleteAt(ctx context.Context, s logical.Storage, path string) error {
+	if err := airborne(ctx); err != nil {
+		return fmt.Errorf("deleting %s: %w", family(path), err)
+	}
 	if err := s.Delete(ctx, path); err != nil {
 		return fmt.Errorf("deleting %s: %w", family(path), err)
 	}
@@ -121,6 +133,27 @@ func list(ctx context.Context, s logical.Storage, prefix string) ([]string, erro
 func family(path string) string {
 	kind, _, _ := strings.Cut(path, "/")
 	return "the " + kind + " record"
+}
+
+// fencedStorage asks before each write whether it may be made.
+type fencedStorage struct {
+	logical.Storage
+
+	may func() error
+}
+
+func (s fencedStorage) Put(ctx context.Context, e *logical.StorageEntry) error {
+	if err := s.may(); err != nil {
+		return err
+	}
+	return s.Storage.Put(ctx, e)
+}
+
+func (s fencedStorage) Delete(ctx context.Context, key string) error {
+	if err := s.may(); err != nil {
+		return err
+	}
+	return s.Storage.Delete(ctx, key)
 }
 
 // countedStorage counts the calls that are made.

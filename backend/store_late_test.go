@@ -348,7 +348,8 @@ func TestDeletedUnderAWrongClock(t *testing.T) {
 	}
 }
 
-// A value that lands over that of a later version of the same number is handed to nobody.
+// A value that lands late is the same as that of the version which was made after all; and
+// one of another key, which another node has stored, is handed to nobody.
 func TestValueThatLandsLateIsNotHandedOut(t *testing.T) {
 	t.Parallel()
 	for _, reveal := range []string{"always", "once"} {
@@ -361,6 +362,16 @@ func TestValueThatLandsLateIsNotHandedOut(t *testing.T) {
 		}
 		m.write("rotate/a", nil)
 		s.land()
+		id, made := m.roleID("a"), m.record("a").Ring.Get(2)
+		secret, err := getRecord[secretRecord](t.Context(), s, secretPath(id, 2))
+		if err != nil || secret.of(m.record("a"), made) != nil {
+			t.Errorf("%s: what landed is another key's: %v", reveal, err)
+		}
+		other, _, err := m.mintKey(mustDigests(t, m), "apikey")
+		if err != nil {
+			t.Fatal(err)
+		}
+		plant(t, s, secretPath(id, 2), &secretRecord{Schema: recordSchema, Key: other.Reveal()})
 		if _, err := m.do(logical.ReadOperation, "creds/a", nil); err == nil || !strings.Contains(err.Error(), "rotate/a makes a new one") {
 			t.Errorf("%s: %v", reveal, err)
 		}

@@ -50,7 +50,7 @@ func (b *backend) firstMark(ctx context.Context, s logical.Storage) error {
 func (b *backend) advance(ctx context.Context, s logical.Storage, now, cursor time.Time) error {
 	err := b.mark.write(ctx, s, &markRecord{Schema: recordSchema, High: now, Cursor: cursor, By: b.instance})
 	if err == nil {
-		b.writer.wrote(b.clock.Now())
+		b.writer.wrote(b.reading())
 	}
 	return err
 }

@@ -161,7 +161,7 @@ func (b *backend) standing(ctx context.Context, s logical.Storage, rec *roleReco
 
 // storedRole is the role with that name, from storage; nil if there is none.
 func (b *backend) storedRole(ctx context.Context, s logical.Storage, name string) (*roleRecord, error) {
-	rec, err := getRecord[roleRecord](ctx, s, rolePath(name))
+	rec, err := b.roles.stored(ctx, s, rolePath(name))
 	if err != nil || rec == nil {
 		return nil, err
 	}

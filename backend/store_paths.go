@@ -211,6 +211,9 @@ func (b *backend) invalidate(_ context.Context, key string) {
 // overtaken forgets a role's record that storage turned out to be ahead of.
 func (b *backend) overtaken(name string) { b.roles.drop(rolePath(name)) }
 
+// mistaken forgets the plaintext of a version that turned out to be another's, or gone.
+func (b *backend) mistaken(roleID string, n int) { b.secretCache.drop(secretPath(roleID, n)) }
+
 func rolePath(name string) string { return rolePrefix + name }
 
 func deletedPath(roleID string) string { return deletedPrefix + roleID }

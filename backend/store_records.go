@@ -305,6 +305,14 @@ type shownRole struct{ roleRecord }
 
 func (*shownRole) hiddenAt(string) bool { return false }
 
+// living is the record, nil where the role is deleted.
+func (r *shownRole) living() *roleRecord {
+	if r == nil || r.marked() {
+		return nil
+	}
+	return &r.roleRecord
+}
+
 func (r *keyRecord) schema() int { return r.Schema }
 
 func (r *secretRecord) schema() int { return r.Schema }

@@ -5,6 +5,7 @@ package backend
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,6 +14,10 @@ import (
 // settled a record is unsure: whoever asks for it reads storage, and no cache keeps
 // what that says. It is settled by a read under the record's lock that finds what
 // was to be written, or that comes so late that nothing lands any more.
+//
+// Where a later write came through meanwhile, the earlier one may land over it. Then what
+// counts is the later one, which is remembered for as long, and is written again by the
+// next one under the lock.
 
 const (
 	// lateFor is how long after its error a write may still land: well above what a
@@ -31,6 +36,12 @@ type lateWrite struct {
 	// one is the last to land cannot be told.
 	more  bool
 	until time.Time
+	// What failed since the last write that succeeded, and what failed before that:
+	// where the latter is found it has landed over after, which was written, nil if
+	// that was a deletion.
+	failed, stale [][sha256.Size]byte
+	outrun        bool
+	after         []byte
 }
 
 // unsureSet holds the records of one kind that are unsure, by path. The zero value
@@ -39,7 +50,15 @@ type unsureSet struct {
 	mu    sync.Mutex
 	paths map[string]*lateWrite
 	all   time.Time // until when every record is
+	kept  int       // bytes, of after
 }
+
+// maxKept bounds what is kept of writes that earlier ones may still undo, and
+// maxFailed how many of those are told apart.
+const (
+	maxKept   = 16 << 20
+	maxFailed = 16
+)
 
 // add notes a write that returned an error at now.
 func (u *unsureSet) add(path, roleID string, wrote []byte, now time.Time) {
@@ -48,6 +67,9 @@ func (u *unsureSet) add(path, roleID string, wrote []byte, now time.Time) {
 	until, sum := now.Add(lateFor), sumOf(wrote)
 	if w := u.paths[path]; w != nil {
 		w.more, w.until = w.more || w.wrote != sum, later(w.until, until)
+		if len(w.failed) < maxFailed {
+			w.failed = append(w.failed, sum)
+		}
 		return
 	}
 	if len(u.paths) >= maxUnsure {
@@ -57,7 +79,7 @@ func (u *unsureSet) add(path, roleID string, wrote []byte, now time.Time) {
 	if u.paths == nil {
 		u.paths = map[string]*lateWrite{}
 	}
-	u.paths[path] = &lateWrite{wrote: sum, roleID: roleID, until: until}
+	u.paths[path] = &lateWrite{wrote: sum, roleID: roleID, until: until, failed: [][sha256.Size]byte{sum}}
 }
 
 // overwritten notes that a write came through although an earlier one may still land.
@@ -67,6 +89,39 @@ func (u *unsureSet) overwritten(path string) {
 	if w := u.paths[path]; w != nil {
 		w.more = true
 	}
+}
+
+// outrun is overwritten, and remembers what was written, nil if that was a deletion.
+func (u *unsureSet) outrun(path string, wrote []byte) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	w := u.paths[path]
+	if w == nil {
+		return
+	}
+	w.more = true
+	u.kept += len(wrote) - len(w.after)
+	if w.outrun, w.after = u.kept <= maxKept, wrote; !w.outrun {
+		u.kept -= len(wrote)
+		w.after = nil
+	}
+	if w.stale = append(w.stale, w.failed...); len(w.stale) > maxFailed {
+		w.stale = w.stale[len(w.stale)-maxFailed:]
+	}
+	w.failed = nil
+}
+
+// undone reports whether what was found, nil if nothing, is an earlier write that failed
+// and has landed over a later one that did not, and what that one wrote.
+func (u *unsureSet) undone(path string, found any) (after []byte, yes bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	w := u.paths[path]
+	if w == nil || !w.outrun {
+		return nil, false
+	}
+	sum, err := sumOfRecord(found)
+	return w.after, err == nil && sum != sumOf(w.after) && slices.Contains(w.stale, sum)
 }
 
 // has reports whether the record is unsure.
@@ -90,6 +145,7 @@ func (u *unsureSet) settle(path string, rec any, now time.Time) (roleID string, 
 		return "", was
 	}
 	if over(now, w.until) || !w.more && w.landed(rec) {
+		u.kept -= len(w.after)
 		delete(u.paths, path)
 	}
 	return w.roleID, true
@@ -104,11 +160,17 @@ func over(now, until time.Time) bool {
 
 // landed reports whether what was found is what was written.
 func (w *lateWrite) landed(found any) bool {
+	sum, err := sumOfRecord(found)
+	return err == nil && w.wrote == sum
+}
+
+// sumOfRecord is sumOf for a record as it was read; nil if there is none.
+func sumOfRecord(found any) ([sha256.Size]byte, error) {
 	if found == nil {
-		return w.wrote == sumOf(nil)
+		return sumOf(nil), nil
 	}
 	data, err := json.Marshal(found)
-	return err == nil && w.wrote == sumOf(data)
+	return sumOf(data), err
 }
 
 func sumOf(data []byte) [sha256.Size]byte {

@@ -19,34 +19,33 @@ const asserted = 150 * time.Second
 
 // writer is when this node last wrote the mark, by both of its clocks.
 type writer struct {
-	mu   sync.Mutex
-	last time.Time
+	mu    sync.Mutex
+	last  reading
+	known bool
 
 	asserting sync.Mutex
 }
 
 // wrote is told that the mark was written.
-func (w *writer) wrote(now time.Time) {
+func (w *writer) wrote(now reading) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.last = now
+	w.last, w.known = now, true
 }
 
-// lately reports whether that is a short while ago: by the monotonic clock, and by the
-// other one, which goes on while a machine sleeps.
-func (w *writer) lately(now time.Time) bool {
+// lately reports whether that is a short while ago: by the clock that nobody sets, and
+// by the one on the wall, which goes on while a machine sleeps.
+func (w *writer) lately(now reading) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.last.IsZero() {
-		return false
-	}
-	return now.Sub(w.last) < asserted && now.Round(0).Sub(w.last.Round(0)).Abs() < asserted
+	wall, steady := w.last.upTo(now)
+	return w.known && steady < asserted && wall.Abs() < asserted
 }
 
 // assertWriter fails, with the error that makes the server forward the request, unless
 // this node is the one that writes.
 func (b *backend) assertWriter(ctx context.Context, s logical.Storage) error {
-	if b.writer.lately(b.clock.Now()) {
+	if b.writer.lately(b.reading()) {
 		return nil
 	}
 	if !b.writeSafe() {
@@ -54,7 +53,7 @@ func (b *backend) assertWriter(ctx context.Context, s logical.Storage) error {
 	}
 	b.writer.asserting.Lock() // of many who wait one writes
 	defer b.writer.asserting.Unlock()
-	if b.writer.lately(b.clock.Now()) {
+	if b.writer.lately(b.reading()) {
 		return nil
 	}
 	_, err := b.mark.change(ctx, s, func(stored *markRecord) (*markRecord, error) {
@@ -66,7 +65,7 @@ func (b *backend) assertWriter(ctx context.Context, s logical.Storage) error {
 		return &next, nil
 	})
 	if err == nil {
-		b.writer.wrote(b.clock.Now())
+		b.writer.wrote(b.reading())
 	}
 	return err
 }

@@ -357,6 +357,7 @@ func TestRefusedStepsLeaveTheirWork(t *testing.T) {
 	m.clock.advance(2 * time.Hour)
 	tk := m.tickAt(m.clock.Now())
 	tk.kept = &backlog{}
+	m.entrust(m.storage)
 	tk.s = &failingAt{Storage: m.storage, at: []string{markPath}}
 	minute := m.record("a").Due
 	m.unchanged(func() {

@@ -80,7 +80,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return nil // the step before is still at work
 	}
 	defer b.tickMu.Unlock()
-	t := &tick{b: b, s: req.Storage, budget: tickBudget}
+	t := &tick{b: b, s: b.mandatedStorage(req.Storage), budget: tickBudget}
 	if running {
 		t.budget, t.kept = stepBudget, &b.worker.kept
 		t.kept.look = true // the net under who forgets to wake the worker
@@ -159,13 +159,16 @@ func (t *tick) begin(ctx context.Context, d time.Duration) (context.Context, con
 
 // may reports whether the tick may begin one more act: the mandate, which the
 // periodic call renews, may end in the middle of a step, on a node that slept.
-func (t *tick) may() bool { return t.kept == nil || t.b.mandated(t.b.clock.Now()) }
+func (t *tick) may() bool { return t.kept == nil || t.b.mandated() }
 
 // fence is what a step of the worker begins to act with: its own write of the mark.
 // Storage that is another node's by now refuses it, and then nothing is done.
 func (t *tick) fence(ctx context.Context) error {
 	if t.kept == nil {
 		return nil
+	}
+	if !t.may() {
+		return errNoMandate
 	}
 	if !t.marked {
 		t.marked, t.markErr = true, t.b.remark(ctx, t.s, t.now)
@@ -174,7 +177,14 @@ func (t *tick) fence(ctx context.Context) error {
 }
 
 // settleWrites looks at what earlier writes left unsure.
-func (b *backend) settleWrites(ctx context.Context, t *tick) error { return b.settleLate(ctx, t.s) }
+func (b *backend) settleWrites(ctx context.Context, t *tick) error {
+	if b.lateDue() { // it may write
+		if err := t.fence(ctx); err != nil {
+			return err
+		}
+	}
+	return b.settleLate(ctx, t.s)
+}
 
 // afterWalk is the rest of a tick: what is not filed in the calendar. Jobs come last,
 // and what is before them leaves them some time: so neither starves the other.

@@ -503,7 +503,7 @@ func TestDropUsage(t *testing.T) {
 	m.ask(key)
 	m.ask(m.read("creds/other")["api_key"])
 	id := m.roleID("d")
-	m.Cleanup(t.Context())
+	m.flushRest(t.Context())
 	m.ask(key)
 	m.ask(m.lease("d", nil).Data["api_key"]) // counted in memory only
 	m.ask(m.read("creds/other")["api_key"])

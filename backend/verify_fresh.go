@@ -20,7 +20,7 @@ func (b *backend) keyAt(ctx context.Context, s logical.Storage, q *question, pat
 	if !q.fresh {
 		return b.keys.find(ctx, s, path, clock)
 	}
-	key, err = getRecord[keyRecord](ctx, s, path)
+	key, err = b.keys.stored(ctx, s, path)
 	if err == nil {
 		b.keys.compared(path, key)
 	}
@@ -40,7 +40,7 @@ func (b *backend) roleFor(ctx context.Context, s logical.Storage, q *question, p
 	if path = rolePath(key.Role); moved != nil {
 		path = rolePath(moved.Name)
 	}
-	role, err := getRecord[roleRecord](ctx, s, path)
+	role, err := b.roles.stored(ctx, s, path)
 	if err != nil {
 		return nil, err
 	}

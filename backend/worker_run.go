@@ -4,7 +4,6 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -43,7 +42,7 @@ type worker struct {
 
 	mu      sync.Mutex
 	storage logical.Storage // of the mount, as the last call that renewed the mandate had it
-	renewed time.Time       // by the clock
+	renewed reading         // when that was; zero: never
 	running bool            // the goroutine
 	ended   bool            // the engine is being unloaded
 	busy    int             // steps under way
@@ -73,7 +72,7 @@ func (b *backend) entrust(s logical.Storage) bool {
 	w := b.worker
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.storage, w.renewed = s, b.clock.Now()
+	w.storage, w.renewed = s, b.reading()
 	if w.loops && !w.running && !w.ended {
 		w.running = true
 		go b.loop()
@@ -84,17 +83,43 @@ func (b *backend) entrust(s logical.Storage) bool {
 // mandated reports whether the mandate holds. The time since it was given counts by
 // the clock on the wall and by the one that nobody sets, whichever says more: the
 // second stands still while the node sleeps.
-func (b *backend) mandated(now time.Time) bool {
+func (b *backend) mandated() bool {
 	w := b.worker
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	since := max(now.Sub(w.renewed), now.Round(0).Sub(w.renewed.Round(0)))
-	return !w.ended && !w.renewed.IsZero() && since < mandateTime
+	return !w.ended && w.lasts(b.reading(), mandateTime)
+}
+
+// lasts reports whether the mandate was given less than d ago. The caller holds mu.
+func (w *worker) lasts(now reading, d time.Duration) bool {
+	wall, steady := w.renewed.upTo(now)
+	return !w.renewed.wall.IsZero() && max(wall, steady) < d
+}
+
+// lingers reports whether the mandate holds, or did as long ago as a step may take to
+// end what it has in hand.
+func (b *backend) lingers() bool {
+	w := b.worker
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lasts(b.reading(), mandateTime+tickBudget)
+}
+
+// mandatedStorage is the mount's storage for what nobody asked for. It refuses writes
+// once the mandate is over: a node may sleep anywhere, also in the middle of a role. What
+// is left half done then is left as by a crash.
+func (b *backend) mandatedStorage(s logical.Storage) logical.Storage {
+	return fencedStorage{s, func() error {
+		if b.lingers() {
+			return nil
+		}
+		return errNoMandate
+	}}
 }
 
 // mayWork reports whether the engine may write without being asked to. The periodic
 // call, which gives the mandate, asks writeSafe alone.
-func (b *backend) mayWork(now time.Time) bool { return b.mandated(now) && b.writeSafe() }
+func (b *backend) mayWork() bool { return b.mandated() && b.writeSafe() }
 
 // enter begins a step, unless the engine is being unloaded.
 func (b *backend) enter() bool {
@@ -140,6 +165,7 @@ func (b *backend) stop(ctx context.Context) {
 		b.Logger().Warn("the engine ends while storage has not answered a write: whoever comes next reads what came of it")
 	}
 	w.drop()
+	b.commits.Ground()
 }
 
 // loop is the worker's goroutine. It ends with the mandate, with the first refusal of
@@ -148,13 +174,18 @@ func (b *backend) loop() {
 	w := b.worker
 	rest := partRest
 	for {
-		next, err := b.step(b.clock.Now(), stepBudget)
+		began := b.reading()
+		var next time.Time
+		err := b.guarded("a step of the worker", func() (err error) {
+			next, err = b.step(began.wall, stepBudget)
+			return err
+		})
 		switch {
-		case errors.Is(err, errNoMandate) || err != nil && mustForward(err):
-			w.mu.Lock()
-			w.running = false
-			w.mu.Unlock()
-			return
+		case err != nil && mustForward(err):
+			if w.leaveOff(began) {
+				return
+			}
+			next = b.clock.Now().Add(rest)
 		case err != nil:
 			b.Logger().Error("a step of the worker failed", "error", err, "next", rest)
 			next = b.clock.Now().Add(rest)
@@ -164,6 +195,15 @@ func (b *backend) loop() {
 		}
 		b.sleep(next, err == nil)
 	}
+}
+
+// leaveOff ends the goroutine, and reports whether it did: not where a periodic call
+// came since the step began, which takes the worker for running.
+func (w *worker) leaveOff(began reading) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running = !w.ended && w.renewed.steady > began.steady
+	return !w.running
 }
 
 // sleep waits until next, or until it is woken, which counts where the last step went

@@ -4,14 +4,14 @@ package backend
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// errNoMandate: the worker may not act now.
-var errNoMandate = errors.New("the worker has no mandate")
+// errNoMandate: the worker may not act now. It ends a step as a refusal of storage does.
+var errNoMandate = fmt.Errorf("the worker has no mandate: %w", logical.ErrReadOnly)
 
 const (
 	// stepBudget is how long a step begins work.
@@ -26,22 +26,23 @@ const (
 // step does what is due at now, begins nothing after the budget, and says when the next
 // step is wanted. Where a part fails, the others go on, and it is told here.
 func (b *backend) step(now time.Time, budget time.Duration) (next time.Time, err error) {
+	begun := b.takeOff(b.worker.hand) // before it is counted in: the end of the engine grounds it
 	if !b.enter() {
 		return next, errNoMandate
 	}
 	defer b.leave()
 	b.tickMu.Lock()
 	defer b.tickMu.Unlock()
-	if !b.mayWork(now) {
+	if !b.mayWork() {
 		return next, errNoMandate
 	}
 	w := b.worker
-	ctx, cancel := b.clock.WithTimeout(w.hand, tickBudget)
+	ctx, cancel := b.clock.WithTimeout(begun, tickBudget)
 	defer cancel()
 	if b.wake.due(now) {
 		w.kept.look = true
 	}
-	t := &tick{b: b, s: w.mountStorage(), budget: budget, kept: &w.kept}
+	t := &tick{b: b, s: b.mandatedStorage(w.mountStorage()), budget: budget, kept: &w.kept}
 	err = b.guarded("a step of the worker", func() error { return b.runTick(ctx, t) })
 	next = b.nextStep(ctx, t.s, now)
 	switch {

@@ -36,7 +36,7 @@ func (m *testMount) goOn(until time.Time) {
 }
 
 // entrusted is a mount whose worker is to be run by step, as if a goroutine did it.
-func entrusted(t *testing.T, s logical.Storage, c *fakeClock) *testMount {
+func entrusted(t testing.TB, s logical.Storage, c *fakeClock) *testMount {
 	t.Helper()
 	m := mountOn(t, s, c)
 	m.worker.running = true
@@ -147,6 +147,82 @@ func TestWorkerStopsWithoutPeriodicCalls(t *testing.T) {
 	}
 }
 
+// A mandate that lapses in a storm ends it at the next role: those in hand are ended, and
+// no more is begun, nor a key left behind. The next mandate goes on with the rest.
+func TestMandateLapsesInAStorm(t *testing.T) {
+	t.Parallel()
+	const n = 60
+	for _, at := range []int{0, 1, 7, 20, 41} {
+		c := newWaitingClock()
+		s := &watched{Storage: &logical.InmemStorage{}, before: func(string, string) {}}
+		m := entrusted(t, s, c)
+		names := m.makeRoles("r", n, map[string]any{"rotation_period": "1h", "grace_period": "10m"})
+		c.advance(time.Hour)
+		m.entrust(s)
+		var commits, begun atomic.Int64
+		end := c.Now().Add(mandateTime)
+		c.set(end.Add(-100 * time.Millisecond)) // less than a step has
+		lapse := func() { c.set(end) }
+		s.before = func(op, path string) {
+			switch {
+			case op == "put" && strings.HasPrefix(path, rolePrefix):
+				if int(commits.Add(1)) == at {
+					lapse()
+				}
+			case op == "put" && strings.HasPrefix(path, keyPrefix) && !m.mandated():
+				begun.Add(1)
+			}
+		}
+		if at == 0 {
+			s.before = func(string, string) { // of the fence
+				if commits.Add(1); commits.Load() == 1 {
+					lapse()
+				}
+			}
+		}
+		var err error
+		for i := 0; err == nil && i < 100; i++ {
+			if _, err = m.step(c.Now(), stepBudget); c.Now().Before(end) {
+				c.advance(time.Millisecond)
+			}
+		}
+		if !errors.Is(err, errNoMandate) {
+			t.Fatalf("%d: %v", at, err)
+		}
+		if done := int(commits.Load()); done > at+tickWorkers || begun.Load() > tickWorkers {
+			t.Errorf("it lapsed at commit %d: %d were made, %d roles begun since", at, done, begun.Load())
+		}
+		versions := 0
+		for _, name := range names {
+			versions += len(m.record(name).Ring.Versions)
+		}
+		if keys := len(m.under(keyPrefix)); keys != versions {
+			t.Errorf("%d keys of %d versions", keys, versions)
+		}
+		s.before = func(string, string) {}
+		for range 3 {
+			m.tick()
+			m.goOn(c.Now().Truncate(time.Minute).Add(time.Minute))
+		}
+		for _, name := range names {
+			if v := m.newestVersion(name); v != 2 {
+				t.Errorf("role %s has version %d", name, v)
+			}
+		}
+	}
+}
+
+// A step whose mandate lapsed while it read does not even begin to act.
+func TestMandateLapsesBeforeTheFence(t *testing.T) {
+	s := &recorder{Storage: &logical.InmemStorage{}, refuse: errStorage}
+	m := entrusted(t, &logical.InmemStorage{}, newFakeClock())
+	at := &tick{b: m.backend, s: s, kept: &backlog{}}
+	m.clock.advance(mandateTime)
+	if err := at.fence(t.Context()); !errors.Is(err, errNoMandate) || s.puts.Load() > 0 {
+		t.Errorf("%v, %d writes", err, s.puts.Load())
+	}
+}
+
 // recorder notes when something was written, by the mount's clock.
 type recorder struct {
 	logical.Storage
@@ -171,31 +247,44 @@ func (r *recorder) Put(ctx context.Context, e *logical.StorageEntry) error {
 	return r.Storage.Put(ctx, e)
 }
 
-// The clock on the wall counts where it ran further: a node that slept has no mandate
-// any more.
+// The clock on the wall counts where it ran further, and the other one where that did: a
+// node that slept has no mandate any more, and one whose clock was set back has none for
+// longer.
 func TestMandateCountsSleep(t *testing.T) {
-	b := newBackend(systemClock{}, strings.NewReader(""))
-	start := systemClock{}.Now() // with both clocks
-	b.worker.renewed = start
 	for _, c := range []struct {
-		now  time.Time
-		want bool
+		wall, steady time.Duration
+		want         bool
 	}{
-		{start.Add(149 * time.Second), true},
-		{start.Add(150 * time.Second), false},
-		{start.Round(0).Add(149 * time.Second), true},
-		{start.Round(0).Add(time.Hour), false},
-		{start.Round(0).Add(-time.Hour), true},
+		{149 * time.Second, 149 * time.Second, true},
+		{150 * time.Second, 150 * time.Second, false},
+		{149 * time.Second, 0, true},
+		{150 * time.Second, 0, false},
+		{time.Hour, time.Second, false},
+		{-time.Hour, 149 * time.Second, true},
+		{-time.Hour, 150 * time.Second, false},
 	} {
-		if got := b.mandated(c.now); got != c.want {
-			t.Errorf("%v after: %t", c.now.Sub(start), got)
+		m := entrusted(t, &logical.InmemStorage{}, newFakeClock())
+		m.clock.advance(c.steady)
+		m.clock.sleep(c.wall - c.steady)
+		if got := m.mandated(); got != c.want {
+			t.Errorf("%v after on the wall, %v by the other clock: %t", c.wall, c.steady, got)
+		}
+		if got, want := m.writer.lately(m.reading()), c.want && c.wall > 0; got != want {
+			t.Errorf("%v after on the wall, %v by the other clock: it takes itself for the one that writes: %t", c.wall, c.steady, got)
 		}
 	}
-	asleep := start.Round(0).Add(-time.Hour) // as if the wall had gone on by an hour, the other not
-	b.worker.renewed = asleep
-	if b.mandated(start) {
-		t.Error("a mandate of an hour ago holds")
-	}
+}
+
+// The clocks of the system are two.
+func TestSystemHasTwoClocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBackend(systemClock{}, strings.NewReader(""))
+		began := b.reading()
+		time.Sleep(time.Hour)
+		if wall, steady := began.upTo(b.reading()); wall != time.Hour || steady != time.Hour {
+			t.Errorf("an hour took %v on the wall, %v by the other clock", wall, steady)
+		}
+	})
 }
 
 // A node whose state is not known, one that follows another and a mount that is being
@@ -420,6 +509,62 @@ func TestWorkerOutlivesAPanic(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if n := lastVersion(t, s, "r"); n < 3 {
 			t.Errorf("version %d", n)
+		}
+		b.Cleanup(t.Context())
+	})
+}
+
+// moody is a server that panics when it is asked, or says that the mount moves.
+type moody struct {
+	logical.SystemView
+
+	panics, tainted atomic.Bool
+}
+
+func (s *moody) ReplicationState() consts.ReplicationState {
+	if s.panics.Load() {
+		panic("the server has gone")
+	}
+	return s.SystemView.ReplicationState()
+}
+
+func (s *moody) Tainted() bool { return s.tainted.Load() }
+
+// A server that panics when the worker asks it ends no plugin, and a mount that moves is
+// let alone until the server calls again.
+func TestWorkerOutlivesItsServersMoods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &recorder{Storage: &logical.InmemStorage{}}
+		b := running(t, s)
+		sys := &moody{SystemView: b.System()}
+		conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: sys, StorageView: s, BackendUUID: "test"}
+		if err := b.Setup(t.Context(), conf); err != nil {
+			t.Fatal(err)
+		}
+		write(t, b, s, "roles/r", map[string]any{"rotation_period": "60s", "grace_period": "10s"})
+		calls := func(minutes int) {
+			for range minutes {
+				time.Sleep(time.Minute)
+				_, _ = b.HandleRequest(t.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: s})
+			}
+		}
+		for what, mood := range map[string]*atomic.Bool{"panics": &sys.panics, "moves the mount": &sys.tainted} {
+			calls(3)
+			n := lastVersion(t, s, "r")
+			mood.Store(true)
+			time.Sleep(time.Second)
+			s.refuse = errStorage
+			before := s.puts.Load()
+			calls(5)
+			if s.puts.Load() > before {
+				t.Errorf("the server %s: it writes", what)
+			}
+			s.refuse = nil
+			mood.Store(false)
+			calls(4)
+			if again := lastVersion(t, s, "r"); again < n+3 {
+				t.Errorf("the server %s: version %d, then %d", what, n, again)
+			}
 		}
 		b.Cleanup(t.Context())
 	})
