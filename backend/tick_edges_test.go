@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -310,7 +311,7 @@ func TestBeginEnds(t *testing.T) {
 			t.Errorf("it ends before %s", what)
 		}
 		end(m, cancelOuter, cancel)
-		if what != "its time" {
+		if what == "the engine" {
 			<-begin.Done()
 		}
 		if begin.Err() == nil {
@@ -425,5 +426,47 @@ func TestUrgencyOfWhatHasNoVersion(t *testing.T) {
 	r.rec.Ring.Versions = nil
 	if got := dueOf(r, false); got.urgency != urgentNothing || !got.ends.IsZero() || got.mints {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestWalkWithoutACursor looks back as far as from the minute that ended last.
+func TestWalkWithoutACursor(t *testing.T) {
+	m := newMount(t)
+	mark, err := getRecord[markRecord](t.Context(), m.storage, markPath)
+	if err != nil || mark == nil {
+		t.Fatal(mark, err)
+	}
+	mark.Cursor = m.clock.Now().Add(2 * maxClockLead)
+	plant(t, m.storage, markPath, mark)
+	m = m.restart()
+	end := m.clock.Now().Truncate(time.Minute)
+	from, err := m.tickAt(m.clock.Now()).from(t.Context(), end)
+	if want := end.Add(-tickOverlap * time.Minute); err != nil || !from.Equal(want) {
+		t.Errorf("the walk begins at %v, want %v: %v", from, want, err)
+	}
+}
+
+// TestUndecidedLooksComeAgain in the next minute: a grace that nobody needs yet.
+func TestUndecidedLooksComeAgain(t *testing.T) {
+	m := newMount(t)
+	m.write("roles/a", map[string]any{"rotation_period": "24h", "grace_period": "1h", "max_grace_period": "20h"})
+	m.run(24*time.Hour + 5*time.Minute)
+	r, err := m.look(t.Context(), m.storage, "a")
+	if err != nil || r == nil {
+		t.Fatal(r, err)
+	}
+	at, ok := r.extensionLook()
+	if !ok {
+		t.Fatal("no grace may be prolonged")
+	}
+	m.clock.set(at)
+	m.tick()      // it is filed under this minute
+	for range 2 { // then the grace is over
+		m.clock.advance(time.Minute)
+		m.tick()
+		next := duePath(m.clock.Now().Truncate(time.Minute).Add(time.Minute), "a")
+		if got := m.under(duePrefix); !slices.Contains(got, next) {
+			t.Errorf("the calendar has %v, want %s", got, next)
+		}
 	}
 }

@@ -355,11 +355,10 @@ func TestTidyPassesOverWhatGoesMeanwhile(t *testing.T) {
 	littered(first, w)
 	strandedLitter(first, w)
 	renamedLitter(first, w)
-	first.clock.advance(26 * time.Hour)
 	start, at := dump(t, first.storage), first.clock.Now()
-	pass := func(path string, nth int) map[string]int {
+	pass := func(later time.Duration, path string, nth int) map[string]int {
 		clock := newFakeClock()
-		clock.set(at)
+		clock.set(at.Add(later))
 		reads, stored := map[string]int{}, copyStorage(t, start)
 		s := &hookedStorage{Storage: stored, hook: func(string) error { return nil }}
 		m, log := logged(t, s, clock)
@@ -382,12 +381,14 @@ func TestTidyPassesOverWhatGoesMeanwhile(t *testing.T) {
 		}
 		return reads
 	}
-	for path, reads := range pass("", 0) {
-		if path == tidyPath || path == digestPath {
-			continue
-		}
-		for n := 1; n <= min(reads, 8); n++ {
-			pass(path, n)
+	for _, later := range []time.Duration{3 * time.Hour, 26 * time.Hour} {
+		for path, reads := range pass(later, "", 0) {
+			if path == tidyPath || path == digestPath {
+				continue
+			}
+			for n := 1; n <= min(reads, 8); n++ {
+				pass(later, path, n)
+			}
 		}
 	}
 }
@@ -448,5 +449,57 @@ func TestPausedRolesAreNotRefiled(t *testing.T) {
 		if m.tidyAll(); len(m.under(duePrefix)) > 0 == paused {
 			t.Errorf("paused %v: the calendar has %v", paused, m.under(duePrefix))
 		}
+	}
+}
+
+// TestFiledIsWhatATickComesByFor: not what stands in a minute that no tick looks at.
+func TestFiledIsWhatATickComesByFor(t *testing.T) {
+	m := newMount(t)
+	m.tick()
+	r := &tidyRun{b: m.backend, s: &countedStorage{Storage: m.storage}, now: m.clock.Now()}
+	for _, c := range []struct {
+		due         time.Time
+		there, want bool
+	}{
+		{there: true},
+		{due: m.walked().Add(-time.Minute), there: true},
+		{due: m.walked(), there: true, want: true},
+		{due: m.walked()},
+	} {
+		path := duePath(c.due, "a")
+		if err := deleteRecord(t.Context(), m.storage, path); err != nil {
+			t.Fatal(err)
+		}
+		if c.there {
+			if err := putBytes(t.Context(), m.storage, path, dueValue); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := r.filed(t.Context(), "a", c.due); got != c.want || err != nil {
+			t.Errorf("%+v: %v, %v", c, got, err)
+		}
+	}
+}
+
+// TestTidyForgetsWhereRolesWere once they are gone and that is old, and not before.
+func TestTidyForgetsWhereRolesWere(t *testing.T) {
+	m := newMount(t)
+	m.write("config", map[string]any{"delete_recovery": "24h"})
+	for _, name := range []string{"lives", "deleted", "young", "gone"} {
+		m.write("roles/"+name, map[string]any{"rotation_period": 0})
+	}
+	want := []string{movedPath(m.rename("lives", "l")), movedPath(m.rename("deleted", "d"))}
+	m.remove("d")
+	for id, at := range map[string]time.Time{"gone": m.clock.Now(), "young": m.clock.Now().Add(2 * time.Hour)} {
+		plant(t, m.storage, movedPath(id), &movedRecord{Schema: 1, RoleID: id, Name: id + "-x", At: at})
+	}
+	m.clock.advance(2 * time.Hour)
+	m.tidyAll()
+	got := m.under(movedPrefix)
+	want = append(want, movedPath("young"))
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("left are %v, want %v", got, want)
 	}
 }
