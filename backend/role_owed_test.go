@@ -249,3 +249,38 @@ func TestFailedReactionUsesUpNoSlot(t *testing.T) {
 		m.expectReport(current(m, "r"), leakDeferred)
 	}
 }
+
+// unreadUsage is a storage whose counts cannot be read while on.
+type unreadUsage struct {
+	logical.Storage
+
+	on bool
+}
+
+func (s *unreadUsage) Get(ctx context.Context, path string) (*logical.StorageEntry, error) {
+	if s.on && strings.HasPrefix(path, usagePrefix) {
+		return nil, errStorage
+	}
+	return s.Storage.Get(ctx, path)
+}
+
+// TestNoVersionWaitsForCounts: where a version is to be made at the same look as the use
+// of the keys is looked at, it is made whether that can be read or not.
+func TestNoVersionWaitsForCounts(t *testing.T) {
+	counts := &unreadUsage{Storage: &logical.InmemStorage{}}
+	s := &failingAt{Storage: counts}
+	m := mountOn(t, s, newFakeClock())
+	m.write("roles/r", map[string]any{"rotation_period": "2h", "grace_period": "90m", "max_grace_period": "2h"})
+	m.run(2*time.Hour + time.Minute)
+	m.expectVersion(2, "r")
+	counts.on = true
+	m.clock.advance(87 * time.Minute) // when it is decided about the grace of version 1
+	s.at = []string{keyPrefix}
+	m.write("revoke/r", map[string]any{"version": 2})
+	s.at = nil
+	m.clock.advance(time.Minute)
+	m.tick()
+	if cur := m.record("r").Ring.Current(m.now()); cur == nil || cur.N != 3 {
+		t.Errorf("nothing replaces version 2: %v", cur)
+	}
+}

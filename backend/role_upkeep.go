@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -21,25 +22,28 @@ func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
 		}
 	}
 	extended, err := tx.extendGrace()
-	if err != nil {
-		return acted, err
-	}
 	acted += extended
-	looked, err := tx.lookForClaim()
-	if err != nil {
+	looked, lookErr := tx.lookForClaim()
+	acted += looked
+	err = cmp.Or(err, lookErr)
+	var produce func() error
+	switch {
+	case tx.rec.Owed:
+		produce = tx.payOwed
+	case !cfg.RotationPaused && tx.stageDue():
+		produce = tx.rotateByPlan
+	default:
 		return acted, err
 	}
-	acted += looked
-	if tx.rec.Owed {
-		return acted + 1, tx.payOwed()
+	if err != nil {
+		if mustForward(err) {
+			return acted, err
+		}
+		// No version waits for counts that cannot be read. They are looked for again
+		// with the next look.
+		tx.b.Logger().Warn("the use of a role's keys is looked for later", "role", tx.rec.Name, "error", err)
 	}
-	if cfg.RotationPaused {
-		return acted, nil
-	}
-	if !tx.stageDue() {
-		return acted, nil
-	}
-	return acted + 1, tx.rotateByPlan()
+	return acted + 1, produce()
 }
 
 // payOwed makes the replacement of a killed version that could not be made with
