@@ -341,3 +341,18 @@ func TestNoKeyIsIssuedInTheLastSecond(t *testing.T) {
 	m.clock.advance(time.Hour - 500*time.Millisecond)
 	m.unchanged(func() { m.refused(logical.ReadOperation, "creds/d", nil, "keys of this generation end at") })
 }
+
+// TestProblemsAreTheWholeIndex or none: neither half of it is left out where it cannot be
+// read.
+func TestProblemsAreTheWholeIndex(t *testing.T) {
+	for _, prefix := range []string{problemPrefix, attentionPrefix} {
+		m := newMount(t)
+		m.write("roles/r", nil)
+		m.storage = &broken{Storage: m.storage, call: "list " + prefix}
+		for path, data := range map[string]map[string]any{"problems/": nil, "inventory/": {"problems": true}} {
+			if status := m.status(logical.ListOperation, path, data); status != 500 {
+				t.Errorf("%s without %s: %d", path, prefix, status)
+			}
+		}
+	}
+}

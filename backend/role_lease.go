@@ -25,7 +25,7 @@ func (b *backend) noteLease(ctx context.Context, s logical.Storage, r *roleNow, 
 		return nil
 	}
 	_, err := b.mutate(ctx, s, r.rec.Name, actor{cause: causePeriodic}, func(tx *roleTx) (bool, error) {
-		if tx.rec.ID != r.rec.ID || tx.rec.Type != policy.Dynamic || !unknownLease(&tx.roleNow, ttl) {
+		if tx.rec.ID != r.rec.ID || !unknownLease(&tx.roleNow, ttl) {
 			return false, nil
 		}
 		tx.rec.LeaseTTL = max(tx.rec.LeaseTTL, policy.Seconds((ttl+time.Second-1)/time.Second))

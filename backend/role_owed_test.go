@@ -284,3 +284,23 @@ func TestNoVersionWaitsForCounts(t *testing.T) {
 		t.Errorf("nothing replaces version 2: %v", cur)
 	}
 }
+
+// TestUnreadCountsAreNoUse: nobody is told that a version is unclaimed, or is not, as long
+// as its use cannot be read; then it is looked for again.
+func TestUnreadCountsAreNoUse(t *testing.T) {
+	counts := &unreadUsage{Storage: &logical.InmemStorage{}}
+	m := mountOn(t, counts, newFakeClock())
+	m.write("roles/r", map[string]any{"rotation_period": 0, "grace_period": "2h", "reveal": "once"})
+	m.write("rotate/r", nil)
+	m.run(59 * time.Minute)
+	counts.on = true
+	m.run(5 * time.Minute)
+	if v := m.record("r").Ring.Get(2); v.LookedFor || len(m.under(problemPrefix)) == 0 {
+		t.Errorf("looked for: %v, problems %v", v.LookedFor, m.under(problemPrefix))
+	}
+	counts.on = false
+	m.run(20 * time.Minute)
+	if v := m.record("r").Ring.Get(2); v.Unclaimed.IsZero() {
+		t.Error("nobody is told that version 2 is unclaimed")
+	}
+}
