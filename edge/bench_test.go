@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	mathrand "math/rand/v2"
 	"net/netip"
 	"os"
 	"runtime"
@@ -155,8 +156,30 @@ func BenchmarkHMAC(b *testing.B) {
 
 var benchSizes = []int{10_000, 1_000_000}
 
+// memory is as much as so many keys take, and a way through all of it in no order: what
+// the machine takes to come to a key that is in no cache.
+type memory struct {
+	lines [][24]int // the size of a key that is held
+	at    int
+}
+
+func newMemory(n int) *memory {
+	m := &memory{lines: make([][24]int, n)}
+	order := mathrand.New(mathrand.NewPCG(1, 2)).Perm(n)
+	for i := range order {
+		m.lines[order[i]][0] = order[(i+1)%n]
+	}
+	return m
+}
+
+func (m *memory) walk(times int) {
+	for range times {
+		m.at = m.lines[m.at][0]
+	}
+}
+
 // BenchmarkHeld verifies keys that are held and, in turns with that, makes one HMAC of
-// each. The ratio is what matters.
+// each, and goes from one place of as much memory to the next. The ratio is what matters.
 func BenchmarkHeld(b *testing.B) {
 	const times = 1000
 	for _, n := range benchSizes {
@@ -167,14 +190,18 @@ func BenchmarkHeld(b *testing.B) {
 			f, u := newFloor(keys), &user{keys: keys}
 			f.hash(n)
 			u.verify(b, v, n)
-			var floor, held turns
+			m := newMemory(n)
+			m.walk(n)
+			var floor, held, step turns
 			for b.Loop() {
+				step.take(func() { m.walk(times) })
 				floor.take(func() { f.hash(times) })
 				held.take(func() { u.verify(b, v, times) })
 			}
 			allocs := testing.AllocsPerRun(times, func() { u.verify(b, v, 1) })
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(floor.best(times), "ns/hmac")
+			b.ReportMetric(step.best(times), "ns/memory")
 			b.ReportMetric(held.best(times), "ns/verify")
 			b.ReportMetric(held.best(times)/floor.best(times), "x-hmac")
 			b.ReportMetric(allocs, "allocs/verify")
