@@ -20,6 +20,9 @@ const (
 	// reportEvery is how often uses are reported, and reportSoon where a previous
 	// version was used: whether its grace is prolonged depends on it.
 	reportEvery, reportSoon = 5 * time.Minute, 30 * time.Second
+	// betweenReports leaves the server and this machine alone for a while where there is
+	// more to tell than one report holds.
+	betweenReports = 100 * time.Millisecond
 	// lastReport is what the report at the end may take.
 	lastReport = time.Second
 	// maxCounted is how many counts are kept apart from those in held keys.
@@ -157,17 +160,17 @@ func (v *Verifier) reportUsage(ctx context.Context) {
 		timer.Stop()
 		if ctx.Err() == nil {
 			last = time.Now()
-			v.sendUsage(ctx)
+			v.sendUsage(ctx, betweenReports)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastReport)
 	defer cancel()
-	v.sendUsage(ctx)
+	v.sendUsage(ctx, 0)
 }
 
 // sendUsage reports what was counted, last uses of previous versions first. What was
 // collected before and not answered yet goes first of all, in the same reports.
-func (v *Verifier) sendUsage(ctx context.Context) {
+func (v *Verifier) sendUsage(ctx context.Context, pause time.Duration) {
 	r := &v.usage
 	for collected := false; ; {
 		if len(r.unsent) == 0 {
@@ -195,8 +198,14 @@ func (v *Verifier) sendUsage(ctx context.Context) {
 			v.log.Warn("uses cannot be reported yet", "error", err)
 			return
 		}
-		if r.unsent = r.unsent[len(items):]; len(r.unsent) > 0 {
-			r.sequence++
+		if r.unsent = r.unsent[len(items):]; len(r.unsent) == 0 {
+			continue
+		}
+		r.sequence++
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
 		}
 	}
 }

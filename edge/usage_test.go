@@ -202,6 +202,37 @@ func TestRestartsHaveNamesOfTheirOwn(t *testing.T) {
 	})
 }
 
+// What does not fit into one report is told bit by bit, and at once at the end.
+func TestReportsPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		v := e.start(t, Options{})
+		use := func() {
+			for i := range 2*maxItems + 5 {
+				_, _ = v.Verify(t.Context(), Request{Key: "a", Client: fmt.Sprint(i)})
+			}
+		}
+		use()
+		for len(e.reported()) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		began := time.Now()
+		for len(e.reported()) < 3 {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(began); took < 2*betweenReports-time.Millisecond || took > 2*betweenReports+time.Second {
+			t.Errorf("three reports in %v", took)
+		}
+		use()
+		began = time.Now()
+		_ = v.Close()
+		if took := time.Since(began); len(e.reported()) != 6 || took > 0 {
+			t.Errorf("%d reports at the end in %v", len(e.reported())-3, took)
+		}
+	})
+}
+
 func TestInstanceName(t *testing.T) {
 	if got := instanceName("höst name"); got != "h-st-name-" {
 		t.Error(got)
