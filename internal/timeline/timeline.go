@@ -117,8 +117,8 @@ func Build(now time.Time, dates []time.Time, at func(time.Time) Moment) []Entry 
 		e := Entry{From: t, Code: m.Code.String(), State: m.State, Reason: m.Reason, End: m.End}
 		if m.Code.Ended() {
 			e.Renewable, e.HoldUntil = m.Renewable, m.HoldUntil
-			if !m.Until.IsZero() {
-				e.From = m.Until // of a first entry, in the past
+			if len(entries) == 0 && !m.Until.IsZero() && m.Until.Before(t) {
+				e.From = m.Until // an end in the past; one that a clock decided which was ahead holds already
 			}
 		}
 		if last := len(entries) - 1; last >= 0 && same(&entries[last], &e) {

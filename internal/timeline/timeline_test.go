@@ -117,6 +117,28 @@ func TestTimelineSaysWhatWasAsked(t *testing.T) {
 	})
 }
 
+// Who decided may have had a clock that was ahead: the end holds, and another one comes
+// before its date.
+func TestEndOfAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	entries := Build(start, []time.Time{at(1)}, func(now time.Time) Moment {
+		if now.Before(at(1)) {
+			return Moment{Code: Expired, State: "expired", Until: at(5), End: "hard"}
+		}
+		return Moment{Code: Retired, State: "retired", Reason: "superseded", Until: at(1), End: "hard"}
+	})
+	line, err := Parse(entries)
+	if err != nil {
+		t.Fatalf("%v: %+v", err, entries)
+	}
+	if first, second := line.Code(line.At(start.UnixNano())), line.Code(line.At(at(1).UnixNano())); first != Expired || second != Retired {
+		t.Errorf("%v, then %v", first, second)
+	}
+	if !entries[0].From.Equal(start) {
+		t.Errorf("from %v", entries[0].From)
+	}
+}
+
 func TestHeld(t *testing.T) {
 	line, err := Parse([]Entry{
 		{From: at(0), Code: "VALID", State: "previous", End: "planned"},
