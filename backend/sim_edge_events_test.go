@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"os"
@@ -246,6 +247,24 @@ var decisions = []event{
 		w.leases = slices.Delete(w.leases, i, i+1)
 		return w.onLease(logical.RevokeOperation, l)
 	}},
+	{"import", 3, func(w *edgeWorld) bool {
+		value := fmt.Sprintf("simulated-%016x", w.rand.Uint64())
+		how := fmt.Sprintf(`"key":%q`, value)
+		if w.rand.IntN(2) == 0 {
+			how = fmt.Sprintf(`"sha256":"%x"`, sha256.Sum256([]byte(value)))
+		}
+		answer := w.operate(logical.UpdateOperation, "import", map[string]any{"batch": fmt.Sprintf(`[{"role":%q,%s}]`, w.role(), how)})
+		if answer == nil {
+			return false
+		}
+		one := answer["results"].([]any)[0].(map[string]any)
+		if one["result"] != importDone {
+			w.logf("import: %v", one["error"])
+			return false
+		}
+		w.have(value, one["key_id"].(string))
+		return true
+	}},
 	{"read", 14, func(w *edgeWorld) bool {
 		done := false
 		for _, name := range slices.Sorted(maps.Keys(w.roles)) {
@@ -308,7 +327,7 @@ var upsets = []event{
 		e := choose(w, w.edges...)
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if !e.asleep.IsZero() || e.down || w.now().Sub(e.stepped) < settled {
+		if !e.asleep.IsZero() || e.down || w.now().Sub(e.stepped) < w.settled() {
 			return false // with both of its clocks wrong it cannot know
 		}
 		was := e.wall
@@ -328,7 +347,7 @@ var upsets = []event{
 	{"suspended machine", 2, func(w *edgeWorld) bool {
 		e := choose(w, w.edges...)
 		w.mu.Lock()
-		can := e.asleep.IsZero() && !e.down && w.now().Sub(e.stepped) > settled
+		can := e.asleep.IsZero() && !e.down && w.now().Sub(e.stepped) > w.settled()
 		w.mu.Unlock()
 		if !can {
 			return false
@@ -350,12 +369,12 @@ var upsets = []event{
 		}
 		return true
 	}},
-	{"backup", 1, func(w *edgeWorld) bool {
+	{"backup", 2, func(w *edgeWorld) bool {
 		w.backup = copied(w.disk)
 		w.logf("a backup is made")
 		return true
 	}},
-	{"restored storage", 1, func(w *edgeWorld) bool { return w.restoreStorage() }},
+	{"restored storage", 2, func(w *edgeWorld) bool { return w.restoreStorage() }},
 	{"all is well again", 7, func(w *edgeWorld) bool {
 		w.logf("the network is well")
 		w.heal()
@@ -448,9 +467,11 @@ func (w *edgeWorld) restoreStorage() bool {
 	}
 	w.sample()
 	w.disk, w.backup = w.backup, nil
-	before := map[*simKey]bool{}
+	before := map[*simWord]bool{}
 	for _, k := range w.keys {
-		before[k] = k.said[len(k.said)-1].valid
+		for _, word := range k.words {
+			before[word] = word.last().valid
+		}
 	}
 	for _, n := range slices.Clone(w.nodes) {
 		n.stop(false)
@@ -465,9 +486,12 @@ func (w *edgeWorld) restoreStorage() bool {
 	w.sample()
 	brought := 0
 	for _, k := range w.keys {
-		if !before[k] {
-			k.revived = true
-			if k.said[len(k.said)-1].valid {
+		for _, word := range k.words {
+			if before[word] {
+				continue
+			}
+			word.revived = true
+			if word.last().valid {
 				brought++
 			}
 		}
@@ -516,7 +540,7 @@ func restart(state bool) func(w *edgeWorld) bool {
 			filed = e.filed.clone()
 		}
 		w.mu.Unlock()
-		down := choose(w, 0, time.Second, 20*time.Second)
+		down, back := choose(w, 0, time.Second, 20*time.Second), choose(w, 0, 0, 0, time.Minute)
 		w.logf("%s: ends for %v, by a crash %t", e.name, down, crash)
 		w.tasks.Go(func() {
 			_ = until(context.Background(), down)
@@ -528,6 +552,7 @@ func restart(state bool) func(w *edgeWorld) bool {
 				filed = edgeModel{}
 			}
 			w.mu.Lock()
+			e.wall -= back // its clock is set meanwhile
 			switch wall := w.now().Add(e.wall); {
 			case wall.Before(filed.high.Add(-time.Second)):
 				w.saw("state file from the future")
@@ -556,6 +581,7 @@ func kindsOfEvents() []string {
 		"lost request", "lost answer", "duplicate request", "answer overtaken by a later one", "answer of a deposed node", "reset",
 		"lease that ran out", "key that a backup brought back", "state file from the future", "acceptance", "refusal", "no verdict", "acceptance while cut off",
 		"refusal by an end while cut off", "acceptance of a key whose end is held back", "acceptance by an answer of another epoch",
+		"acceptance of an imported key", "acceptance by an edge that knows one role", "refusal of a key that only another edge knows",
 	}
 	for _, list := range [][]event{decisions, upsets} {
 		for i := range list {

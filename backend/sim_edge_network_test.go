@@ -23,10 +23,11 @@ import (
 // simEdge is an edge, its machine and its network. What changes is guarded by the
 // world's lock.
 type simEdge struct {
-	w    *edgeWorld
-	name string
-	opt  edge.Options
-	v    *edge.Verifier
+	w     *edgeWorld
+	name  string
+	bound string // the only role whose keys it knows; empty: all
+	opt   edge.Options
+	v     *edge.Verifier
 	// process counts how often it was started; run changes also when it is suspended or
 	// goes on: what was asked before is not judged.
 	process, run int
@@ -48,6 +49,7 @@ type simEdge struct {
 	sleeping chan struct{}
 	stepped  time.Time     // when its clock was set, or it woke
 	asked    time.Duration // wall + slept when a wait=0 call was last begun that has ended
+	nudged   time.Duration // what its clocks have parted by a little since it last had an answer to one
 
 	knows edgeModel
 	filed edgeModel // what it knew when its state file was written
@@ -70,8 +72,8 @@ func (e *simEdge) clock() (wall, mono int64) {
 	return now.Add(e.wall + e.readings).UnixNano(), int64(now.Sub(simStart) - e.slept + e.readings)
 }
 
-func (w *edgeWorld) newEdge(name string, state bool) *simEdge {
-	e := &simEdge{w: w, name: name, healthy: w.now()}
+func (w *edgeWorld) newEdge(name, bound string, state bool) *simEdge {
+	e := &simEdge{w: w, name: name, bound: bound, healthy: w.now()}
 	config := api.DefaultConfig()
 	config.Address = "http://sim.invalid"
 	config.HttpClient = &http.Client{Transport: e}
@@ -80,7 +82,7 @@ func (w *edgeWorld) newEdge(name string, state bool) *simEdge {
 		w.t.Fatal(err)
 	}
 	client.SetToken("sim")
-	e.opt = edge.Options{Client: client, Mount: "apikeys", Instance: name, Clock: e.clock, Label: name}
+	e.opt = edge.Options{Client: client, Mount: "apikeys", Instance: name, Clock: e.clock, Label: name, Role: bound}
 	if state {
 		e.opt.StateFile, e.opt.StateKeyFile = filepath.Join(w.dir, name+".state"), filepath.Join(w.dir, name+".key")
 	}
@@ -346,6 +348,7 @@ func (e *simEdge) sleep(d time.Duration) {
 func (e *simEdge) parted(by time.Duration) {
 	if by.Abs() <= 2*time.Second {
 		e.asked += by
+		e.nudged += by.Abs()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -17,14 +18,24 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
 )
 
-// simKey is a key that somebody has, and what the engine said of it, when.
+// simKey is a key that somebody has.
 type simKey struct {
 	secret, id, roleID string
-	said               []said
+	imported           bool
+	// words are what the engine says to edges that know all roles, and to those that
+	// know one.
+	words map[string]*simWord
+}
+
+// simWord is what the engine said of a key, when.
+type simWord struct {
+	said []said
 	// revived: storage was restored, and brings it back. What an edge was told of its
 	// end before is no mistake.
 	revived bool
 }
+
+func (s *simWord) last() said { return s.said[len(s.said)-1] }
 
 type said struct {
 	at    time.Time
@@ -39,7 +50,7 @@ func (w *edgeWorld) have(secret, id string) {
 			return
 		}
 	}
-	k := &simKey{secret: secret, id: id}
+	k := &simKey{secret: secret, id: id, imported: strings.HasPrefix(secret, "simulated-"), words: map[string]*simWord{"": {}, w.bound: {}}}
 	if resp, err := w.ask(context.Background(), w.node, logical.UpdateOperation, "lookup", map[string]any{"key_id": id}); err == nil && !resp.IsError() {
 		k.roleID, _ = resp.Data["role_id"].(string)
 		w.names[k.roleID], _ = resp.Data["role"].(string)
@@ -68,8 +79,16 @@ func (w *edgeWorld) hear(k *simKey) {
 	}
 	state, _ := resp.Data["state"].(string)
 	s := said{w.now(), resp.Data["valid"].(bool), fmt.Sprint(resp.Data["code"], " ", state)}
-	if n := len(k.said); n == 0 || k.said[n-1].valid != s.valid || k.said[n-1].word != s.word {
-		k.said = append(k.said, s)
+	k.words[""].add(s)
+	if role, known := resp.Data["role"]; known && role != w.bound {
+		s.valid, s.word = false, fmt.Sprint(codeNotFound, " ") // so says verify/<role>
+	}
+	k.words[w.bound].add(s)
+}
+
+func (s *simWord) add(one said) {
+	if len(s.said) == 0 || s.last().valid != one.valid || s.last().word != one.word {
+		s.said = append(s.said, one)
 	}
 }
 
@@ -87,13 +106,13 @@ func (w *edgeWorld) left(k *simKey) time.Duration {
 }
 
 // ever reports whether the engine said that of the key at some instant between.
-func (k *simKey) ever(valid bool, from, to time.Time) bool {
-	for i, s := range k.said {
+func (s *simWord) ever(valid bool, from, to time.Time) bool {
+	for i, one := range s.said {
 		end := to
-		if i+1 < len(k.said) {
-			end = k.said[i+1].at
+		if i+1 < len(s.said) {
+			end = s.said[i+1].at
 		}
-		if s.valid == valid && !s.at.After(to) && !end.Before(from) {
+		if one.valid == valid && !one.at.After(to) && !end.Before(from) {
 			return true
 		}
 	}
@@ -184,7 +203,7 @@ func (e *simEdge) learn(path string, asked map[string]any, body []byte, n *simNo
 		e.w.fail("an answer: %v", err)
 		return
 	}
-	if path == "verify" {
+	if strings.HasPrefix(path, "verify") {
 		if sent.Before(e.newest) {
 			e.w.saw("answer overtaken by a later one")
 		}
@@ -198,7 +217,7 @@ func (e *simEdge) learn(path string, asked map[string]any, body []byte, n *simNo
 			informed = n.deposed
 		}
 	}
-	switch path {
+	switch strings.TrimSuffix(path, "/"+e.bound) {
 	case "changes":
 		before := simNote{at: e.w.now(), epoch: epoch, polled: m.polled, informed: m.informed}
 		if a.Data.Reset || epoch != m.epoch {
@@ -215,7 +234,7 @@ func (e *simEdge) learn(path string, asked map[string]any, body []byte, n *simNo
 		}
 		e.w.logf("%s: poll of %v ago answered %s %d notices reset %t", e.name, e.w.now().Sub(sent), a.Data.Cursor, len(a.Data.Notices), a.Data.Reset)
 		if asked["wait"] == "0s" {
-			m.exact = sent
+			m.exact, e.nudged = sent, 0
 		}
 		m.epoch, m.polled, m.informed, m.ahead = epoch, sent, informed, a.Data.Now.Sub(e.w.now())
 	case "verify":
@@ -240,7 +259,7 @@ func (e *simEdge) learn(path string, asked map[string]any, body []byte, n *simNo
 			e.w.logf("%s: told of %s at %s, asked %v ago", e.name, r.KeyID, a.Data.Cursor, e.w.now().Sub(sent))
 			line, err := timeline.Parse(r.Timeline)
 			if err != nil {
-				e.w.fail("a timeline: %v", err)
+				e.w.fail("a timeline: %v: %+v", err, r.Timeline)
 				return
 			}
 			old := m.keys[r.KeyID]
@@ -281,7 +300,7 @@ func (m *edgeModel) pending(id string, k *keyModel) []simNote {
 
 // settle declares what there is at the start.
 func (w *edgeWorld) settle() {
-	config := map[string]any{"edge_max_staleness": "60s", "delete_recovery": "1h"}
+	config := map[string]any{"edge_max_staleness": "60s", "delete_recovery": "1h", "feed_wait": w.wait.String()}
 	if w.seed%2 == 0 {
 		config["trusted_reporters"] = "*" // then what edges report prolongs graces
 	}
@@ -313,7 +332,7 @@ func (e *simEdge) verify(k *simKey) {
 		return
 	}
 	w.logf("%s: %s is %s %s %s cut off %t %v after %v", e.name, k.id, v.Code, v.State, v.Reason, v.CutOff, err != nil, ended.Sub(began))
-	j := &judged{e: e, k: k, v: v, err: err, began: began, ended: ended, live: began.Sub(e.healthy) > settled, held: e.knows.keys[k.id]}
+	j := &judged{e: e, k: k, said: k.words[e.bound], v: v, err: err, began: began, ended: ended, live: began.Sub(e.healthy) > w.settled(), held: e.knows.keys[k.id]}
 	if j.held != nil && j.held.line == nil && len(j.held.once) == 0 {
 		j.held = nil
 	}
@@ -330,6 +349,7 @@ func (e *simEdge) verify(k *simKey) {
 type judged struct {
 	e            *simEdge
 	k            *simKey
+	said         *simWord
 	v            edge.Verdict
 	err          error
 	began, ended time.Time
@@ -346,11 +366,6 @@ const (
 	granularity = 1100 * time.Millisecond
 	// known is after how long an import or a restoration counts.
 	known = 5 * time.Second
-	// standing: server time never goes back, and each answer bounds it from one side. Of
-	// a server whose time stands still, as after a failover to an earlier clock, an
-	// answer that took wait says that it may be that much later, and until the next one,
-	// as long again, it is believed to go on.
-	standing = 2*(2*time.Second+40*time.Millisecond) + 20*time.Millisecond
 )
 
 func (j *judged) fail(format string, args ...any) {
@@ -360,7 +375,7 @@ func (j *judged) fail(format string, args ...any) {
 		m = fmt.Sprintf("%+v", j.held.holds)
 	}
 	e.w.fail("%s, asked %v ago: %s\nkey %s of %s: %+v, %v\nthe engine said %v\nthe edge was told %s\nit polled %v, well since %v, cut %d, slow %v, flaky %.2f", e.name, j.ended.Sub(j.began),
-		fmt.Sprintf(format, args...), k.id, e.w.names[k.roleID], j.v, j.err, k.said, m, e.knows.polled, e.healthy, e.cut, e.slow, e.flaky)
+		fmt.Sprintf(format, args...), k.id, e.w.names[k.roleID], j.v, j.err, j.said.said, m, e.knows.polled, e.healthy, e.cut, e.slow, e.flaky)
 }
 
 func (j *judged) check() {
@@ -382,7 +397,10 @@ func (j *judged) check() {
 		j.accepted()
 	default:
 		w.saw("refusal")
-		if j.live && !k.revived && (j.held == nil || !j.held.over) && w.left(k) > standing && !k.ever(false, j.began.Add(-counts-known-granularity), j.ended) {
+		if e.bound != "" && k.words[""].last().valid && !j.said.last().valid {
+			w.saw("refusal of a key that only another edge knows")
+		}
+		if j.live && !j.said.revived && (j.held == nil || !j.held.over) && w.left(k) > w.standing() && !j.said.ever(false, j.began.Add(-counts-known-granularity), j.ended) {
 			j.fail("refused, though it is good")
 		}
 		j.unheld()
@@ -396,6 +414,12 @@ func (j *judged) check() {
 func (j *judged) accepted() {
 	w, e, k, h := j.e.w, j.e, j.k, j.held
 	w.saw("acceptance")
+	if k.imported {
+		w.saw("acceptance of an imported key")
+	}
+	if e.bound != "" {
+		w.saw("acceptance by an edge that knows one role")
+	}
 	if h == nil {
 		j.fail("accepted, though nobody told the edge of it")
 		return
@@ -419,7 +443,7 @@ func (j *judged) accepted() {
 	if j.live || since.After(j.began.Add(-counts)) {
 		since = j.began.Add(-counts)
 	}
-	if !k.ever(true, since, j.ended) {
+	if !j.said.ever(true, since, j.ended) {
 		j.fail("accepted, though it has not been good since %v, and the edge could know", since)
 	}
 	for _, n := range pending {
@@ -433,7 +457,7 @@ func (j *judged) accepted() {
 	if j.v.CutOff {
 		w.saw("acceptance while cut off")
 	}
-	if h.over && !k.revived {
+	if h.over && !j.said.revived {
 		j.fail("accepted, though an answer said that it has ended")
 	}
 
@@ -492,7 +516,7 @@ func (j *judged) answerable() string {
 	if h == nil || h.line == nil || !e.stepped.Before(j.began.Add(-2*simStaleness)) {
 		return ""
 	}
-	if i := h.line.At(j.ended.Add(e.knows.ahead + settled).UnixNano()); h.line.Renewable(i) {
+	if i := h.line.At(j.ended.Add(e.knows.ahead + e.w.settled()).UnixNano()); h.line.Renewable(i) {
 		return "" // a renewal would not have been told; what time it is there it may know badly
 	}
 	polled := latest(e.knows.polled, h.sent)
@@ -513,12 +537,13 @@ func (j *judged) answerable() string {
 // time checks the edge's idea of the server's time: it is never late, and no more ahead
 // than two messages take.
 func (j *judged) time(floor time.Time) {
-	n := j.e.w.node
+	w := j.e.w
+	n := w.node
 	now := n.now()
-	allowed := 150 * time.Millisecond
+	allowed := 150*time.Millisecond + j.e.nudged
 	exact := j.e.knows.exact
-	if exact.Add(n.clock.(simClock).off).Before(n.stands.Add(2*time.Second)) || j.began.Sub(exact) < 2*time.Second {
-		allowed = standing // until after the next call that bounds it from both sides
+	if exact.Add(n.clock.(simClock).off).Before(n.stands.Add(w.wait)) || j.began.Sub(exact) < w.wait {
+		allowed = w.standing() // until after the next call that bounds it from both sides
 	}
 	if late := floor.Sub(j.v.Now); late > time.Millisecond {
 		j.fail("the edge's server time is late by %v", late)
@@ -532,14 +557,15 @@ func (j *judged) time(floor time.Time) {
 // says.
 func (e *simEdge) agrees(k *simKey) {
 	w := e.w
-	if w.over() || k.revived || e.knows.keys[k.id] != nil && e.knows.keys[k.id].over {
+	said := k.words[e.bound]
+	if w.over() || said.revived || e.knows.keys[k.id] != nil && e.knows.keys[k.id].over {
 		return
 	}
 	v, err := e.v.Verify(context.Background(), edge.Request{Key: k.secret, Scopes: []string{simScope}})
 	w.hear(k)
-	s := k.said[len(k.said)-1]
-	if word := fmt.Sprint(v.Code, " ", v.State); err != nil || word != s.word && w.now().Sub(s.at) > granularity+standing && w.left(k) > standing {
-		w.fail("in the end %s says of %s: %s, %v; the engine %v", e.name, k.id, word, err, k.said)
+	s := said.last()
+	if word := fmt.Sprint(v.Code, " ", v.State); err != nil || word != s.word && w.now().Sub(s.at) > granularity+w.standing() && w.left(k) > w.standing() {
+		w.fail("in the end %s says of %s: %s, %v; the engine %v", e.name, k.id, word, err, said.said)
 	}
 }
 

@@ -50,10 +50,6 @@ const (
 	simStep  = 100 * time.Millisecond
 	// simStaleness is the mount's edge_max_staleness.
 	simStaleness = 60 * time.Second
-	// settled is after how long without trouble an edge is held to the bounds of a live
-	// feed: a poll over a connection that died takes wait + 5 s, and twice that with the
-	// pauses until all is asked for again.
-	settled = 15 * time.Second
 )
 
 // edgeWorld is the engine, some edges, the network between them, and all that happens to
@@ -63,6 +59,9 @@ type edgeWorld struct {
 	seed uint64
 	rand *mathrand.Rand // of what is decided, by the world's own goroutine
 	dir  string
+	wait time.Duration // the mount's feed_wait
+	// bound is the role that some edges know alone.
+	bound string
 
 	request logical.Request
 	tasks   taskGroup
@@ -122,6 +121,19 @@ func (w *edgeWorld) fail(format string, args ...any) {
 		fmt.Sprintf(format, args...), strings.Join(w.log[max(0, len(w.log)-*worldLog):], "\n"), w.seed)
 }
 
+// settled is after how long without trouble an edge is held to the bounds of a live feed:
+// a poll over a connection that died takes wait + 5 s, and twice that with the pauses
+// until all is asked for again.
+func (w *edgeWorld) settled() time.Duration { return 2*(w.wait+5*time.Second) + time.Second }
+
+// standing: server time never goes back, and each answer bounds it from one side. Of a
+// server whose time stands still, as after a failover to an earlier clock, an answer that
+// took wait says that it may be that much later, and until the next one, as long again,
+// it is believed to go on.
+func (w *edgeWorld) standing() time.Duration {
+	return 2*(w.wait+40*time.Millisecond) + 20*time.Millisecond
+}
+
 func (w *edgeWorld) over() bool {
 	w.logMu.Lock()
 	defer w.logMu.Unlock()
@@ -175,13 +187,16 @@ func runWorld(t *testing.T, name string, seed uint64) *edgeWorld {
 func (w *edgeWorld) run() {
 	w.roles, w.names = map[string]bool{}, map[string]string{}
 	w.request = logical.Request{ClientTokenAccessor: "sim", DisplayName: "sim", MountPoint: "apikeys/", Connection: &logical.Connection{RemoteAddr: "127.0.0.1"}}
+	w.wait = choose(w, time.Second, 2*time.Second, 2*time.Second, 5*time.Second)
+	w.bound = choose(w, "hand", "auto", "leased")
 	w.start(0)
 	w.settle()
 	for i := range 3 {
-		w.edges = append(w.edges, w.newEdge(fmt.Sprint("edge", i), w.rand.IntN(2) == 0))
+		w.edges = append(w.edges, w.newEdge(fmt.Sprint("edge", i), "", w.rand.IntN(2) == 0))
 	}
+	w.edges = append(w.edges, w.newEdge("bound", w.bound, w.rand.IntN(2) == 0))
 	defer w.end()
-	w.pass(settled)
+	w.pass(w.settled())
 
 	// Some worlds are calmer than others: what a long outage does shows in these.
 	unrest := []float64{0.002, 0.005, 0.01}[w.rand.IntN(3)]
@@ -241,7 +256,7 @@ func (w *edgeWorld) recover() {
 	}
 	w.heal()
 	w.tasks.Wait()
-	w.pass(settled + 5*time.Second)
+	w.pass(w.settled() + 5*time.Second)
 	for _, e := range w.edges {
 		for _, k := range w.keys {
 			e.verify(k)
