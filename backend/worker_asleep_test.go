@@ -59,6 +59,13 @@ func (s *drowsy) slept() bool {
 	return s.asleep
 }
 
+// doze has it asleep before the next call.
+func (s *drowsy) doze(refuses error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.after, s.calls, s.asleep, s.refuses = 0, 0, true, refuses
+}
+
 // wake is told that somebody asks for something new.
 func (s *drowsy) wake() {
 	s.mu.Lock()
@@ -283,8 +290,7 @@ func TestSleeperTellsNoTimelines(t *testing.T) {
 		refused := errors.New("node is not the leader")
 		asleep := func() {
 			m.clock.sleep(10 * time.Minute)
-			s.arm(0, nil)
-			s.asleep, s.refuses = true, refused
+			s.doze(refused)
 		}
 		for what, ask := range map[string]func() (*logical.Response, error){
 			"changes": func() (*logical.Response, error) {
@@ -301,7 +307,7 @@ func TestSleeperTellsNoTimelines(t *testing.T) {
 			if resp, err := ask(); !errors.Is(err, refused) {
 				t.Errorf("%s: it tells %v %v", what, resp, err)
 			}
-			s.asleep = false
+			s.wake()
 			if resp, err := ask(); err != nil || resp.IsError() {
 				t.Errorf("%s, when storage is this node's: %v %v", what, resp, err)
 			}

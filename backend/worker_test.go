@@ -214,7 +214,8 @@ func TestMandateLapsesInAStorm(t *testing.T) {
 
 // A step whose mandate lapsed while it read does not even begin to act.
 func TestMandateLapsesBeforeTheFence(t *testing.T) {
-	s := &recorder{Storage: &logical.InmemStorage{}, refuse: errStorage}
+	s := &recorder{Storage: &logical.InmemStorage{}}
+	s.refuses(errStorage)
 	m := entrusted(t, &logical.InmemStorage{}, newFakeClock())
 	at := &tick{b: m.backend, s: s, kept: &backlog{}}
 	m.clock.advance(mandateTime)
@@ -227,19 +228,21 @@ func TestMandateLapsesBeforeTheFence(t *testing.T) {
 type recorder struct {
 	logical.Storage
 
-	clock *fakeClock
-	wrote atomic.Int64
-	puts  atomic.Int64
-	// refuse, if set, is the answer to every write.
-	refuse error
+	clock   *fakeClock
+	wrote   atomic.Int64
+	puts    atomic.Int64
+	refusal atomic.Pointer[error]
 }
+
+// refuses has every write fail, or none again.
+func (r *recorder) refuses(err error) { r.refusal.Store(&err) }
 
 func (r *recorder) last() time.Time { return time.Unix(0, r.wrote.Load()) }
 
 func (r *recorder) Put(ctx context.Context, e *logical.StorageEntry) error {
-	if r.refuse != nil {
+	if refused := r.refusal.Load(); refused != nil && *refused != nil {
 		r.puts.Add(1)
-		return r.refuse
+		return *refused
 	}
 	if r.clock != nil {
 		r.wrote.Store(r.clock.Now().UnixNano())
@@ -296,7 +299,8 @@ func TestWorkerAsksTheServer(t *testing.T) {
 		"tainted": {ReplicationStateVal: consts.ReplicationPerformanceDisabled, TaintedVal: true},
 	} {
 		m := entrusted(t, &logical.InmemStorage{}, newFakeClock())
-		s := &recorder{Storage: m.storage, refuse: errors.New("no")}
+		s := &recorder{Storage: m.storage}
+		s.refuses(errStorage)
 		sys.DefaultLeaseTTLVal, sys.MaxLeaseTTLVal = time.Hour, 24*time.Hour
 		if err := m.Setup(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: sys, StorageView: s}); err != nil {
 			t.Fatal(err)
@@ -316,7 +320,7 @@ func TestRefusalEndsTheStep(t *testing.T) {
 	m.makeRoles("r", 20, map[string]any{"rotation_period": "1h", "grace_period": "10m"})
 	m.clock.advance(2 * time.Hour)
 	m.entrust(s)
-	s.refuse = logical.ErrReadOnly
+	s.refuses(logical.ErrReadOnly)
 	_, err := m.step(m.clock.Now(), stepBudget)
 	if err == nil || !mustForward(err) || s.puts.Load() != 1 {
 		t.Errorf("%v, after %d writes", err, s.puts.Load())
@@ -324,7 +328,7 @@ func TestRefusalEndsTheStep(t *testing.T) {
 	if p, ok := m.problems.get("r0000"); ok {
 		t.Errorf("it counts as the role's failure: %+v", p)
 	}
-	s.refuse = nil
+	s.refuses(nil)
 	m.entrust(s)
 	for range 5 {
 		if _, err := m.step(m.clock.Now(), stepBudget); err != nil {
@@ -370,8 +374,11 @@ func TestTwoWorkersAreTold(t *testing.T) {
 // running starts the engine as a server does, in a bubble of simulated time.
 func running(t *testing.T, s logical.Storage) *backend {
 	t.Helper()
-	sys := logical.TestSystemView()
-	sys.ReplicationStateVal = consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled
+	return runningOn(t, s, writingSystem())
+}
+
+func runningOn(t *testing.T, s logical.Storage, sys logical.SystemView) *backend {
+	t.Helper()
 	made, err := Factory(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: sys, StorageView: s, BackendUUID: "test"})
 	if err != nil {
 		t.Fatal(err)
@@ -535,12 +542,8 @@ func (s *moody) Tainted() bool { return s.tainted.Load() }
 func TestWorkerOutlivesItsServersMoods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &recorder{Storage: &logical.InmemStorage{}}
-		b := running(t, s)
-		sys := &moody{SystemView: b.System()}
-		conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: sys, StorageView: s, BackendUUID: "test"}
-		if err := b.Setup(t.Context(), conf); err != nil {
-			t.Fatal(err)
-		}
+		sys := &moody{SystemView: writingSystem()}
+		b := runningOn(t, s, sys)
 		write(t, b, s, "roles/r", map[string]any{"rotation_period": "60s", "grace_period": "10s"})
 		calls := func(minutes int) {
 			for range minutes {
@@ -553,13 +556,13 @@ func TestWorkerOutlivesItsServersMoods(t *testing.T) {
 			n := lastVersion(t, s, "r")
 			mood.Store(true)
 			time.Sleep(time.Second)
-			s.refuse = errStorage
+			s.refuses(errStorage)
 			before := s.puts.Load()
 			calls(5)
 			if s.puts.Load() > before {
 				t.Errorf("the server %s: it writes", what)
 			}
-			s.refuse = nil
+			s.refuses(nil)
 			mood.Store(false)
 			calls(4)
 			if again := lastVersion(t, s, "r"); again < n+3 {
