@@ -41,6 +41,8 @@ var errNotLeader = errors.New("node is not the leader")
 // node is the storage as one node sees it: through a cache that knows of its own writes
 // only.
 type node struct {
+	logical.Storage // what has no method here is not to be called
+
 	cluster *nodesStorage
 	cache   *lru.Cache[string, *logical.StorageEntry]
 
