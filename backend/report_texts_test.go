@@ -293,18 +293,18 @@ func TestBadItemsOfAReport(t *testing.T) {
 		"nothing":          {map[string]any{}, "exactly one of key and token"},
 		"no key":           {map[string]any{"url": "https://x.example"}, "exactly one of key and token"},
 		"null key":         {map[string]any{"token": nil}, "exactly one of key and token"},
-		"both":             {map[string]any{"token": "KEY", "key": "KEY"}, "exactly one of key and token"},
+		"both":             {map[string]any{"token": "$KEY", "key": "$KEY"}, "exactly one of key and token"},
 		"empty":            {map[string]any{"token": ""}, "token: is empty"},
 		"boolean":          {map[string]any{"token": true}, "token: is not a text"},
-		"list":             {map[string]any{"key": []any{"KEY"}}, "key: is not a text"},
-		"other case":       {map[string]any{"Token": "KEY"}, "exactly one of key and token"},
-		"unknown members":  {map[string]any{"token": "KEY", "score": 1, "deep": map[string]any{"a": []any{}}}, ""},
-		"null elsewhere":   {map[string]any{"token": "KEY", "url": nil, "type": nil}, ""},
-		"empty elsewhere":  {map[string]any{"token": "KEY", "url": "", "source": " "}, ""},
-		"wrong elsewhere":  {map[string]any{"token": "KEY", "url": []any{"x"}, "source": map[string]any{}, "type": true}, "url: was left out"},
-		"number elsewhere": {map[string]any{"token": "KEY", "type": 3}, ""},
-		"long elsewhere":   {map[string]any{"token": "KEY", "type": strings.Repeat("x", 1000)}, "type: control characters"},
-		"control":          {map[string]any{"token": "KEY", "source": "a\x00b"}, "source: control characters"},
+		"list":             {map[string]any{"key": []any{"$KEY"}}, "key: is not a text"},
+		"other case":       {map[string]any{"Token": "$KEY"}, "exactly one of key and token"},
+		"unknown members":  {map[string]any{"token": "$KEY", "score": 1, "deep": map[string]any{"a": []any{}}}, ""},
+		"null elsewhere":   {map[string]any{"token": "$KEY", "url": nil, "type": nil}, ""},
+		"empty elsewhere":  {map[string]any{"token": "$KEY", "url": "", "source": " "}, ""},
+		"wrong elsewhere":  {map[string]any{"token": "$KEY", "url": []any{"x"}, "source": map[string]any{}, "type": true}, "url: was left out"},
+		"number elsewhere": {map[string]any{"token": "$KEY", "type": 3}, ""},
+		"long elsewhere":   {map[string]any{"token": "$KEY", "type": strings.Repeat("x", 1000)}, "type: control characters"},
+		"control":          {map[string]any{"token": "$KEY", "source": "a\x00b"}, "source: control characters"},
 	} {
 		for _, form := range []string{"matches", "batch"} {
 			t.Run(name+"/"+form, func(t *testing.T) {
@@ -314,7 +314,7 @@ func TestBadItemsOfAReport(t *testing.T) {
 				m.write("roles/b", nil)
 				a, b := m.read("creds/a")["api_key"].(string), m.read("creds/b")["api_key"].(string)
 				items := []any{c.item, map[string]any{"token": b}}
-				text := strings.ReplaceAll(jsonText(t, items), "KEY", a)
+				text := strings.ReplaceAll(jsonText(t, items), "$KEY", a)
 				var data map[string]any
 				if form == "batch" {
 					data = map[string]any{"batch": text}

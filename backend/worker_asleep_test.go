@@ -129,6 +129,7 @@ func asleepMount(t testing.TB, content map[string]string, at time.Time) (*testMo
 	c.set(at)
 	m := mountOn(t, s, c)
 	m.worker.running = true
+	m.worker.together = 1 // or one writes while another's call falls asleep
 	m.entrust(s)
 	m.tidy.next = m.clock.Now()
 	return m, s

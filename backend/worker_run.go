@@ -49,8 +49,9 @@ type worker struct {
 	idle    chan struct{}   // closed when the last of them has ended, once the end has begun
 
 	// Of whoever does a step.
-	kept backlog
-	told time.Time // when a failure was logged
+	kept     backlog
+	told     time.Time // when a failure was logged
+	together int       // how many roles are looked at at once; zero: as many as a tick does
 }
 
 func newWorker() *worker {

@@ -42,7 +42,7 @@ func (b *backend) step(now time.Time, budget time.Duration) (next time.Time, err
 	if b.wake.due(now) {
 		w.kept.look = true
 	}
-	t := &tick{b: b, s: b.mandatedStorage(w.mountStorage()), budget: budget, kept: &w.kept}
+	t := &tick{b: b, s: b.mandatedStorage(w.mountStorage()), budget: budget, kept: &w.kept, workers: w.together}
 	err = b.guarded("a step of the worker", func() error { return b.runTick(ctx, t) })
 	next = b.nextStep(ctx, t.s, now)
 	switch {
