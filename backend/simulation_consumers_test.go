@@ -178,6 +178,10 @@ func (c *simConsumer) fetch() {
 	}
 	wait := c.wait(c, a)
 	c.due = w.now.Add(sec(a.ttl))
+	if v := w.record().Ring.Get(c.version); !v.Reinstated.IsZero() && !v.Expires.IsZero() {
+		// An operator went back to a version that ends when it always did.
+		c.grace = min(c.grace, max(0, v.Expires.Sub(w.serverNow())-sec(a.ttl)))
+	}
 	c.check()
 	c.seq++
 	next := w.now.Add(wait)
