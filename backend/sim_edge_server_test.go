@@ -6,7 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	mathrand "math/rand/v2"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -46,10 +46,12 @@ type simNode struct {
 type simStorage struct {
 	logical.Storage
 
+	w *edgeWorld
+
 	mu      sync.Mutex
 	fenced  bool
 	trouble float64
-	rand    *mathrand.Rand
+	writes  map[string]int // of a path: what fails does not depend on who writes first
 }
 
 var (
@@ -57,11 +59,12 @@ var (
 	errTrouble = errors.New("storage does not answer")
 )
 
-func (s *simStorage) write(do func() error) error {
+func (s *simStorage) write(path string, do func() error) error {
 	s.mu.Lock()
 	fenced, luck := s.fenced, 1.0
 	if s.trouble > 0 {
-		luck = s.rand.Float64() / s.trouble
+		luck = s.w.random("storage", path, fmt.Sprint(s.writes[path])).Float64() / s.trouble
+		s.writes[path]++
 	}
 	s.mu.Unlock()
 	switch {
@@ -77,11 +80,11 @@ func (s *simStorage) write(do func() error) error {
 }
 
 func (s *simStorage) Put(ctx context.Context, e *logical.StorageEntry) error {
-	return s.write(func() error { return s.Storage.Put(ctx, e) })
+	return s.write(e.Key, func() error { return s.Storage.Put(ctx, e) })
 }
 
 func (s *simStorage) Delete(ctx context.Context, key string) error {
-	return s.write(func() error { return s.Storage.Delete(ctx, key) })
+	return s.write(key, func() error { return s.Storage.Delete(ctx, key) })
 }
 
 func (s *simStorage) set(trouble float64) {
@@ -125,7 +128,7 @@ func copied(from *logical.InmemStorage) *logical.InmemStorage {
 
 // start makes a node active.
 func (w *edgeWorld) start(off time.Duration) {
-	n := &simNode{backend: newBackend(simClock{off}, rand.Reader), storage: &simStorage{Storage: w.disk, rand: w.random("storage")}}
+	n := &simNode{backend: newBackend(simClock{off}, rand.Reader), storage: &simStorage{Storage: w.disk, w: w, writes: map[string]int{}}}
 	n.life, n.die = context.WithCancel(context.Background())
 	n.worker.loops = true
 	conf := &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: writingSystem(), StorageView: n.storage, BackendUUID: "sim"}
