@@ -56,7 +56,8 @@ type Answer struct {
 type Feed struct {
 	mu      sync.Mutex
 	epoch   string
-	ring    []Notice
+	size    uint64
+	ring    []Notice      // grows to size, and then the oldest gives its place
 	last    uint64        // position of the newest notice
 	woken   chan struct{} // closed and made anew by each notice
 	waiters int
@@ -64,7 +65,7 @@ type Feed struct {
 
 // New is a feed of an epoch of its own that remembers so many notices.
 func New(size int) *Feed {
-	return &Feed{epoch: newEpoch(), ring: make([]Notice, size), woken: make(chan struct{})}
+	return &Feed{epoch: newEpoch(), size: uint64(max(size, 1)), woken: make(chan struct{})} //nolint:gosec // positive
 }
 
 func newEpoch() string {
@@ -95,9 +96,16 @@ func (f *Feed) Publish(n Notice) {
 	defer f.mu.Unlock()
 	f.last++
 	n.Position = f.last
-	f.ring[f.last%uint64(len(f.ring))] = n
+	if place := f.place(f.last); place < len(f.ring) {
+		f.ring[place] = n
+	} else {
+		f.ring = append(f.ring, n)
+	}
 	f.wake()
 }
+
+// place is where the notice of a position is.
+func (f *Feed) place(position uint64) int { return int((position - 1) % f.size) } //nolint:gosec // below size
 
 // Cursor is the position of the newest notice, with the epoch.
 func (f *Feed) Cursor() string {
@@ -127,7 +135,7 @@ func (f *Feed) Waiters() int {
 func (f *Feed) Since(ctx context.Context, cursor string, wait time.Duration) (Answer, error) {
 	f.mu.Lock()
 	epoch, from, ok := ParseCursor(cursor)
-	if !ok || epoch != f.epoch || from > f.last || f.last-from > uint64(len(f.ring)) {
+	if !ok || epoch != f.epoch || from > f.last || f.last-from > f.size {
 		defer f.mu.Unlock()
 		return Answer{Cursor: f.cursor(), Reset: true}, nil
 	}
@@ -144,7 +152,7 @@ func (f *Feed) Since(ctx context.Context, cursor string, wait time.Duration) (An
 		}
 	}
 	defer f.mu.Unlock()
-	if f.epoch != epoch || f.last-from > uint64(len(f.ring)) {
+	if f.epoch != epoch || f.last-from > f.size {
 		return Answer{Cursor: f.cursor(), Reset: true}, nil
 	}
 	return Answer{Notices: f.after(from), Cursor: f.cursor()}, nil
@@ -177,7 +185,7 @@ func (f *Feed) after(from uint64) []Notice {
 	var notices []Notice
 	at := map[string]int{}
 	for p := from + 1; p <= f.last; p++ {
-		n := f.ring[p%uint64(len(f.ring))]
+		n := f.ring[f.place(p)]
 		i, known := at[n.RoleID+"/"+n.KeyID]
 		if !known {
 			at[n.RoleID+"/"+n.KeyID] = len(notices)

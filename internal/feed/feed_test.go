@@ -49,6 +49,13 @@ func TestSince(t *testing.T) {
 	if a := since(t, f, f.epoch+".1", 0); a.Reset || len(a.Notices) != 4 {
 		t.Errorf("just young enough: %+v", a)
 	}
+	// A new epoch knows nothing of what was told before.
+	f.Renew()
+	start = f.Cursor()
+	f.Publish(Notice{RoleID: "d"})
+	if a := since(t, f, start, 0); fmt.Sprint(a.Notices) != "[{d  1 false}]" || a.Reset || a.Cursor != f.epoch+".1" {
+		t.Errorf("a new epoch: %+v", a)
+	}
 }
 
 func TestWaiting(t *testing.T) {
