@@ -356,3 +356,28 @@ func TestProblemsAreTheWholeIndex(t *testing.T) {
 		}
 	}
 }
+
+// A lease of a role that is gone is none of the role that has its name now.
+func TestLeaseIsNotedOfItsOwnRoleAlone(t *testing.T) {
+	t.Parallel()
+	m := newMount(t)
+	declare := func() { m.write("roles/d", map[string]any{"type": "dynamic", "ttl": "1h", "max_ttl": "10h"}) }
+	declare()
+	before, err := m.look(t.Context(), m.storage, "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	note := func() {
+		t.Helper()
+		if err := m.noteLease(t.Context(), m.storage, before, 5*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	note()
+	if ttl := m.record("d").LeaseTTL; ttl != 5*3600 {
+		t.Fatal("of its own role it is not noted:", ttl)
+	}
+	m.remove("d")
+	declare()
+	m.unchanged(note)
+}
