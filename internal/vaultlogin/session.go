@@ -333,9 +333,15 @@ func (s *Session) Reconnect() {
 	if !ok {
 		return
 	}
-	http := *config.HttpClient
-	http.Transport = transport.Clone()
-	config.HttpClient = &http
+	own := transport.Clone()
+	if _, shared := own.TLSNextProto["h2"]; shared {
+		// The clone's HTTP/2 is that of the one it was made from, with its connections,
+		// and goes on using one as long as a call hangs there: it gets its own.
+		own.TLSNextProto, own.ForceAttemptHTTP2 = nil, true
+	}
+	client := *config.HttpClient
+	client.Transport = own
+	config.HttpClient = &client
 	fresh, err := api.NewClient(config)
 	if err != nil {
 		return // the configuration was used before

@@ -353,3 +353,55 @@ func TestReconnect(t *testing.T) {
 		}
 	}
 }
+
+// Over TLS calls share a connection. Where one hangs there, the next has another all the
+// same, and again after that.
+func TestReconnectWhileACallHangs(t *testing.T) {
+	var mu sync.Mutex
+	from := map[string]bool{}
+	hangs := make(chan struct{})
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		from[r.RemoteAddr] = true
+		mu.Unlock()
+		if r.ProtoMajor != 2 {
+			t.Error(r.Proto)
+		}
+		if r.URL.Path == "/v1/hang" {
+			close(hangs)
+			<-r.Context().Done()
+		}
+	}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	config := api.DefaultConfig()
+	config.Address = srv.URL
+	if err := config.ConfigureTLS(&api.TLSConfig{Insecure: true}); err != nil {
+		t.Fatal(err)
+	}
+	client, err := api.NewClient(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.SetToken("mine")
+	s := start(t, Options{Client: client})
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	defer done.Wait()
+	defer cancel()
+	done.Go(func() {
+		_, _ = s.Do(ctx, func(c *api.Client) (*api.Response, error) {
+			return c.RawRequestWithContext(ctx, c.NewRequest(http.MethodGet, "/v1/hang")) //nolint:staticcheck // as the edge calls it
+		})
+	})
+	<-hangs
+	for want := 1; want < 4; want++ {
+		for range 2 {
+			if _, err := get(s); err != nil || len(from) != want {
+				t.Errorf("%v, from %v; want %d connections", err, from, want)
+			}
+		}
+		s.Reconnect()
+	}
+}
