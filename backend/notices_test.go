@@ -53,6 +53,11 @@ func TestEveryDecisionIsTold(t *testing.T) {
 	update := func(path string, data map[string]any) func(*world) {
 		return func(w *world) { w.write(path, data) }
 	}
+	until := func(d time.Duration) func(*world) {
+		return func(w *world) { w.write("roles/s", map[string]any{"valid_until": stamp(w.clock.Now().Add(d))}) }
+	}
+	stage := update("rotate/s", map[string]any{"stage": true})
+	report := func(w *world) { w.write("report", map[string]any{"key": w.key}) }
 	for name, c := range map[string]struct {
 		before, do func(*world)
 		want       string
@@ -60,23 +65,53 @@ func TestEveryDecisionIsTold(t *testing.T) {
 		"create":               {do: func(w *world) { w.write("roles/s", map[string]any{"owner": "x"}) }, want: ""},
 		"rotate":               {do: update("rotate/s", nil), want: "s"},
 		"rotate without grace": {do: update("rotate/s", map[string]any{"grace_period": 0}), want: "s!"},
-		"stage":                {do: update("rotate/s", map[string]any{"stage": true}), want: "s"},
+		"stage":                {do: stage, want: "s"},
 		"stage at a date":      {do: update("rotate/s", map[string]any{"activate_at": "1h"}), want: "s"},
-		"promote":              {before: update("rotate/s", map[string]any{"stage": true}), do: update("promote/s", nil), want: "s"},
+		"promote":              {before: stage, do: update("promote/s", nil), want: "s"},
 		"rollback":             {do: update("rollback/s", nil), want: "s"},
 		"grace, shorter":       {do: update("grace/s", map[string]any{"valid_until": "1h"}), want: "s!"},
 		"revoke":               {do: update("revoke/s", map[string]any{"version": 1}), want: "s!"},
 		"revoke all":           {do: update("revoke/s", map[string]any{"all": true}), want: "s!"},
-		"report":               {do: func(w *world) { w.write("report", map[string]any{"key": w.key}) }, want: "s!"},
+		"report":               {do: report, want: "s!"},
 		"disable":              {do: update("roles/s", map[string]any{"disabled": true}), want: "s!"},
 		"enable":               {before: update("roles/s", map[string]any{"disabled": true}), do: update("roles/s", map[string]any{"disabled": false}), want: "s"},
 		"narrow scopes":        {do: update("roles/s", map[string]any{"scopes": "a:read"}), want: "s!"},
 		"allowed addresses":    {do: update("roles/s", map[string]any{"allowed_cidrs": "10.0.0.0/8"}), want: "s!"},
 		"rate limit":           {do: update("roles/s", map[string]any{"rate_limit": 5}), want: "s!"},
 		"metadata":             {do: update("roles/s", map[string]any{"metadata": map[string]any{"env": "test"}}), want: "s"},
+		"wider scopes":         {do: update("roles/s", map[string]any{"scopes": "a:*,b"}), want: "s"},
+		"no allowed addresses": {
+			before: update("roles/s", map[string]any{"allowed_cidrs": "10.0.0.0/8"}),
+			do:     func(w *world) { w.must(logical.PatchOperation, "roles/s", map[string]any{"allowed_cidrs": nil}) }, want: "s!",
+		},
+		"higher rate limit": {before: update("roles/s", map[string]any{"rate_limit": 5}), do: update("roles/s", map[string]any{"rate_limit": 9}), want: "s"},
+		"lower rate limit":  {before: update("roles/s", map[string]any{"rate_limit": 5}), do: update("roles/s", map[string]any{"rate_limit": 4}), want: "s!"},
+		"no rate limit":     {before: update("roles/s", map[string]any{"rate_limit": 5}), do: update("roles/s", map[string]any{"rate_limit": 0}), want: "s"},
 		"an end of the role": {do: func(w *world) {
 			w.write("roles/s", map[string]any{"valid_until": stamp(w.clock.Now().Add(100 * time.Hour))})
 		}, want: "s!"},
+		"an earlier end of the role": {before: until(100 * time.Hour), do: until(90 * time.Hour), want: "s!"},
+		"a later end of the role":    {before: until(100 * time.Hour), do: until(110 * time.Hour), want: "s"},
+		"no end of the role": {
+			before: until(100 * time.Hour),
+			do:     func(w *world) { w.must(logical.PatchOperation, "roles/s", map[string]any{"valid_until": nil}) }, want: "s",
+		},
+		"grace, longer":            {do: update("grace/s", map[string]any{"valid_until": "48h"}), want: "s"},
+		"grace, to its end":        {do: update("grace/s", map[string]any{"valid_until": 0}), want: "s!"},
+		"revoke what is pending":   {before: stage, do: update("revoke/s", map[string]any{"version": 3}), want: "s!"},
+		"rollback without grace":   {do: update("rollback/s", map[string]any{"grace_period": 0}), want: "s!"},
+		"rollback past a pending":  {before: stage, do: update("rollback/s", nil), want: "s!"},
+		"promote without grace":    {before: stage, do: update("promote/s", map[string]any{"grace_period": 0}), want: "s!"},
+		"promote at a date":        {before: stage, do: update("promote/s", map[string]any{"activate_at": "1h"}), want: "s"},
+		"report, rotate":           {before: update("roles/s", map[string]any{"on_leak": "rotate"}), do: report, want: "s!"},
+		"report, rotate at once":   {before: update("roles/s", map[string]any{"on_leak": "rotate", "leak_grace_period": 0}), do: report, want: "s!"},
+		"report, alert":            {before: update("roles/s", map[string]any{"on_leak": "alert"}), do: report, want: ""},
+		"on_leak":                  {do: update("roles/s", map[string]any{"on_leak": "alert"}), want: ""},
+		"disable a dynamic role":   {do: update("roles/d", map[string]any{"disabled": true}), want: "d!"},
+		"ttl of a dynamic role":    {do: update("roles/d", map[string]any{"ttl": "30m", "max_ttl": "1h"}), want: ""},
+		"rotate dynamic, no grace": {do: update("rotate/d", map[string]any{"grace_period": 0, "force": true}), want: "d!"},
+		"other plan":               {do: update("roles/s", map[string]any{"rotation_period": "48h"}), want: ""},
+		"import of a new role":     {do: update("import", map[string]any{"batch": `{"role":"new","key":"zz-` + strings.Repeat("q7", 12) + `"}`}), want: "new"},
 		"owner":                    {do: update("roles/s", map[string]any{"owner": "others"}), want: ""},
 		"patch of a description":   {do: func(w *world) { w.must(logical.PatchOperation, "roles/s", map[string]any{"description": "x"}) }, want: ""},
 		"delete":                   {do: func(w *world) { w.must(logical.DeleteOperation, "roles/s", nil) }, want: "s!"},
@@ -129,6 +164,9 @@ func TestEveryDecisionIsTold(t *testing.T) {
 			}
 			since := w.write("changes", nil)["cursor"].(string)
 			c.do(w)
+			if w.status(logical.ReadOperation, "roles/new", nil) == 200 {
+				names[w.roleID("new")] = "new"
+			}
 			if got, _ := w.told(since, names); got != c.want {
 				t.Errorf("told %q, want %q", got, c.want)
 			}
