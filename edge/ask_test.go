@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
@@ -211,6 +212,156 @@ func TestBackground(t *testing.T) {
 		want(t, v, "k7", "VALID")
 		if calls, _ := e.asked(); calls != 3 {
 			t.Error("a use cost a call")
+		}
+	})
+}
+
+// hold has the edge hold so many keys of one role: k0, k1, …
+func (e *engine) hold(t testing.TB, v *Verifier, n int) {
+	t.Helper()
+	for i := range n {
+		e.add(fmt.Sprint("k", i), "r")
+	}
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { want(t, v, fmt.Sprint("k", i), "VALID") })
+	}
+	wg.Wait()
+	e.set(func() { e.calls = nil })
+}
+
+// The background leaves a server alone that is slow or fails, takes what was used last
+// first, and stands in no request's way.
+func TestBackgroundStepsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const keys = 3 * backgroundBatch
+		e := newEngine()
+		v := e.start(t, Options{UnknownPerAddress: 1000})
+		e.hold(t, v, keys)
+		time.Sleep(2 * time.Second)
+		for i := range 10 {
+			want(t, v, fmt.Sprint("k", 50*i), "VALID")
+		}
+		e.set(func() { e.delay = slow + 100*time.Millisecond })
+		e.feed.Publish(feed.Notice{RoleID: "r"})
+		time.Sleep(feed.Collect + 100*time.Millisecond) // the first call is under way
+		e.set(func() { e.delay = 0 })
+		began := time.Now()
+		want(t, v, "k7", "VALID")
+		if took := time.Since(began); took > 0 {
+			t.Errorf("a use waited for the background for %v", took)
+		}
+		e.set(func() { e.delay = slow + 100*time.Millisecond })
+		time.Sleep(time.Second)
+		if calls, _ := e.asked(); calls != 2 {
+			t.Errorf("%d calls within a second of a slow one, and one of them was a use's", calls-1)
+		}
+		hot := map[string]bool{}
+		for _, q := range e.calls[0] {
+			hot[q.keyID] = true
+		}
+		for i := range 10 {
+			if !hot[fmt.Sprint("id-k", 50*i)] {
+				t.Errorf("k%d was used last, and is not asked about first", 50*i)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if _, n := e.asked(); n < keys || n > keys+1 {
+			t.Errorf("%d of %d keys were asked about", n, keys)
+		}
+
+		// One that fails is tried again, not soon, and then without a use.
+		e.set(func() { e.calls, e.delay = nil, time.Minute })
+		e.feed.Publish(feed.Notice{RoleID: "r"})
+		time.Sleep(20 * time.Second)
+		if calls, _ := e.asked(); calls < 3 || calls > 10 {
+			t.Errorf("%d calls in 20 seconds of failures", calls)
+		}
+		e.set(func() { e.delay = 0 })
+		time.Sleep(5 * time.Second)
+		e.set(func() { e.calls, e.down = nil, true })
+		want(t, v, "k9", "VALID")
+		if calls, _ := e.asked(); calls != 0 {
+			t.Error("a use cost a call")
+		}
+	})
+}
+
+// After a reset the timeline decides where nobody answers within a second; where
+// something was closed it does not, nor before the second is over.
+func TestResetWithoutAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		e.add("closed", "c")
+		v := e.start(t, Options{})
+		want(t, v, "a", "VALID")
+		want(t, v, "closed", "VALID")
+		e.set(func() { e.delay = time.Minute }) // of verify: the feed goes on
+		e.feed.Publish(feed.Notice{RoleID: "c", Closing: true})
+		time.Sleep(feed.Collect + time.Millisecond)
+		e.feed.Renew()
+		time.Sleep(2 * time.Second)
+		for key, wanted := range map[string]string{"a": "VALID", "closed": "error"} {
+			time.Sleep(time.Second) // no call has just failed
+			began := time.Now()
+			want(t, v, key, wanted)
+			if took := time.Since(began); took != patience {
+				t.Errorf("%s: a verdict after %v", key, took)
+			}
+		}
+		e.revoke("a")
+		e.set(func() { e.delay = 0 })
+		time.Sleep(3 * time.Second)
+		want(t, v, "a", "REVOKED")
+		want(t, v, "closed", "VALID")
+	})
+}
+
+// A request that comes while a call hangs waits a second, too, and not for the rest of
+// that call besides.
+func TestAllWaitsAreASecondTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		v := e.start(t, Options{})
+		e.set(func() { e.hang = true })
+		first := make(chan string)
+		go func() { first <- code(t, v, "a") }()
+		time.Sleep(patience / 2)
+		began := time.Now()
+		want(t, v, "b", "error")
+		if took := time.Since(began); took != patience {
+			t.Errorf("an error after %v", took)
+		}
+		<-first
+	})
+}
+
+// Whatever goes wrong with a key, neither the log nor an error shows it.
+func TestKeysAreNotLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const key = "presented-key"
+		e := newEngine()
+		k := e.add(key, "a")
+		k.KeyID = "id"
+		log := &strings.Builder{}
+		v := e.start(t, Options{Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		for name, fault := range map[string]func(){
+			"no timeline":   func() { k.Timeline = nil },
+			"a timeline":    func() { k.Timeline = []timeline.Entry{{From: time.Now(), Code: "SOMETHING"}} },
+			"a network":     func() { k.Timeline, k.facts.AllowedCIDRs = []timeline.Entry{valid()}, []string{"nowhere"} },
+			"no answer":     func() { e.hang = true },
+			"a failed call": func() { e.hang, e.down = false, true },
+		} {
+			e.set(fault)
+			_, err := v.Verify(t.Context(), Request{Key: key})
+			if err == nil || strings.Contains(err.Error(), key) {
+				t.Errorf("%s: %v", name, err)
+			}
+			time.Sleep(3 * time.Second)
+		}
+		if log.Len() == 0 || strings.Contains(log.String(), key) {
+			t.Errorf("logged: %s", log)
 		}
 	})
 }

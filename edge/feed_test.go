@@ -138,6 +138,51 @@ func TestAnotherMount(t *testing.T) {
 	}
 }
 
+// A poll that is not answered ends 5 seconds after it should have been, and the next has
+// a connection of its own; what is answered with an error needs none.
+func TestPollsThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		v := e.start(t, Options{})
+		e.set(func() { e.down = true })
+		time.Sleep(20 * time.Second)
+		if n := e.reconnected(); n != 0 {
+			t.Errorf("%d new connections for errors", n)
+		}
+		e.set(func() { e.down = false })
+		time.Sleep(10 * time.Second)
+		var polled time.Time
+		e.set(func() { e.hang, polled = true, e.polled })
+		time.Sleep(time.Until(polled.Add(defaultWait + grace - time.Millisecond)))
+		if n := e.reconnected(); n != 0 {
+			t.Errorf("%d new connections before the time", n)
+		}
+		time.Sleep(2 * time.Millisecond)
+		if n := e.reconnected(); n != 1 || v.Stats().Live {
+			t.Errorf("%d new connections: %+v", n, v.Stats())
+		}
+		e.set(func() { e.hang = false })
+		time.Sleep(defaultWait + 2*firstPause)
+		if !v.Stats().Live {
+			t.Errorf("not live again: %+v", v.Stats())
+		}
+	})
+}
+
+// The server is asked for its time once a minute, at once.
+func TestTimeIsAskedForEachMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.start(t, Options{})
+		time.Sleep(20 * time.Minute)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.exacts < 20 || e.exacts > 22 {
+			t.Errorf("%d times in 20 minutes", e.exacts)
+		}
+	})
+}
+
 // A poll that comes to nothing leads to another soon, and then seldom.
 func TestPollsPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

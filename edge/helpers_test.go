@@ -32,6 +32,9 @@ type engine struct {
 	refuse  error         // of reports
 	late    time.Duration // how long the feed takes to answer
 	exact   bool          // a poll that asks for the time is under way
+	exacts  int           // how many there were
+	polled  time.Time     // when the last poll came
+	anew    int           // how often a new connection was asked for
 }
 
 type engineKey struct {
@@ -103,7 +106,10 @@ func (e *engine) changes(ctx context.Context, since string, wait time.Duration) 
 	}
 	e.mu.Lock()
 	f, late := e.feed, e.late
-	e.exact = wait == 0
+	e.polled = time.Now()
+	if e.exact = wait == 0; e.exact {
+		e.exacts++
+	}
 	e.mu.Unlock()
 	a, err := f.Since(ctx, since, wait)
 	if late > 0 {
@@ -162,7 +168,14 @@ func (e *engine) report(_ context.Context, instance string, sequence uint64, bat
 	return e.refuse
 }
 
-func (e *engine) reconnect() {}
+func (e *engine) reconnect() { e.set(func() { e.anew++ }) }
+
+// reconnected is how often a new connection was asked for.
+func (e *engine) reconnected() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.anew
+}
 
 // asked is how many calls have been made, and keys asked about.
 func (e *engine) asked() (calls, keys int) {

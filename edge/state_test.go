@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/vault/api"
+
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/timeline"
 )
@@ -191,6 +193,59 @@ func TestStateIsRefused(t *testing.T) {
 			t.Errorf("a key file that holds no key: %v", err)
 		}
 	})
+}
+
+// What is written replaces the file as a whole: a crash leaves the one before.
+func TestStateIsReplacedWhole(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		opt := stateOptions(dir)
+		v := e.start(t, opt)
+		e.hold(t, v, 3)
+		time.Sleep(saveEvery)
+		before, err := os.ReadFile(opt.StateFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := filepath.Join(dir, "other") // the same file by another name
+		if err := os.Link(opt.StateFile, other); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		after, err := os.ReadFile(opt.StateFile)
+		if err != nil || bytes.Equal(before, after) {
+			t.Errorf("it is not written each minute: %v", err)
+		}
+		if kept, err := os.ReadFile(other); err != nil || !bytes.Equal(kept, before) {
+			t.Errorf("the file that there was is written over: %v", err)
+		}
+	})
+}
+
+// A file is of one mount of one server in one namespace, and of one role where the edge
+// is bound to it.
+func TestStateIsBound(t *testing.T) {
+	seen := map[string]bool{}
+	for _, address := range []string{"https://a:8200", "https://b:8200"} {
+		for _, namespace := range []string{"", "team"} {
+			for _, mount := range []string{"keys", "other"} {
+				for _, role := range []string{"", "orders"} {
+					config := api.DefaultConfig()
+					config.Address = address
+					client, err := api.NewClient(config)
+					if err != nil {
+						t.Fatal(err)
+					}
+					client.SetNamespace(namespace)
+					seen[(&Verifier{opt: Options{Client: client, Mount: mount, Role: role}}).bound()] = true
+				}
+			}
+		}
+	}
+	if len(seen) != 16 {
+		t.Errorf("%d of 16 edges are told apart", len(seen))
+	}
 }
 
 // A limit that was set lower counts for what a file holds, too.
