@@ -65,6 +65,26 @@ func TestRequestsWaitForLaterAnswers(t *testing.T) {
 	})
 }
 
+// Nor is it what a request gets that came before the decision, once that is known to have
+// closed something.
+func TestClosedWhileARequestWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		v := e.start(t, Options{})
+		e.set(func() { e.delay = 600 * time.Millisecond }) // after it looked
+		first := make(chan string)
+		go func() { first <- code(t, v, "a") }()
+		synctest.Wait()
+		time.Sleep(time.Millisecond)
+		e.revoke("a")
+		e.set(func() { e.delay = 100 * time.Millisecond })
+		if got := <-first; got != "REVOKED" {
+			t.Errorf("%s, though it was told before the answer that something was closed", got)
+		}
+	})
+}
+
 // Nor is one from before an import a refusal for who comes after it was told.
 func TestImportedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -387,7 +407,7 @@ func TestGoneAndBack(t *testing.T) {
 		want(t, v, "a", "NOT_FOUND")
 		e.add("a", "b")
 		want(t, v, "a", "NOT_FOUND") // it is remembered
-		time.Sleep(unknownFor)
+		time.Sleep(5 * time.Second)  // as the documentation says
 		want(t, v, "a", "VALID")
 	})
 }
@@ -610,6 +630,21 @@ func TestForgeries(t *testing.T) {
 			t.Errorf("another client: %+v, %v", verdict, err)
 		}
 	})
+}
+
+// What is remembered of forgeries and of who sends them is bounded.
+func TestForgeriesTakeLittleMemory(t *testing.T) {
+	u, b := newUnknownKeys(), newBudgets(1e9, 1e9)
+	addr := netip.MustParseAddr("10.0.0.0")
+	for i := range 12_000 {
+		u.put(digest{byte(i), byte(i >> 8)}, 0, codeNotFound, "")
+		if addr = addr.Next(); !b.allow(addr, time.Unix(1000, 0)) {
+			t.Fatal(i)
+		}
+	}
+	if u.cache.Len() != 10_000 || b.addresses.Len() != 10_000 {
+		t.Errorf("%d keys, %d addresses", u.cache.Len(), b.addresses.Len())
+	}
 }
 
 func TestBudgets(t *testing.T) {

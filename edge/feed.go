@@ -40,6 +40,7 @@ type feedState struct {
 	// highest is the latest position of any answer about a key.
 	highest uint64
 	mount   string // its id
+	stale   int64  // its max_staleness, whatever this edge's own limit is
 	resets  []dirt
 	// recent are decisions about roles and keys that are not held, as long as calls are
 	// in flight that may bring them.
@@ -236,6 +237,9 @@ func (v *Verifier) apply(a *changes, sent int64) {
 		clear(f.leased)
 	}
 	f.mount = a.Mount
+	if a.MaxStaleness > 0 {
+		f.stale = a.MaxStaleness * int64(time.Second)
+	}
 	if epoch != f.epoch {
 		// After whatever was told by the one before, which may have been ahead of what
 		// was received of its feed.

@@ -167,9 +167,10 @@ func (v *Verifier) keepState(ctx context.Context) {
 	if v.opt.StateFile == "" {
 		return
 	}
-	for ctx.Err() == nil {
+	for last := false; !last; {
 		select {
 		case <-ctx.Done():
+			last = true
 		case <-time.After(saveEvery):
 		}
 		if err := v.saveState(); err != nil {
@@ -214,9 +215,9 @@ func (v *Verifier) saveState() error {
 func (v *Verifier) writeState(s *sealer) error {
 	now, _ := v.clock.elapsed()
 	confirmed := v.confirmed.Load()
-	head := stateHead{Secret: v.secret, Server: v.clock.server(now), Stale: v.stale.Load()}
+	head := stateHead{Secret: v.secret, Server: v.clock.server(now)}
 	v.feed.mu.Lock()
-	head.Mount, head.Roles = v.feed.mount, len(v.feed.roles)
+	head.Mount, head.Stale, head.Roles = v.feed.mount, v.feed.stale, len(v.feed.roles)
 	v.feed.mu.Unlock()
 	head.At = v.clock.wall().UnixNano()
 	v.highWall.Store(max(v.highWall.Load(), head.At))
@@ -388,8 +389,8 @@ func (v *Verifier) readState(r io.Reader, aead cipher.AEAD) error {
 		}
 	}
 	v.secret = head.Secret
-	v.feed.mount = head.Mount
-	v.highWall.Store(head.Wall)
+	v.feed.mount, v.feed.stale = head.Mount, head.Stale
+	v.highWall.Store(wall) // no earlier than what the file had
 	v.clock.resume(now, head.Server+away)
 	if limit := head.Stale; v.opt.MaxStaleness == 0 || limit < int64(v.opt.MaxStaleness) {
 		v.stale.Store(limit)

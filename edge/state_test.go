@@ -346,3 +346,29 @@ func TestStateOfAClockThatWasSetBack(t *testing.T) {
 		})
 	}
 }
+
+// The highest time that the clock has shown outlives restarts.
+func TestStateKeepsTheHighestTime(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.add("a", "a")
+		began := time.Now()
+		var wrong atomic.Int64
+		opt := stateOptions(dir)
+		opt.Clock = func() (wall, mono int64) {
+			return time.Now().Add(time.Duration(wrong.Load())).UnixNano(), int64(time.Since(began))
+		}
+		v := e.start(t, opt)
+		want(t, v, "a", "VALID")
+		e.set(func() { e.down = true })
+		_ = v.Close()
+		time.Sleep(20 * time.Second)
+		v = e.open(t, opt)
+		want(t, v, "a", "VALID")
+		wrong.Store(-int64(5 * time.Second)) // later than the first file was written at
+		_ = v.Close()
+		v = e.open(t, opt)
+		want(t, v, "a", "error")
+	})
+}

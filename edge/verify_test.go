@@ -408,6 +408,18 @@ func TestEndsOfLeases(t *testing.T) {
 			}
 			calls++
 		}
+		// Also for one that comes while it is being asked about.
+		e.set(func() { e.delay = 300 * time.Millisecond })
+		first := make(chan string)
+		go func() { first <- code(t, v, "a") }()
+		time.Sleep(100 * time.Millisecond)
+		want(t, v, "a", "VALID")
+		if got := <-first; got != "VALID" {
+			t.Error(got)
+		}
+		if now, _ := e.asked(); now != calls+2 {
+			t.Errorf("%d calls for two uses", now-calls)
+		}
 		e.set(func() { e.delay = time.Minute })
 		want(t, v, "a", "error")
 		time.Sleep(time.Second)
