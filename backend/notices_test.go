@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -289,6 +290,33 @@ func TestRivalRenewsTheEpoch(t *testing.T) {
 			t.Errorf("%s: after a rival's mark: %v", name, got)
 		}
 	}
+}
+
+// Besides decisions the feed tells of the mount; and nobody waits for longer than it lets.
+func TestChangesTellOfTheMount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.write("config", map[string]any{"feed_wait": "2s", "edge_max_staleness": "7m"})
+		since := m.write("changes", nil)["cursor"]
+		for _, ask := range []map[string]any{{}, {"wait": 9}, {"wait": 1}, {"wait": 0}} {
+			want := 2 * time.Second
+			switch ask["wait"] {
+			case 0:
+				want = 0
+			case 1:
+				want = time.Second
+			}
+			ask["since"] = since
+			began := time.Now()
+			got := m.write("changes", ask)
+			if took := time.Since(began); took != want {
+				t.Errorf("%v waited for %v", ask, took)
+			}
+			expectAnswer(t, got, map[string]any{
+				"now": m.clock.Now().Format(time.RFC3339Nano), "mount": m.mountID, "max_staleness": int64(420), "feed_wait": int64(2), "reset": false,
+			})
+		}
+	})
 }
 
 // A node asserts once in a while that it may write, however many ask.

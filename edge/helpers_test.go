@@ -34,6 +34,8 @@ type engine struct {
 	exact   bool          // a poll that asks for the time is under way
 	exacts  int           // how many there were
 	polled  time.Time     // when the last poll came
+	mount   string        // its id
+	ahead   time.Duration // of the server's clock
 	anew    int           // how often a new connection was asked for
 }
 
@@ -105,7 +107,7 @@ func (e *engine) changes(ctx context.Context, since string, wait time.Duration) 
 		return changes{}, err
 	}
 	e.mu.Lock()
-	f, late := e.feed, e.late
+	f, late, mount, ahead := e.feed, e.late, e.mount, e.ahead
 	e.polled = time.Now()
 	if e.exact = wait == 0; e.exact {
 		e.exacts++
@@ -122,7 +124,7 @@ func (e *engine) changes(ctx context.Context, since string, wait time.Duration) 
 	if err == nil {
 		err = e.away(ctx)
 	}
-	return changes{Notices: a.Notices, Cursor: a.Cursor, Reset: a.Reset, Now: time.Now(), MaxStaleness: 60, FeedWait: 2}, err
+	return changes{Notices: a.Notices, Cursor: a.Cursor, Reset: a.Reset, Now: time.Now().Add(ahead), Mount: mount, MaxStaleness: 60, FeedWait: 2}, err
 }
 
 func (e *engine) verify(ctx context.Context, questions []question) (*answers, error) {

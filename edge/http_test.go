@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,6 +62,12 @@ func TestMiddleware(t *testing.T) {
 			if w.Code != test.status || w.Header().Get("WWW-Authenticate") != test.challenge || (r != nil) != (test.status == 200) {
 				t.Errorf("%s: %d %q %v", test.name, w.Code, w.Header(), r)
 			}
+			if key := strings.TrimPrefix(test.header.Get("Authorization"), "Bearer "); key != "" && strings.Contains(w.Body.String(), key) {
+				t.Errorf("%s: the answer shows the key: %s", test.name, w.Body)
+			}
+			if (w.Code == 429) != (w.Header().Get("Retry-After") != "") {
+				t.Errorf("%s: %v", test.name, w.Header())
+			}
 			if r == nil {
 				continue
 			}
@@ -75,7 +82,7 @@ func TestMiddleware(t *testing.T) {
 			t.Error("another scheme is the application's")
 		}
 		e.set(func() { e.down = true })
-		if w, r := ask(bearer("new")); w.Code != 503 || r != nil || w.Header().Get("Retry-After") == "" {
+		if w, r := ask(bearer("new")); w.Code != 503 || r != nil || strings.Contains(w.Body.String(), "new") || w.Header().Get("Retry-After") == "" {
 			t.Errorf("while nobody can be asked: %d", w.Code)
 		}
 		if FromContext(t.Context()) != nil {

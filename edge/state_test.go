@@ -248,6 +248,37 @@ func TestStateIsBound(t *testing.T) {
 	}
 }
 
+// The server's time and the mount outlive a restart.
+func TestStateKeepsTimeAndMount(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.mount, e.ahead = "one", time.Hour
+		e.add("a", "a")
+		v := e.start(t, stateOptions(dir))
+		want(t, v, "a", "VALID")
+		_ = v.Close()
+		e.set(func() { e.down = true })
+		v = e.open(t, stateOptions(dir))
+		verdict, err := v.Verify(t.Context(), Request{Key: "a"})
+		if off := verdict.Now.Sub(time.Now().Add(time.Hour)); err != nil || !verdict.Valid || off.Abs() > time.Second {
+			t.Errorf("%+v, %v: off by %v", verdict, err, off)
+		}
+		_ = v.Close()
+		for _, test := range []struct {
+			mount string
+			want  int64
+		}{{"one", 1}, {"two", 0}} {
+			e.set(func() { e.down, e.mount = false, test.mount })
+			v := e.start(t, stateOptions(dir))
+			if got := v.keys.size.Load(); got != test.want {
+				t.Errorf("%d keys of mount one are held, by an edge of mount %s", got, test.mount)
+			}
+			_ = v.Close()
+		}
+	})
+}
+
 // A limit that was set lower counts for what a file holds, too.
 func TestStateKeepsTheLowerLimit(t *testing.T) {
 	dir := t.TempDir()

@@ -135,6 +135,40 @@ func TestReportsThatAreRefusedAreGivenUp(t *testing.T) {
 	}
 }
 
+// Uses of previous versions come first of all that is reported, and others within
+// minutes.
+func TestPreviousVersionsAreReportedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		v := e.start(t, Options{UnknownPerAddress: 1000})
+		e.hold(t, v, 50)
+		time.Sleep(reportEvery + reportEvery/10)
+		if n := len(e.reported()); n != 1 || reportEvery > 5*time.Minute {
+			t.Errorf("%d reports after %v", n, reportEvery)
+		}
+		for i := range 50 {
+			want(t, v, fmt.Sprint("k", i), "VALID")
+		}
+		for i := range 20 {
+			e.add(fmt.Sprint("p", i), "p", timeline.Entry{From: time.Now(), Code: "VALID", State: "previous"})
+			want(t, v, fmt.Sprint("p", i), "VALID")
+		}
+		_ = v.Close()
+		var items []usageItem
+		for _, r := range e.reported()[1:] {
+			items = append(items, r.items(t)...)
+		}
+		if len(items) < 70 {
+			t.Fatalf("%d items", len(items))
+		}
+		for i, item := range items[:20] {
+			if !strings.HasPrefix(item.KeyID, "id-p") {
+				t.Errorf("item %d is of %s", i, item.KeyID)
+			}
+		}
+	})
+}
+
 // A label may be what a client says.
 func TestLabelsAreCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -104,14 +104,27 @@ func TestWaiting(t *testing.T) {
 			cancel()
 			time.Sleep(time.Second)
 		}
+		// More than is remembered is a reset for who waits, too.
+		cursor = f.Cursor()
+		go func() {
+			time.Sleep(time.Second)
+			for range 9 {
+				f.Publish(Notice{RoleID: "x"})
+			}
+		}()
+		if a := since(t, f, cursor, 2*time.Second); !a.Reset || len(a.Notices) > 0 {
+			t.Errorf("overrun: %+v", a)
+		}
 		// A new epoch is a reset for who waits, and for who comes later.
 		cursor = f.Cursor()
 		go func() {
 			time.Sleep(time.Second)
 			f.Renew()
 		}()
-		if a := since(t, f, cursor, 2*time.Second); !a.Reset || a.Cursor == cursor {
-			t.Errorf("a new epoch: %+v", a)
+		a = since(t, f, cursor, 2*time.Second)
+		was, _, _ := ParseCursor(cursor)
+		if is, _, _ := ParseCursor(a.Cursor); !a.Reset || is == was {
+			t.Errorf("a new epoch: %+v, after %s", a, cursor)
 		}
 		if a := since(t, f, cursor, 2*time.Second); !a.Reset {
 			t.Errorf("of the epoch before: %+v", a)

@@ -139,6 +139,31 @@ func TestEndOfAClockThatWasAhead(t *testing.T) {
 	}
 }
 
+// What is told differs in something from entry to entry, and there are never more than an
+// edge takes.
+func TestBuild(t *testing.T) {
+	var dates []time.Time
+	for i := range 2 * MaxEntries {
+		dates = append(dates, at(i))
+	}
+	names := []string{"current", "previous"}
+	entries := Build(start, dates, func(t time.Time) Moment {
+		return Moment{State: names[int(t.Sub(start)/time.Minute)%2]}
+	})
+	if _, err := Parse(entries); err != nil || len(entries) != MaxEntries {
+		t.Errorf("%d entries, %v", len(entries), err)
+	}
+	entries = Build(start, dates, func(t time.Time) Moment {
+		if t.Before(at(5)) {
+			return Moment{State: "current"}
+		}
+		return Moment{State: "current", End: "hard"}
+	})
+	if len(entries) != 2 || entries[1].End != "hard" || !entries[1].From.Equal(at(5)) {
+		t.Errorf("%+v", entries)
+	}
+}
+
 func TestHeld(t *testing.T) {
 	line, err := Parse([]Entry{
 		{From: at(0), Code: "VALID", State: "previous", End: "planned"},
