@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package gate
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/bearer"
+)
+
+// Keys say where a key may be presented: in Authorization: Bearer and in the headers,
+// and in query parameters only where somebody insists on it: those are in the logs of
+// every program on the way.
+type Keys struct {
+	Headers []string
+	Query   []string
+}
+
+// DefaultHeaders are where a key may be beside Authorization.
+var DefaultHeaders = []string{bearer.APIKey}
+
+// header is the part of a request's header that this package reads.
+type header interface {
+	// all are the values of a header by its name as http.CanonicalHeaderKey makes it.
+	all(name string) []string
+	names(yield func(string) bool)
+}
+
+// find is the key that was presented. It must be there once: another reader of the
+// same request might take another one.
+func (k *Keys) find(h header, uri string) (string, error) {
+	var found []string
+	for _, value := range h.all(bearer.Authorization) {
+		if scheme, rest, _ := strings.Cut(value, " "); strings.EqualFold(scheme, "Bearer") {
+			found = append(found, rest)
+		}
+	}
+	if len(h.all(bearer.Authorization)) > 1 {
+		return "", bearer.ErrAmbiguous
+	}
+	for _, name := range k.Headers {
+		found = append(found, h.all(name)...)
+	}
+	if len(k.Query) > 0 {
+		_, raw, _ := strings.Cut(uri, "?")
+		query, err := url.ParseQuery(raw)
+		if err != nil {
+			return "", bearer.ErrAmbiguous
+		}
+		for _, name := range k.Query {
+			found = append(found, query[name]...)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return "", bearer.ErrNone
+	case len(found) > 1 || found[0] == "":
+		return "", bearer.ErrAmbiguous
+	}
+	return found[0], nil
+}
+
+// Identity headers tell the API who presented the key.
+const (
+	headerRole    = "X-Apikey-Role"
+	headerKeyID   = "X-Apikey-Key-Id"
+	headerVersion = "X-Apikey-Version"
+	headerScopes  = "X-Apikey-Scopes"
+	headerState   = "X-Apikey-State"
+	headerEnds    = "X-Apikey-Ends"
+	// headerCode tells the gateway why a request is refused.
+	headerCode = "X-Apikey-Code"
+)
+
+var identity = []string{headerRole, headerKeyID, headerVersion, headerScopes, headerState, headerEnds, headerCode}
+
+// overrides are headers with which some frameworks replace the method: the rule would
+// have been matched with another one.
+var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
+
+// tricks reports whether the headers of a request could make the API behind read another
+// identity, key or method than this edge has judged.
+func (k *Keys) tricks(h header) bool {
+	for name := range h.names {
+		if slices.Contains(overrides, name) {
+			return true
+		}
+		plain := strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name))
+		if plain != strings.ToLower(name) && k.protects(plain) {
+			return true // CGI and others fold it into the same variable
+		}
+	}
+	for _, list := range h.all("Connection") {
+		for name := range strings.SplitSeq(list, ",") {
+			// A proxy takes out what Connection names.
+			name = strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(strings.TrimSpace(name)))
+			if k.protects(name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// protects reports whether a header, in lower case, is one of identity or of keys.
+func (k *Keys) protects(name string) bool {
+	is := func(other string) bool { return strings.EqualFold(other, name) }
+	return is(bearer.Authorization) || slices.ContainsFunc(identity, is) || slices.ContainsFunc(k.Headers, is)
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MPL-2.0
+
+// Command apikeys is the program beside the engine. `apikeys edge` verifies keys in
+// front of a gateway.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/gate"
+)
+
+// Version is set when a release is built.
+var Version = "v0.1.0-dev"
+
+// The exit statuses: of what failed or was found, and of what could not begin.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+const usage = `Usage: apikeys <command> [flags]
+
+  edge     verify API keys for a gateway, also while Vault is away
+  version  say which version this is
+
+apikeys <command> -h tells the flags of a command.
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+func run(ctx context.Context, args []string, out, errs io.Writer) int {
+	if len(args) == 0 {
+		fmt.Fprint(errs, usage)
+		return exitUsage
+	}
+	switch args[0] {
+	case "edge":
+		return runEdge(ctx, args[1:], out, errs)
+	case "version", "-version", "--version":
+		fmt.Fprintln(out, "apikeys", Version)
+		return exitOK
+	case "help", "-h", "-help", "--help":
+		fmt.Fprint(out, usage)
+		return exitOK
+	default:
+		fmt.Fprintf(errs, "apikeys: %q is no command\n\n%s", args[0], usage)
+		return exitUsage
+	}
+}
+
+func runEdge(ctx context.Context, args []string, out, errs io.Writer) int {
+	fs := flag.NewFlagSet("apikeys edge", flag.ContinueOnError)
+	fs.SetOutput(errs)
+	file := fs.String("config", "", "the configuration `file`, in HCL")
+	check := fs.Bool("check", false, "check the configuration, and end")
+	if err := fs.Parse(args); err != nil {
+		if err == flag.ErrHelp { //nolint:errorlint // it is never wrapped
+			return exitOK
+		}
+		return exitUsage
+	}
+	if *file == "" || fs.NArg() > 0 {
+		fmt.Fprintln(errs, "apikeys edge: give -config <file>, and nothing else")
+		return exitUsage
+	}
+	if *check {
+		if err := gate.Check(*file); err != nil {
+			fmt.Fprintln(errs, "apikeys edge:", err)
+			return exitUsage
+		}
+		fmt.Fprintln(out, "the configuration is in order")
+		return exitOK
+	}
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	if err := gate.Check(*file); err != nil {
+		fmt.Fprintln(errs, "apikeys edge:", err)
+		return exitUsage
+	}
+	if err := gate.Serve(ctx, *file, errs, reload, nil); err != nil {
+		fmt.Fprintln(errs, "apikeys edge:", err)
+		return exitFailed
+	}
+	return exitOK
+}
