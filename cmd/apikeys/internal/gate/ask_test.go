@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package gate
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func (g *testGate) post(t testing.TB, body string) (int, map[string]any) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	g.Gate.Verify().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/verify", strings.NewReader(body)))
+	var data map[string]any
+	if err := json.Unmarshal(w.Body.Bytes(), &data); err != nil && w.Code != http.StatusMethodNotAllowed {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	return w.Code, data
+}
+
+// The engine's own questions and answers.
+func TestVerify(t *testing.T) {
+	g := newTestGate(t, Keys{})
+	status, data := g.post(t, `{"key": "good", "scopes": ["orders:read"], "any_scope": "x, y", "remote_addr": "192.0.2.7", "client": "shop"}`)
+	if status != 200 || data["valid"] != true || data["code"] != "VALID" || data["role"] != "orders" || data["version"] != 3.0 || fmt.Sprint(data["scopes"]) != "[orders:read x]" {
+		t.Errorf("%d %v", status, data)
+	}
+	asked := g.last()
+	if fmt.Sprintf("%v %v %v %v", asked.Scopes, asked.AnyScope, asked.RemoteAddr, asked.Client) != "[orders:read] [x y] 192.0.2.7 shop" {
+		t.Errorf("asked %+v", asked)
+	}
+	if status, data := g.post(t, `{"key": "dead"}`); status != 200 || data["valid"] != false || data["code"] != "REVOKED" || data["reason"] != "leaked" {
+		t.Errorf("%d %v", status, data)
+	}
+	if status, data := g.post(t, `{"key": ""}`); status != 200 || data["valid"] != false || data["hint"] != "odd" || data["role"] != nil {
+		t.Errorf("%d %v", status, data)
+	}
+	for _, batch := range []string{
+		`[{"key": "good"}, {"key": "dead"}, {"ky": "good"}]`,
+		`"[{\"key\": \"good\"}, {\"key\": \"dead\"}, {\"ky\": \"good\"}]"`,
+		`"{\"key\": \"good\"}\n{\"key\": \"dead\"}\n\n{\"ky\": \"good\"}\n"`,
+	} {
+		status, data := g.post(t, `{"batch": `+batch+`}`)
+		results, _ := data["results"].([]any)
+		var codes []string
+		for _, r := range results {
+			codes = append(codes, r.(map[string]any)["code"].(string))
+		}
+		if status != 200 || strings.Join(codes, " ") != "VALID REVOKED MALFORMED" {
+			t.Errorf("%s: %d %v", batch, status, data)
+		}
+	}
+	for body, want := range map[string]int{
+		``:                                    400,
+		`[]`:                                  400,
+		`{}`:                                  400,
+		`{"key": 7}`:                          400,
+		`{"key": "good", "scope": "x"}`:       400,
+		`{"key": "good", "scopes": []}`:       400,
+		`{"key": "good", "scopes": ""}`:       400,
+		`{"key": "good", "any_scope": [""]}`:  400,
+		`{"key": "good", "remote_addr": "x"}`: 400,
+		`{"batch": []}`:                       400,
+		`{"batch": 7}`:                        400,
+		`{"batch": "x"}`:                      200, // an item that cannot be read
+		`{"batch": [` + strings.Repeat(`{"key":"a"},`, 1000) + `{"key":"a"}]}`: 400,
+		`{"key": "` + strings.Repeat("x", maxQuestion) + `"}`:                  413,
+	} {
+		status, data := g.post(t, body)
+		if status != want {
+			t.Errorf("%.60s: %d %v, want %d", body, status, data, want)
+		}
+		if status == 400 && strings.Contains(fmt.Sprint(data), "good") {
+			t.Errorf("the answer holds the key: %v", data)
+		}
+	}
+	g.set(func() { g.down = true })
+	if status, data := g.post(t, `{"key": "good"}`); status != 503 || data["valid"] != nil {
+		t.Errorf("%d %v", status, data)
+	}
+	if status, data := g.post(t, `{"batch": [{"key": "good"}]}`); status != 200 || !strings.Contains(fmt.Sprint(data), "code:UNAVAILABLE") {
+		t.Errorf("%d %v", status, data)
+	}
+	w := httptest.NewRecorder()
+	g.Gate.Verify().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/verify?key=good", http.NoBody))
+	if w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("GET: %d", w.Code)
+	}
+}

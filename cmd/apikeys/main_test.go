@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestExitStatus(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	token := write("token", "t0\n")
+	good := write("good.hcl", "vault {\n address = \"http://127.0.0.1:1\"\n mount = \"apikeys\"\n token_file = \""+token+"\"\n}\nlisten \"admin\" {\n address = \"127.0.0.1:0\"\n}\n")
+	bad := write("bad.hcl", "vault {\n mount = \"apikeys\"\n tokn = 1\n}\nlisten \"admin\" {\n address = \"127.0.0.1:0\"\n}\n")
+	rule := write("rule.hcl", "vault {\n mount = \"apikeys\"\n token_file = \"x\"\n}\nlisten \"auth\" {\n address = \"127.0.0.1:0\"\n preset = \"nginx\"\n}\nrule {\n path = \"orders\"\n}\n")
+	preset := write("preset.hcl", "vault {\n mount = \"apikeys\"\n token_file = \"x\"\n}\nlisten \"auth\" {\n address = \"127.0.0.1:0\"\n preset = \"kong\"\n}\nrule {\n path = \"/\"\n}\n")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, test := range []struct {
+		args   []string
+		status int
+		out    string
+		errs   string
+	}{
+		{nil, exitUsage, "", "Usage: apikeys"},
+		{[]string{"help"}, exitOK, "Usage: apikeys", ""},
+		{[]string{"version"}, exitOK, "apikeys " + Version, ""},
+		{[]string{"edgy"}, exitUsage, "", `"edgy" is no command`},
+		{[]string{"edge"}, exitUsage, "", "give -config"},
+		{[]string{"edge", "-h"}, exitOK, "", "-config"},
+		{[]string{"edge", "-nonsense"}, exitUsage, "", "nonsense"},
+		{[]string{"edge", "-config", good, "more"}, exitUsage, "", "nothing else"},
+		{[]string{"edge", "-config", filepath.Join(dir, "none")}, exitUsage, "", "no such file"},
+		{[]string{"edge", "-check", "-config", good}, exitOK, "in order", ""},
+		{[]string{"edge", "-check", "-config", bad}, exitUsage, "", "bad.hcl:3"},
+		{[]string{"edge", "-config", bad}, exitUsage, "", "bad.hcl:3"},
+		{[]string{"edge", "-check", "-config", rule}, exitUsage, "", `rule 1: path: "orders"`},
+		{[]string{"edge", "-check", "-config", preset}, exitUsage, "", `preset: "kong": is none`},
+		{[]string{"edge", "-config", good}, exitOK, "", "the edge ends"},
+	} {
+		var out, errs bytes.Buffer
+		if got := run(ended, test.args, &out, &errs); got != test.status || !strings.Contains(out.String(), test.out) || !strings.Contains(errs.String(), test.errs) {
+			t.Errorf("%v: %d\n%s%s", test.args, got, &out, &errs)
+		}
+	}
+}
