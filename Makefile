@@ -13,7 +13,7 @@ PACKAGES := ./... ./bootstrap/sdk/...
 # A plugin is run by whatever system the server runs on, so it depends on
 # nothing there, and the same source gives the same bytes. A VERSION in the environment
 # is somebody else's.
-BUILDFLAGS := -trimpath $(if $(filter command%,$(origin VERSION)),-ldflags=-X=github.com/vault-apikeys/$(PLUGIN)/backend.Version=$(VERSION))
+BUILDFLAGS := -trimpath $(if $(filter command%,$(origin VERSION)),-ldflags=-X=github.com/vault-apikeys/$(PLUGIN)/internal/version.Version=$(VERSION))
 
 BENCH    ?= .
 FUZZTIME ?= 30s
@@ -37,11 +37,11 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: need-go ## Build the plugin and the development server into bin/ (VERSION=v1.2.3; SDK=upstream: against the official SDK)
+build: need-go ## Build the plugin, the development server and apikeys into bin/ (VERSION=v1.2.3; SDK=upstream: against the official SDK)
 ifeq ($(SDK),upstream)
-	@scripts/build-upstream.sh ./cmd/$(PLUGIN) ./cmd/devserver
+	@scripts/build-upstream.sh ./cmd/$(PLUGIN) ./cmd/devserver ./cmd/apikeys
 else ifeq ($(SDK),bootstrap)
-	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN)/ ./cmd/$(PLUGIN) ./cmd/devserver
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN)/ ./cmd/$(PLUGIN) ./cmd/devserver ./cmd/apikeys
 else
 	@echo "SDK=$(SDK): bootstrap (the one in this repository) or upstream (the official one)" >&2; exit 1
 endif

@@ -57,7 +57,7 @@ func (e *env) install(version string) {
 	e.t.Helper()
 	command := pluginName + "-" + version
 	file := filepath.Join(filepath.Dir(programs.plugin), command)
-	build := exec.Command("go", "build", "-ldflags", "-X github.com/vault-apikeys/"+pluginName+"/backend.Version="+version,
+	build := exec.Command("go", "build", "-ldflags", "-X github.com/vault-apikeys/"+pluginName+"/internal/version.Version="+version,
 		"-o", file, "../cmd/"+pluginName)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := build.CombinedOutput(); err != nil {

@@ -19,10 +19,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/version"
 )
-
-// Version is reported to the server. Releases set it when they are built.
-var Version = "v0.1.0-dev"
 
 // backend is one mount of the engine in one process.
 //
@@ -140,7 +138,7 @@ func newBackend(c clock, random io.Reader) *backend {
 	b.Backend = &framework.Backend{
 		Help:           backendHelp,
 		BackendType:    logical.TypeLogical,
-		RunningVersion: Version,
+		RunningVersion: version.Version,
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: sealedPlaces(),
 		},

@@ -14,10 +14,8 @@ import (
 	"syscall"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/gate"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/version"
 )
-
-// Version is set when a release is built.
-var Version = "v0.1.0-dev"
 
 // The exit statuses: of what failed or was found, and of what could not begin.
 const (
@@ -50,7 +48,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	case "edge":
 		return runEdge(ctx, args[1:], out, errs)
 	case "version", "-version", "--version":
-		fmt.Fprintln(out, "apikeys", Version)
+		fmt.Fprintln(out, "apikeys", version.Version)
 		return exitOK
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(out, usage)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/version"
 )
 
 func TestExitStatus(t *testing.T) {
@@ -35,7 +37,7 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{nil, exitUsage, "", "Usage: apikeys"},
 		{[]string{"help"}, exitOK, "Usage: apikeys", ""},
-		{[]string{"version"}, exitOK, "apikeys " + Version, ""},
+		{[]string{"version"}, exitOK, "apikeys " + version.Version, ""},
 		{[]string{"edgy"}, exitUsage, "", `"edgy" is no command`},
 		{[]string{"edge"}, exitUsage, "", "give -config"},
 		{[]string{"edge", "-h"}, exitOK, "", "-config"},

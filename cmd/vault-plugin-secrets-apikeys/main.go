@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/plugin"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/backend"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/version"
 )
 
 func main() {
@@ -25,12 +26,12 @@ func main() {
 func run(args []string) error {
 	meta := &api.PluginAPIClientMeta{}
 	flags := meta.FlagSet()
-	version := flags.Bool("version", false, "print the version and exit")
+	show := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *version {
-		_, err := fmt.Println(backend.Version)
+	if *show {
+		_, err := fmt.Println(version.Version)
 		return err
 	}
 	go exitWithParent(os.Getppid())

@@ -32,7 +32,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
-	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/backend"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/version"
 )
 
 // The test binary is also the plugin.
@@ -59,7 +59,7 @@ func command(t *testing.T, env []string, args ...string) *exec.Cmd {
 
 func TestFlags(t *testing.T) {
 	out, err := command(t, nil, "-version").Output()
-	if err != nil || string(out) != backend.Version+"\n" {
+	if err != nil || string(out) != version.Version+"\n" {
 		t.Errorf("version: %q, %v", out, err)
 	}
 	out, err = command(t, nil, "-no-such-flag").CombinedOutput()
@@ -121,11 +121,11 @@ func (m mount) Invoke(ctx context.Context, method string, args, reply any, opts 
 }
 
 // probe launches the plugin and asks what a catalog asks.
-func probe(t *testing.T, version int, config *goplugin.ClientConfig) {
+func probe(t *testing.T, protocol int, config *goplugin.ClientConfig) {
 	t.Helper()
 	config.HandshakeConfig = plugin.HandshakeConfig
 	config.VersionedPlugins = map[int]goplugin.PluginSet{
-		version: {plugin.BackendPluginName: &plugin.GRPCBackendPlugin{}},
+		protocol: {plugin.BackendPluginName: &plugin.GRPCBackendPlugin{}},
 	}
 	config.AllowedProtocols = []goplugin.Protocol{goplugin.ProtocolGRPC}
 	config.Logger = hclog.NewNullLogger()
@@ -145,7 +145,7 @@ func probe(t *testing.T, version int, config *goplugin.ClientConfig) {
 	if b.Type() != logical.TypeLogical {
 		t.Errorf("type is %v", b.Type())
 	}
-	if v := b.(logical.PluginVersioner).PluginVersion().Version; v != backend.Version {
+	if v := b.(logical.PluginVersioner).PluginVersion().Version; v != version.Version {
 		t.Errorf("version is %q", v)
 	}
 	b.Cleanup(context.Background())

@@ -199,14 +199,14 @@ func TestAnswers(t *testing.T) {
 			if resp.StatusCode != want || resp.Header.Get(headerCode) != test.code {
 				t.Errorf("%s: %s: %d %s, want %d %s", preset, test.name, resp.StatusCode, resp.Header.Get(headerCode), want, test.code)
 			}
-			if (resp.StatusCode == 200 || set.silent) != (resp.ContentLength <= 0 && resp.Header.Get("Content-Type") == "") {
+			if (resp.StatusCode == http.StatusOK || set.silent) != (resp.ContentLength <= 0 && resp.Header.Get("Content-Type") == "") {
 				t.Errorf("%s: %s: a body of %d bytes", preset, test.name, resp.ContentLength)
 			}
-			if (resp.StatusCode == 401 || test.code == "INSUFFICIENT_SCOPE") != strings.HasPrefix(resp.Header.Get("WWW-Authenticate"), "Bearer") {
+			if (resp.StatusCode == http.StatusUnauthorized || test.code == "INSUFFICIENT_SCOPE") != strings.HasPrefix(resp.Header.Get("WWW-Authenticate"), "Bearer") {
 				t.Errorf("%s: %s: challenged by %q", preset, test.name, resp.Header.Get("WWW-Authenticate"))
 			}
 			for _, name := range identity[:6] {
-				if _, there := resp.Header[name]; there != (resp.StatusCode == 200) {
+				if _, there := resp.Header[name]; there != (resp.StatusCode == http.StatusOK) {
 					t.Errorf("%s: %s: %s is there: %t", preset, test.name, name, there)
 				}
 			}
@@ -217,13 +217,13 @@ func TestAnswers(t *testing.T) {
 			}
 			header := map[string]string{"method": set.method, "uri": set.uri}[name]
 			for what, change := range map[string][]string{"missing": {"-", header}, "twice": {header, "/status"}} {
-				if resp := g.ask(t, preset, "GET", "/orders/7", append(change, apiKey, "good")...); resp.StatusCode != 403 {
+				if resp := g.ask(t, preset, "GET", "/orders/7", append(change, apiKey, "good")...); resp.StatusCode != http.StatusForbidden {
 					t.Errorf("%s: %s %s: %d", preset, name, what, resp.StatusCode)
 				}
 			}
 		}
 		g.set(func() { g.down = true })
-		if resp := g.ask(t, preset, "GET", "/orders/7", apiKey, "good"); resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		if resp := g.ask(t, preset, "GET", "/orders/7", apiKey, "good"); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 			t.Errorf("%s: nobody can be asked: %d", preset, resp.StatusCode)
 		}
 		if strings.Contains(g.logged.String(), "api_key=") || strings.Contains(g.logged.String(), "good") {
@@ -247,7 +247,7 @@ func TestNoOtherPaths(t *testing.T) {
 				continue
 			}
 			resp := g.ask(t, preset, "GET", "/orders/7", apiKey, "good", "path", path, "User-Agent", "kube-probe/1.31")
-			if resp.StatusCode == 200 {
+			if resp.StatusCode == http.StatusOK {
 				t.Errorf("%s: %s: 200", preset, path)
 			}
 		}
@@ -402,7 +402,7 @@ func TestSelf(t *testing.T) {
 		t.Errorf("asked from %v", got)
 	}
 	g.set(func() { g.down = true })
-	if resp := g.ask(t, "nginx", "", "", apiKey, "good", "path", "/self"); resp.StatusCode != 503 {
+	if resp := g.ask(t, "nginx", "", "", apiKey, "good", "path", "/self"); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("away: %d", resp.StatusCode)
 	}
 	if !errors.Is(errAway, edge.ErrUnavailable) {

@@ -80,7 +80,7 @@ func Serve(ctx context.Context, file string, out io.Writer, reload <-chan os.Sig
 	}
 	d.gate = New(d.edge, rules, keysOf(conf), metrics, d.log)
 	d.warn()
-	if err := d.listen(registry); err != nil {
+	if err := d.listen(ctx, registry); err != nil {
 		d.stop()
 		return err
 	}
@@ -223,12 +223,12 @@ func (d *daemon) warn() {
 }
 
 // listen opens the listeners, all of them or none.
-func (d *daemon) listen(registry *prometheus.Registry) error {
+func (d *daemon) listen(ctx context.Context, registry *prometheus.Registry) error {
 	addrs := make([]net.Addr, 0, len(d.conf.Listen))
 	var serve []func()
 	for i := range d.conf.Listen {
 		l := &d.conf.Listen[i]
-		listener, err := open(l.Address)
+		listener, err := open(ctx, l.Address)
 		if err != nil {
 			return fmt.Errorf("listen %q: %w", l.Kind, err)
 		}
@@ -260,20 +260,21 @@ func (d *daemon) listen(registry *prometheus.Registry) error {
 }
 
 // open listens at host:port, or at unix:/path.
-func open(address string) (net.Listener, error) {
+func open(ctx context.Context, address string) (net.Listener, error) {
+	var conf net.ListenConfig
 	path, unix := strings.CutPrefix(address, "unix:")
 	if !unix {
-		return net.Listen("tcp", address)
+		return conf.Listen(ctx, "tcp", address)
 	}
 	// What an edge that was killed has left.
 	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
-		if conn, err := net.Dial("unix", path); err == nil {
+		if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
 			_ = conn.Close()
 			return nil, fmt.Errorf("%s: somebody listens there", path)
 		}
 		_ = os.Remove(path)
 	}
-	return net.Listen("unix", path)
+	return conf.Listen(ctx, "unix", path)
 }
 
 // server is what serves a listener until it is stopped.

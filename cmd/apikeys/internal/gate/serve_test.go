@@ -20,6 +20,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -141,7 +142,7 @@ func (r *running) again(wanted string) {
 		if time.Now().After(until) {
 			r.t.Fatalf("the log does not say %q:\n%s", wanted, r.log)
 		}
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
 	}
 }
 
@@ -213,7 +214,7 @@ rule {
 	}}}
 	defer unix.CloseIdleConnections()
 	resp, err := unix.Post("http://edge/verify", "application/json", strings.NewReader(`{"key": "the-key-of-the-tests"}`))
-	if err != nil || resp.StatusCode != 200 {
+	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("%v, %v", resp, err)
 	}
 	_ = resp.Body.Close()
@@ -278,7 +279,7 @@ func TestStop(t *testing.T) {
 			break
 		}
 		_ = c.Close()
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
 	}
 	r.vault.slow <- struct{}{}
 	if got := <-answered; got != 200 {
