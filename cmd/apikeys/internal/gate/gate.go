@@ -131,8 +131,11 @@ func (g *Gate) Auth(presetName string, trusted []netip.Prefix) (http.Handler, er
 // answer sends a decision as the gateway understands it.
 func (p *preset) answer(w http.ResponseWriter, d *decision, s *settings) {
 	h := w.Header()
-	for _, pair := range d.headers() {
-		h.Set(pair.name, pair.value)
+	pairs := d.headers()
+	values := make([]string, len(pairs)) // one place for all of them
+	for i, pair := range pairs {
+		values[i] = pair.value
+		h[pair.name] = values[i : i+1 : i+1]
 	}
 	status := d.status
 	if status == http.StatusTooManyRequests && !p.tooMany {

@@ -158,15 +158,15 @@ func (d *decision) headers() []pair {
 	out := []pair{{headerCode, d.code}}
 	switch {
 	case d.code == codeNoKey:
-		out = append(out, pair{"WWW-Authenticate", "Bearer"})
+		out = append(out, pair{"Www-Authenticate", "Bearer"})
 	case d.status == http.StatusUnauthorized:
-		out = append(out, pair{"WWW-Authenticate", `Bearer error="invalid_token"`})
+		out = append(out, pair{"Www-Authenticate", `Bearer error="invalid_token"`})
 	case d.code == "INSUFFICIENT_SCOPE":
 		challenge := `Bearer error="insufficient_scope"`
 		if len(d.scopes) > 0 {
 			challenge += `, scope="` + strings.Join(d.scopes, " ") + `"`
 		}
-		out = append(out, pair{"WWW-Authenticate", challenge})
+		out = append(out, pair{"Www-Authenticate", challenge})
 	case d.status == http.StatusServiceUnavailable, d.status == http.StatusTooManyRequests:
 		out = append(out, pair{"Retry-After", "1"})
 	}

@@ -87,16 +87,14 @@ func (k *Keys) tricks(h header) bool {
 		if slices.Contains(overrides, name) {
 			return true
 		}
-		plain := strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name))
-		if plain != strings.ToLower(name) && k.protects(plain) {
-			return true // CGI and others fold it into the same variable
+		if strings.ContainsAny(name, "_.") && k.protects(folded.Replace(name)) {
+			return true
 		}
 	}
 	for _, list := range h.all("Connection") {
 		for name := range strings.SplitSeq(list, ",") {
 			// A proxy takes out what Connection names.
-			name = strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(strings.TrimSpace(name)))
-			if k.protects(name) {
+			if k.protects(folded.Replace(strings.TrimSpace(name))) {
 				return true
 			}
 		}
@@ -104,7 +102,10 @@ func (k *Keys) tricks(h header) bool {
 	return false
 }
 
-// protects reports whether a header, in lower case, is one of identity or of keys.
+// folded is what CGI and others make one name of.
+var folded = strings.NewReplacer("_", "-", ".", "-")
+
+// protects reports whether a header is one of identity or of keys.
 func (k *Keys) protects(name string) bool {
 	is := func(other string) bool { return strings.EqualFold(other, name) }
 	return is(bearer.Authorization) || slices.ContainsFunc(identity, is) || slices.ContainsFunc(k.Headers, is)
