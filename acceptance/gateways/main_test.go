@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package gateways
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// root is the repository's directory, shipped is what users begin with.
+const (
+	root    = "../.."
+	shipped = root + "/bootstrap/gateways"
+)
+
+// traefikVariable names the program of a Traefik. Unset, a proxy that asks as Traefik
+// does stands in for it.
+const traefikVariable = "TRAEFIK_BIN"
+
+// programs are what is tested, built once, and the gateways.
+var programs struct {
+	dir, plugin, devserver, apikeys string
+
+	nginx, haproxy, caddy, traefik string
+}
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if err := prepare(); err != nil {
+		fmt.Fprintln(os.Stderr, "gateways:", err)
+		return 1
+	}
+	defer os.RemoveAll(programs.dir)
+	return m.Run()
+}
+
+func prepare() error {
+	var missing []error
+	find := func(name string) string {
+		path, err := exec.LookPath(name)
+		for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} {
+			if err != nil {
+				path, err = exec.LookPath(filepath.Join(dir, name))
+			}
+		}
+		if err != nil {
+			missing = append(missing, fmt.Errorf("%s is missing: apt-get install -y --no-install-recommends %s", name, name))
+		}
+		return path
+	}
+	programs.nginx, programs.haproxy = find("nginx"), find("haproxy")
+	if err := errors.Join(missing...); err != nil {
+		return err
+	}
+	if name := os.Getenv(traefikVariable); name != "" {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return fmt.Errorf("%s: %w", traefikVariable, err)
+		}
+		if programs.traefik, err = filepath.Abs(path); err != nil {
+			return err
+		}
+	}
+	// What a developer exported for servers of his own must not reach those here.
+	for _, kv := range os.Environ() {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") {
+			if err := os.Unsetenv(name); err != nil {
+				return err
+			}
+		}
+	}
+	var err error
+	if programs.dir, err = os.MkdirTemp("", "gw"); err != nil {
+		return err
+	}
+	// The workspace has the official SDK's stand-in, Caddy's requirements stay out of it.
+	for _, b := range []struct {
+		to        *string
+		from, pkg string
+		env       string
+	}{
+		{&programs.plugin, root, "./cmd/vault-plugin-secrets-apikeys", ""},
+		{&programs.devserver, root, "./cmd/devserver", ""},
+		{&programs.apikeys, root, "./cmd/apikeys", ""},
+		{&programs.caddy, ".", "./caddy", "GOWORK=off"},
+	} {
+		*b.to = filepath.Join(programs.dir, filepath.Base(b.pkg))
+		build := exec.Command("go", "build", "-o", *b.to, b.pkg)
+		build.Dir = b.from
+		build.Env = append(environ("GOWORK"), "CGO_ENABLED=0")
+		if b.env != "" {
+			build.Env = append(build.Env, b.env)
+		}
+		if text, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", b.pkg, err, text)
+		}
+	}
+	return nil
+}
+
+// environ is the environment without a variable.
+func environ(without string) []string {
+	var out []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, without+"=") {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
