@@ -100,7 +100,7 @@ func TestEnvoy(t *testing.T) {
 			}
 			if test.status == 200 {
 				ok := resp.GetOkResponse()
-				if len(ok.GetHeaders()) != 6 || !slices.Equal(ok.GetHeadersToRemove(), []string{"authorization", "x-api-key"}) {
+				if len(ok.GetHeaders()) != 6 || !slices.Equal(ok.GetHeadersToRemove(), []string{"authorization", "x-apikey-code", "x-api-key"}) {
 					t.Errorf("raw %t: %s: %v", raw, test.name, ok)
 				}
 				for _, h := range ok.GetHeaders() {

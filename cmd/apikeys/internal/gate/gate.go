@@ -153,7 +153,7 @@ func (p *preset) answer(w http.ResponseWriter, d *decision, s *settings) {
 
 // removed are the headers that the API behind must not see.
 func (k *Keys) removed() []string {
-	out := []string{"authorization"}
+	out := []string{"authorization", strings.ToLower(headerCode)} // no answer of 200 has a code: one that is there is the client's
 	for _, name := range k.Headers {
 		out = append(out, strings.ToLower(name))
 	}

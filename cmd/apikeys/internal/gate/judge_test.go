@@ -267,7 +267,7 @@ func TestIdentity(t *testing.T) {
 	if resp := g.ask(t, "nginx", "GET", "/orders/7", apiKey, "good"); resp.Header.Get(headerEnds) != "" {
 		t.Errorf("a current key ends at %q", resp.Header.Get(headerEnds))
 	}
-	if resp := g.ask(t, "envoy", "GET", "/orders/7", apiKey, "good"); resp.Header.Get("X-Envoy-Auth-Headers-To-Remove") != "authorization,x-api-key" {
+	if resp := g.ask(t, "envoy", "GET", "/orders/7", apiKey, "good"); resp.Header.Get("X-Envoy-Auth-Headers-To-Remove") != "authorization,x-apikey-code,x-api-key" {
 		t.Errorf("removed: %q", resp.Header.Get("X-Envoy-Auth-Headers-To-Remove"))
 	}
 
