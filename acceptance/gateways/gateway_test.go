@@ -94,7 +94,7 @@ func startHAProxy(t *testing.T, g *gateway) {
 
 func startCaddy(t *testing.T, g *gateway) {
 	dir := t.TempDir()
-	g.addr, g.tells = freeAddress(t), true
+	g.addr, g.drops, g.tells = freeAddress(t), true, true
 	put(t, dir, "caddy", "Caddyfile", "127.0.0.1:9090", g.line.addr, "127.0.0.1:8000", g.api.addr, "http://:8080", "http://:"+port(g.addr))
 	g.run(t, dir, programs.caddy, "run", "--config", "Caddyfile", "--adapter", "caddyfile")
 }
