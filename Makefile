@@ -66,6 +66,11 @@ test: need-go ## Run all tests with the race detector
 test-gitleaks: need-go ## Hold the rules that key-format serves against the real gitleaks
 	@GOWORK=off $(GO) -C acceptance/gitleaks test -timeout 5m ./...
 
+# Another module, for Caddy's sake.
+.PHONY: gateways
+gateways: need-go ## Hold the edge behind nginx, HAProxy, Caddy and stand-ins of others, for three minutes (TRAEFIK_BIN=path: a real Traefik)
+	@GOWORK=off $(GO) -C acceptance/gateways test -count=1 -timeout 20m ./...
+
 .PHONY: acceptance
 acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao>
 	@scripts/acceptance.sh "$(SERVER_BIN)"
@@ -112,7 +117,7 @@ cover: need-go ## Measure test coverage into cover.out and cover.html
 vuln: need-go $(TOOLS)/govulncheck ## Look for known vulnerabilities (needs the network)
 	@failed=0; \
 	$(TOOLS)/govulncheck -test $(PACKAGES) || failed=1; \
-	GOWORK=off $(TOOLS)/govulncheck -C acceptance/gitleaks -test ./... || failed=1; \
+	for m in gitleaks gateways; do GOWORK=off $(TOOLS)/govulncheck -C acceptance/$$m -test ./... || failed=1; done; \
 	exit $$failed
 
 .PHONY: clean

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -54,12 +53,14 @@ func do(t *testing.T, g *gateway, method, target string, header http.Header) rep
 		t.Fatal(err)
 	}
 	r := reply{status: resp.StatusCode, header: resp.Header, body: string(body)}
-	if resp.StatusCode == http.StatusOK {
+	switch {
+	case resp.StatusCode == http.StatusOK && method == http.MethodHead:
+	case resp.StatusCode == http.StatusOK:
 		r.seen = &received{}
 		if err := json.Unmarshal(body, r.seen); err != nil {
 			t.Fatalf("%s: %s %s: 200 that the API has not given: %s", g.name, method, target, body)
 		}
-	} else if g.api.requests.Load() != before {
+	case g.api.requests.Load() != before:
 		t.Errorf("%s: %s %s: %d, but the API was asked", g.name, method, target, resp.StatusCode)
 	}
 	return r
@@ -76,6 +77,7 @@ func with(k apikey, more ...string) http.Header {
 
 // TestAnswers holds what clients get, and what reaches the API.
 func TestAnswers(t *testing.T) {
+	t.Parallel()
 	e := startEngine(t)
 	e.write("apikeys/roles/orders", data{"scopes": []string{"orders:read", "orders:write"}})
 	e.write("apikeys/roles/other", data{"scopes": []string{"invoices:read"}})
@@ -137,17 +139,6 @@ func verdicts(t *testing.T, g *gateway, good, poor, slow apikey) {
 		"the edge's other own path": {"GET", "/self", with(good), 403, "", "NO_RULE"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c.method == "HEAD" {
-				resp, err := http.DefaultClient.Do(&http.Request{Method: "HEAD", URL: mustURL("http://" + g.addr + c.path), Header: c.header})
-				if err != nil {
-					t.Fatal(err)
-				}
-				_ = resp.Body.Close()
-				if resp.StatusCode != c.want {
-					t.Errorf("%d", resp.StatusCode)
-				}
-				return
-			}
 			r := do(t, g, c.method, c.path, c.header)
 			if r.status != c.want {
 				t.Fatalf("%d %s", r.status, r.body)
@@ -158,7 +149,7 @@ func verdicts(t *testing.T, g *gateway, good, poor, slow apikey) {
 			if c.code != "" && !strings.Contains(r.body, `"code":"`+c.code+`"`) {
 				t.Errorf("body %s", r.body)
 			}
-			if c.want == 200 && (r.seen.URI != c.path || r.seen.Method != c.method) {
+			if r.seen != nil && (r.seen.URI != c.path || r.seen.Method != c.method) {
 				t.Errorf("the API has seen %s %s", r.seen.Method, r.seen.URI)
 			}
 		})
@@ -269,13 +260,13 @@ func tricks(t *testing.T, g *gateway, good apikey) {
 		}
 	}
 	// Two keys.
-	two := http.Header{"X-Api-Key": {good.secret, good.secret}}
-	if r := do(t, g, "GET", "/orders/7", two); r.status != http.StatusUnauthorized && !(g.joins && r.status == http.StatusOK && g.name[:6] == "apisix") {
-		t.Errorf("two keys: %d", r.status)
-	}
-	if r := do(t, g, "GET", "/orders/7", http.Header{"Authorization": {"Bearer " + good.secret, "Bearer " + good.secret}}); r.status != http.StatusUnauthorized && r.status != http.StatusBadRequest &&
-		!(g.joins && r.status == http.StatusOK && g.name[:6] == "apisix") {
-		t.Errorf("two bearers: %d", r.status)
+	for _, h := range []http.Header{{"X-Api-Key": {good.secret, good.secret}}, {"Authorization": {"Bearer " + good.secret, "Bearer " + good.secret}}} {
+		switch r := do(t, g, "GET", "/orders/7", h); {
+		case r.status == http.StatusUnauthorized || r.status == http.StatusBadRequest:
+		case r.status == http.StatusOK && g.first && !strings.Contains(r.body, good.secret):
+		default:
+			t.Errorf("two keys: %d %s", r.status, r.body)
+		}
 	}
 }
 
@@ -298,12 +289,4 @@ func connections(t *testing.T, g *gateway, good apikey) {
 	if opened > requests/6 {
 		t.Errorf("%d new connections to the edge for %d requests", opened, requests)
 	}
-}
-
-func mustURL(text string) *url.URL {
-	u, err := url.Parse(text)
-	if err != nil {
-		panic(err)
-	}
-	return u
 }

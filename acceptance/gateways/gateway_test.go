@@ -22,57 +22,52 @@ type gateway struct {
 	line *line // between the two
 	api  *upstream
 
-	// joins: of a header that comes twice it lets one through, or joins them.
-	joins bool
+	// first: of headers that came twice it looks at the first, and keeps all to itself.
+	first bool
 	// drops: spellings of a header that others could mistake end here.
 	drops bool
 	// tells: clients hear that their key is the previous one.
 	tells bool
 }
 
-// kinds are the gateways. A stand-in asks and obeys as the real one does.
-var kinds = []struct {
-	name  string
-	start func(t *testing.T, g *gateway)
-}{
-	{"nginx", startNginx},
-	{"haproxy", startHAProxy},
-	{"caddy", startCaddy},
-	{"traefik", startTraefik},
-	{"apisix, a stand-in", standInAPISIX},
-	{"envoy over gRPC, a stand-in", standInEnvoy(true)},
-	{"envoy over gRPC with plain headers, a stand-in", standInEnvoy(false)},
-	{"envoy over HTTP, a stand-in", standInEnvoyHTTP},
+// kind is a kind of gateway. A stand-in asks and obeys as the real one does.
+type kind struct {
+	name   string
+	config string // its directory
+	start  func(t *testing.T, g *gateway)
 }
+
+var kinds = []kind{
+	{"nginx", "nginx", startNginx},
+	{"haproxy", "haproxy", startHAProxy},
+	{"caddy", "caddy", startCaddy},
+	{"traefik", "traefik", startTraefik},
+	{"apisix, a stand-in", "apisix", standInAPISIX},
+	{"envoy over gRPC, a stand-in", "envoy", standInEnvoy(true)},
+	{"envoy over gRPC with plain headers, a stand-in", "envoy", standInEnvoy(false)},
+	{envoyHTTP, "envoy", standInEnvoyHTTP},
+}
+
+const envoyHTTP = "envoy over HTTP, a stand-in"
 
 // startAll starts every gateway; their Vault is at server.
 func startAll(t *testing.T, e *engine) []*gateway {
 	out := make([]*gateway, len(kinds))
-	for i, kind := range kinds {
-		out[i] = startOne(t, e, kind.name, e.addr, kind.start)
+	for i, k := range kinds {
+		out[i] = startOne(t, e, k, e.addr)
 	}
 	return out
 }
 
-func startOne(t *testing.T, e *engine, name, server string, start func(*testing.T, *gateway)) *gateway {
-	g := &gateway{name: name, api: newUpstream(t)}
-	config := name
-	switch {
-	case len(name) > 5 && name[:5] == "envoy":
-		config = "envoy"
-	case len(name) > 6 && name[:6] == "apisix":
-		config = "apisix"
-	case len(name) > 5 && name[:5] == "clock":
-		config = "traefik"
-	}
-	g.edge = newDaemon(t, config, server, e.edgeToken)
+func startOne(t *testing.T, e *engine, k kind, server string) *gateway {
+	g := &gateway{name: k.name, api: newUpstream(t), edge: newDaemon(t, k.config, server, e.edgeToken)}
 	to := g.edge.auth
-	if name == "envoy over HTTP, a stand-in" {
+	if k.name == envoyHTTP {
 		to = g.edge.http
 	}
 	g.line = newLine(t, to)
 	g.edge.start()
-	start(t, g)
+	k.start(t, g)
 	return g
 }
 

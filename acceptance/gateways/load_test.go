@@ -78,7 +78,7 @@ type load struct {
 
 // tally is what the client of a gateway got.
 type tally struct {
-	mu                           sync.Mutex
+	mu                             sync.Mutex
 	accepted, refused, away, wrong int
 	// excused: the edge may be away, or not know.
 	excused bool
@@ -242,14 +242,10 @@ func (l *load) accepted(limit time.Duration, gateways []*gateway, promises ...*p
 
 // lateness tells how long after a decision each gateway let a key through.
 func (l *load) lateness(p *promise, decided time.Time) {
-	for _, kind := range kinds {
-		for g, y := range l.tallies {
-			if g.name == kind.name {
-				y.mu.Lock()
-				l.t.Logf("%s: last accepted %v after it was decided about %s; %d times at all", g.name, y.last[p].Sub(decided).Round(time.Millisecond), p.name, y.seen[p])
-				y.mu.Unlock()
-			}
-		}
+	for g, y := range l.tallies {
+		y.mu.Lock()
+		l.t.Logf("%s: last accepted %v after it was decided about %s; %d times at all", g.name, y.last[p].Sub(decided).Round(time.Millisecond), p.name, y.seen[p])
+		y.mu.Unlock()
 	}
 }
 

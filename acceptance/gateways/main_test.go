@@ -3,6 +3,7 @@
 package gateways
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -91,7 +92,7 @@ func prepare() error {
 		{&programs.caddy, ".", "./caddy", "GOWORK=off"},
 	} {
 		*b.to = filepath.Join(programs.dir, filepath.Base(b.pkg))
-		build := exec.Command("go", "build", "-o", *b.to, b.pkg)
+		build := exec.Command(cmp.Or(os.Getenv("GO"), "go"), "build", "-o", *b.to, b.pkg)
 		build.Dir = b.from
 		build.Env = append(environ("GOWORK"), "CGO_ENABLED=0")
 		if b.env != "" {

@@ -90,7 +90,7 @@ func (p *process) kill() {
 func (p *process) running() error {
 	select {
 	case <-p.exited:
-		return fmt.Errorf("%s ended: %v\n%s", p.cmd.Path, p.err, p.out.end())
+		return fmt.Errorf("%s ended: %w\n%s", p.cmd.Path, p.err, p.out.end())
 	default:
 		return nil
 	}

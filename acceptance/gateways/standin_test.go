@@ -226,7 +226,7 @@ func standInAPISIX(t *testing.T, g *gateway) {
 	}
 	url := strings.Replace(forward.URI, "127.0.0.1:9090", g.line.addr, 1)
 	client := asker(time.Duration(forward.Timeout) * time.Millisecond)
-	g.joins, g.drops, g.tells = true, true, true
+	g.first, g.drops, g.tells = true, true, true
 	g.serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := r.Header.Clone()
 		for _, name := range hop {
@@ -343,7 +343,7 @@ func standInEnvoy(raw bool) func(*testing.T, *gateway) {
 		}
 		t.Cleanup(func() { _ = conn.Close() })
 		client := authv3.NewAuthorizationClient(conn)
-		g.joins, g.tells = !raw, true
+		g.tells = true
 		g.serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if rejects(hcm, r.Header) {
 				w.WriteHeader(http.StatusBadRequest)
@@ -434,7 +434,7 @@ func standInEnvoyHTTP(t *testing.T, g *gateway) {
 		t.Fatalf("http-filter.yaml says something else than this stand-in does: %v", &filter)
 	}
 	client := asker(service.GetServerUri().GetTimeout().AsDuration())
-	g.joins, g.tells = true, true
+	g.tells = true
 	g.serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if rejects(hcm, r.Header) {
 			w.WriteHeader(http.StatusBadRequest)
