@@ -213,6 +213,7 @@ func TestToldAfterTheCachesAndBeforeTheAnswer(t *testing.T) {
 	m.write("roles/s", nil)
 	key := m.read("creds/s")["api_key"]
 	m.ask(key)
+	since := m.write("changes", nil)["cursor"].(string)
 	publish, seen := m.listen, ""
 	m.listen = func(d decision) {
 		if rec, _ := m.roles.peek(rolePath("s")); rec != nil {
@@ -225,6 +226,17 @@ func TestToldAfterTheCachesAndBeforeTheAnswer(t *testing.T) {
 	m.write("roles/s", map[string]any{"disabled": true})
 	if seen != "true" {
 		t.Errorf("when it was told the cache said %q", seen)
+	}
+	decided := m.clock.Now()
+	m.clock.advance(300 * time.Millisecond)
+	m.write("roles/s", map[string]any{"disabled": false})
+	m.clock.advance(400 * time.Millisecond)
+	got := m.write("changes", map[string]any{"since": since, "wait": 0})
+	if oldest, err := time.Parse(time.RFC3339Nano, got["oldest"].(string)); err != nil || !oldest.Equal(decided) {
+		t.Errorf("the first of two decisions was made at %v, %v; told %v", decided, err, got)
+	}
+	if got := m.write("changes", map[string]any{"since": got["cursor"], "wait": 0}); got["oldest"] != nil {
+		t.Errorf("without decisions: %v", got)
 	}
 }
 

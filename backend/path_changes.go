@@ -16,6 +16,7 @@ func (b *backend) pathsChanges() []*framework.Path {
 		"cursor":        {Type: framework.TypeString, Description: "What to ask with next time."},
 		"reset":         {Type: framework.TypeBool, Description: "Something may have been missed: everything that is remembered has to be asked about again."},
 		"now":           {Type: framework.TypeString, Description: "The mount's time (RFC 3339)."},
+		"oldest":        {Type: framework.TypeString, Description: "When the first of the decisions was made (RFC 3339). Absent without any."},
 		"mount":         {Type: framework.TypeString, Description: "The mount's id."},
 		"max_staleness": {Type: framework.TypeInt, Description: "For how many seconds keys may be accepted by what was told, while the server is away."},
 		"feed_wait":     {Type: framework.TypeInt, Description: "How many seconds a request may wait at most."},
@@ -69,8 +70,12 @@ func (b *backend) changes(ctx context.Context, req *logical.Request, in *input) 
 	for i := range a.Notices {
 		notices[i] = a.Notices[i].Data()
 	}
-	return answer(map[string]any{
+	data := map[string]any{
 		"notices": notices, "cursor": a.Cursor, "reset": a.Reset, "now": b.now().Format(time.RFC3339Nano), "mount": b.mountID,
 		"max_staleness": int64(cfg.edgeMaxStaleness() / time.Second), "feed_wait": int64(cfg.feedWait() / time.Second),
-	}), nil
+	}
+	if !a.Oldest.IsZero() {
+		data["oldest"] = a.Oldest.Format(time.RFC3339Nano)
+	}
+	return answer(data), nil
 }

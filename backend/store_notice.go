@@ -15,11 +15,11 @@ const feedSize = 100_000
 
 // publish tells a decision to those who wait for such.
 func (b *backend) publish(d decision) {
+	n := feed.Notice{RoleID: d.roleID, Closing: d.closing, At: b.now()}
 	if d.keyID != "" {
-		b.feed.Publish(feed.Notice{KeyID: d.keyID, Closing: d.closing})
-	} else {
-		b.feed.Publish(feed.Notice{RoleID: d.roleID, Closing: d.closing})
+		n.RoleID, n.KeyID = "", d.keyID
 	}
+	b.feed.Publish(n)
 }
 
 // changesRole reports whether answers about keys of the role are others for the change,

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
@@ -66,6 +67,8 @@ type asker struct {
 	failed  time.Time
 	wake    chan struct{}
 	stir    chan struct{}
+	stirred atomic.Uint64 // how often keys became dirty
+	clean   atomic.Uint64 // as often, when a look found none
 }
 
 func (a *asker) init() {
@@ -80,8 +83,9 @@ func (a *asker) flying() bool {
 	return a.calls > 0
 }
 
-// again wakes the background.
+// again wakes the background: a key is dirty.
 func (a *asker) again() {
+	a.stirred.Add(1)
 	select {
 	case a.stir <- struct{}{}:
 	default:
@@ -293,7 +297,7 @@ func (v *Verifier) learn(q *question, a *answers, i int, sent int64) result {
 			h.before.Store(old.before.Load())
 		}
 	}
-	if h.role.notice.Load() > h.position || h.notice.Load() > h.position {
+	if h.noticed() {
 		v.asks.again() // it is out of date already
 	}
 	if h.dynamic {
@@ -384,7 +388,7 @@ func (v *Verifier) dirtyKeys() []question {
 	var found []dirty
 	reset := v.reset.Load()
 	v.keys.all(func(d digest, h *held) {
-		if h.role.notice.Load() > h.position || h.notice.Load() > h.position || reset > h.position {
+		if h.noticed() || reset > h.position {
 			found = append(found, dirty{question{digest: d, keyID: h.keyID(), roleID: h.roleID()}, h.used.Load()})
 		}
 	})

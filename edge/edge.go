@@ -131,6 +131,8 @@ type Verifier struct {
 	stale     atomic.Int64  // max_staleness
 	roles     roleNotices
 	highWall  atomic.Int64 // the highest time that the wall clock has shown
+	loaded    int64        // when the state file's keys were confirmed last; notConfirmed without any
+	delays    delays
 
 	feed    feedState
 	asks    asker
@@ -165,6 +167,7 @@ func open(opt Options, dial func(context.Context, *sync.WaitGroup, Options) (rem
 		unknown: newUnknownKeys(), limits: newBudgets(opt.UnknownPerSecond, opt.UnknownPerAddress),
 	}
 	v.confirmed.Store(notConfirmed)
+	v.loaded = notConfirmed
 	v.window.Store(int64(defaultWait + grace))
 	v.stale.Store(int64(opt.MaxStaleness))
 	v.secret = make([]byte, 32)
@@ -187,6 +190,8 @@ func open(opt Options, dial func(context.Context, *sync.WaitGroup, Options) (rem
 		return nil, fmt.Errorf("edge: %w", err)
 	}
 	v.digest = newDigester(v.secret)
+	now, _ := v.clock.elapsed()
+	v.usage.reported.Store(now)
 	for _, run := range []func(context.Context){v.follow, v.answerUses, v.refresh, v.reportUsage, v.keepState} {
 		v.done.Go(func() { run(ctx) })
 	}

@@ -189,6 +189,7 @@ func (v *Verifier) poll(ctx context.Context, wait time.Duration, exact bool) err
 	if err == nil {
 		v.clock.learn(sent, received, answer.Now, exact, v.feed.isOther(answer.Cursor), jumps)
 		v.apply(&answer, sent)
+		v.heard(&answer, sent, received)
 	}
 	if exact && v.clock.trust(jumps) {
 		v.feed.settled()

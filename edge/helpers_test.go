@@ -31,6 +31,7 @@ type engine struct {
 	reports []report
 	refuse  error         // of reports
 	late    time.Duration // how long the feed takes to answer
+	way     time.Duration // how long an answer of the feed is on its way
 	exact   bool          // a poll that asks for the time is under way
 	exacts  int           // how many there were
 	polled  time.Time     // when the last poll came
@@ -124,7 +125,14 @@ func (e *engine) changes(ctx context.Context, since string, wait time.Duration) 
 	if err == nil {
 		err = e.away(ctx)
 	}
-	return changes{Notices: a.Notices, Cursor: a.Cursor, Reset: a.Reset, Now: time.Now().Add(ahead), Mount: mount, MaxStaleness: 60, FeedWait: 2}, err
+	now := time.Now().Add(ahead)
+	e.mu.Lock()
+	way := e.way
+	e.mu.Unlock()
+	if way > 0 {
+		<-time.After(way)
+	}
+	return changes{Notices: a.Notices, Cursor: a.Cursor, Reset: a.Reset, Now: now, Oldest: a.Oldest, Mount: mount, MaxStaleness: 60, FeedWait: 2}, err
 }
 
 func (e *engine) verify(ctx context.Context, questions []question) (*answers, error) {

@@ -194,6 +194,11 @@ func (r *role) closing() uint64 {
 	return 0
 }
 
+// noticed reports whether something was decided about the key since it was told.
+func (h *held) noticed() bool {
+	return h.role.notice.Load() > h.position || h.notice.Load() > h.position
+}
+
 // over reports whether an answer said that the key has ended.
 func (h *held) over() bool { return h.line.Code(0).Ended() }
 

@@ -39,6 +39,7 @@ type changes struct {
 	Cursor       string        `json:"cursor"`
 	Reset        bool          `json:"reset"`
 	Now          time.Time     `json:"now"`
+	Oldest       time.Time     `json:"oldest"`
 	Mount        string        `json:"mount"`
 	MaxStaleness int64         `json:"max_staleness"`
 	FeedWait     int64         `json:"feed_wait"`

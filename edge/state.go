@@ -265,7 +265,7 @@ func (v *Verifier) writeState(s *sealer) error {
 			out = appendText(out, h.role.id)
 			out = appendText(out, h.roleName())
 		}
-		noticed := h.role.notice.Load() > h.position || h.notice.Load() > h.position
+		noticed := h.noticed()
 		since := max(confirmed, h.own)
 		if noticed || v.reset.Load() > h.position {
 			since = v.confirmedBefore(h)
@@ -324,7 +324,7 @@ func (v *Verifier) loadState() error {
 	defer file.Close()
 	if err := v.readState(bufio.NewReaderSize(file, blockBytes), aead); err != nil {
 		v.log.Error("the state file is left aside", "error", err)
-		v.keys = newKeyStore(v.opt.MaxKeys)
+		v.keys, v.loaded = newKeyStore(v.opt.MaxKeys), notConfirmed
 		v.feed.init()
 	}
 	return nil
@@ -435,7 +435,9 @@ func (v *Verifier) readKey(in *stateReader, roles []namedRole, all []*facts, the
 	if flags&flagClosed != 0 {
 		h.mark(1, true, h.own)
 		v.feed.position.Store(1)
+		v.asks.stirred.Add(1)
 	}
+	v.loaded = max(v.loaded, h.own)
 	v.keys.put(d, h)
 	if h.dynamic {
 		v.feed.leased[h.keyID()] = d

@@ -5,6 +5,7 @@ package edge
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -57,6 +58,7 @@ type budgets struct {
 	perAddress rate.Limit
 	addresses  *lru.Cache[netip.Prefix, *rate.Limiter]
 	mu         sync.Mutex
+	busy       atomic.Uint64 // requests that were turned away
 }
 
 func newBudgets(total, perAddress float64) *budgets {

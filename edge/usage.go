@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -46,6 +47,10 @@ type reporter struct {
 	// The report is the first maxItems of it.
 	sequence uint64
 	unsent   []usageItem
+
+	// For those who ask how it goes: how much is not answered yet, and when all was
+	// (elapsed).
+	backlog, reported atomic.Int64
 }
 
 type usedBy struct{ keyID, client string }
@@ -131,6 +136,13 @@ func (v *Verifier) count(h *held, client, code string, previous bool, server, no
 	c.refused[code]++
 }
 
+// waiting is how much is to be reported, but for what held keys count.
+func (r *reporter) waiting() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.counts) + int(r.backlog.Load())
+}
+
 // hurry brings the next report forward.
 func (r *reporter) hurry() {
 	select {
@@ -174,11 +186,14 @@ func (v *Verifier) sendUsage(ctx context.Context, pause time.Duration) {
 	r := &v.usage
 	for collected := false; ; {
 		if len(r.unsent) == 0 {
-			if collected {
-				return
+			now, _ := v.clock.elapsed()
+			if !collected {
+				collected = true
+				r.unsent = v.collect()
+				r.backlog.Store(int64(len(r.unsent)))
 			}
-			collected = true
-			if r.unsent = v.collect(); len(r.unsent) == 0 {
+			if len(r.unsent) == 0 {
+				r.reported.Store(now)
 				return
 			}
 			r.sequence++
@@ -198,7 +213,9 @@ func (v *Verifier) sendUsage(ctx context.Context, pause time.Duration) {
 			v.log.Warn("uses cannot be reported yet", "error", err)
 			return
 		}
-		if r.unsent = r.unsent[len(items):]; len(r.unsent) == 0 {
+		r.unsent = r.unsent[len(items):]
+		r.backlog.Store(int64(len(r.unsent)))
+		if len(r.unsent) == 0 {
 			continue
 		}
 		r.sequence++

@@ -207,6 +207,7 @@ func (v *Verifier) verifySlowly(ctx context.Context, d digest, req *Request) (Ve
 			return Verdict{Code: u.code, Hint: u.hint, Now: v.serverTime(began)}, nil
 		}
 		if !v.limits.allow(req.RemoteAddr, time.Unix(0, began)) {
+			v.limits.busy.Add(1)
 			return Verdict{}, ErrBusy
 		}
 	} else if j := v.judge(h, began); !j.ask {

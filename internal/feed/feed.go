@@ -27,6 +27,8 @@ type Notice struct {
 	Position uint64 `json:"position"`
 	// Closing: something was revoked, deleted, disabled or narrowed, or may have been.
 	Closing bool `json:"closing,omitempty"`
+	// At is when it was decided.
+	At time.Time `json:"-"`
 }
 
 // Data is the notice as an answer holds it.
@@ -50,6 +52,9 @@ type Answer struct {
 	Cursor string
 	// Reset: something may have been missed.
 	Reset bool
+	// Oldest is when the first of the decisions was made, of those too that are told by
+	// a later one of the same role or key. Zero without any.
+	Oldest time.Time
 }
 
 // Feed holds the last decisions. Its zero value is not ready; see New.
@@ -155,7 +160,11 @@ func (f *Feed) Since(ctx context.Context, cursor string, wait time.Duration) (An
 	if f.epoch != epoch || f.last-from > f.size {
 		return Answer{Cursor: f.cursor(), Reset: true}, nil
 	}
-	return Answer{Notices: f.after(from), Cursor: f.cursor()}, nil
+	a := Answer{Notices: f.after(from), Cursor: f.cursor()}
+	if f.last > from {
+		a.Oldest = f.ring[(from+1)%uint64(len(f.ring))].At
+	}
+	return a, nil
 }
 
 // sleep ends after wait, or Collect after woken was closed.

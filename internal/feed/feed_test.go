@@ -29,16 +29,24 @@ func TestSince(t *testing.T) {
 		}
 	}
 	start := f.Cursor()
-	f.Publish(Notice{RoleID: "a", Closing: true})
+	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	f.Publish(Notice{RoleID: "a", Closing: true, At: at})
 	f.Publish(Notice{RoleID: "b"})
 	f.Publish(Notice{RoleID: "a"})
 	f.Publish(Notice{KeyID: "a"})
 	a := since(t, f, start, time.Hour)
-	want := "[{a  3 true} {b  2 false} { a 4 false}]"
-	if fmt.Sprint(a.Notices) != want || a.Reset || a.Cursor != f.epoch+".4" {
+	if !a.Oldest.Equal(at) {
+		t.Errorf("the first was decided at %v", a.Oldest)
+	}
+	want := "[{a 3 true} {b 2 false} {a 4 false}]"
+	var got []string
+	for _, n := range a.Notices {
+		got = append(got, fmt.Sprint("{", n.RoleID, n.KeyID, " ", n.Position, " ", n.Closing, "}"))
+	}
+	if fmt.Sprint(got) != want || a.Reset || a.Cursor != f.epoch+".4" {
 		t.Errorf("%+v, want %s", a, want)
 	}
-	if a := since(t, f, a.Cursor, 0); a.Reset || len(a.Notices) > 0 {
+	if a := since(t, f, a.Cursor, 0); a.Reset || len(a.Notices) > 0 || !a.Oldest.IsZero() {
 		t.Errorf("up to date: %+v", a)
 	}
 	// One more, and the first is forgotten.
