@@ -20,7 +20,7 @@ func Admin(stats func() edge.Stats, metrics prometheus.Gatherer) http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		s := stats()
-		status, body := http.StatusOK, map[string]any{"ready": true, "live": s.Live, "held": s.Held}
+		status, body := http.StatusOK, map[string]any{"ready": true, "live": s.Live, "held": s.Held, "dirty": s.Dirty}
 		if s.Unconfirmed >= 0 {
 			body["unconfirmed_seconds"] = int64(s.Unconfirmed / time.Second)
 		}
