@@ -5,6 +5,7 @@ package edge
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -119,6 +120,7 @@ func (v *Verifier) follow(ctx context.Context) {
 	jitter := v.jitter("feed")
 	pause := firstPause
 	var lastExact int64 = notConfirmed
+	away := silence{log: v.log}
 	for ctx.Err() == nil {
 		now, sure := v.clock.elapsed()
 		wait := v.wait()
@@ -132,6 +134,7 @@ func (v *Verifier) follow(ctx context.Context) {
 		}
 		if err == nil {
 			pause = firstPause
+			away.over()
 			continue
 		}
 		if ctx.Err() != nil {
@@ -140,7 +143,7 @@ func (v *Verifier) follow(ctx context.Context) {
 		if _, sure := v.clock.elapsed(); !sure || errors.Is(err, errWoken) {
 			continue // somebody waits for the server's time
 		}
-		v.log.Warn("the feed of decisions cannot be read", "error", err)
+		away.because(err)
 		if errors.Is(err, context.DeadlineExceeded) {
 			v.remote.reconnect()
 		}
@@ -150,6 +153,36 @@ func (v *Verifier) follow(ctx context.Context) {
 		case <-time.After(pause/2 + jitter.below(pause)):
 		}
 		pause = min(2*pause, longestPause)
+	}
+}
+
+// silence logs that the feed cannot be read: at once, and now and then, sooner for another
+// reason; and that it can be read again.
+type silence struct {
+	log  *slog.Logger
+	told string // empty: nothing is wrong, as far as the log says
+	at   time.Time
+	ever bool // it was read
+}
+
+// sameReason and otherReason are how soon the log says again why the feed cannot be read.
+const sameReason, otherReason = time.Minute, 10 * time.Second
+
+func (s *silence) because(err error) {
+	pause := sameReason
+	if err.Error() != s.told {
+		pause = otherReason
+	}
+	if s.told == "" || time.Since(s.at) >= pause {
+		s.log.Warn("the feed of decisions cannot be read", "error", err)
+		s.told, s.at = err.Error(), time.Now()
+	}
+}
+
+func (s *silence) over() {
+	if s.told != "" || !s.ever {
+		s.log.Info("decisions arrive")
+		s.told, s.ever = "", true
 	}
 }
 

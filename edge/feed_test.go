@@ -3,6 +3,8 @@
 package edge
 
 import (
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,6 +199,27 @@ func TestPollsPause(t *testing.T) {
 		time.Sleep(longestPause + longestPause/2 + 2*time.Second + 100*time.Millisecond)
 		if s := v.Stats(); !s.Live {
 			t.Errorf("not live again: %+v", s)
+		}
+	})
+}
+
+// A silence is told when it begins, now and then, and when it ends.
+func TestSilenceIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		var logged strings.Builder
+		v := e.start(t, Options{Log: slog.New(slog.NewTextHandler(&logged, nil))})
+		time.Sleep(10 * time.Second)
+		e.set(func() { e.down = true })
+		time.Sleep(90 * time.Second)
+		e.set(func() { e.down, e.hang = false, true })
+		time.Sleep(25 * time.Second)
+		e.set(func() { e.hang = false })
+		time.Sleep(10 * time.Second)
+		_ = v.Close()
+		arrive, cannot := strings.Count(logged.String(), "decisions arrive"), strings.Count(logged.String(), "cannot be read")
+		if arrive != 2 || cannot != 3 {
+			t.Errorf("%d and %d times:\n%s", arrive, cannot, &logged)
 		}
 	})
 }

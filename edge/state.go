@@ -314,6 +314,13 @@ func (v *Verifier) loadState() error {
 	if err != nil {
 		return err
 	}
+	// One that could not be written would be missed after the next restart.
+	trial, err := os.CreateTemp(filepath.Dir(v.opt.StateFile), ".state-*")
+	if err != nil {
+		return fmt.Errorf("state file: %w", err)
+	}
+	_ = trial.Close()
+	_ = os.Remove(trial.Name())
 	file, err := os.Open(v.opt.StateFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -403,3 +403,16 @@ func TestStateKeepsTheHighestTime(t *testing.T) {
 		want(t, v, "a", "error")
 	})
 }
+
+// A state file that could not be written is told at the start.
+func TestStateNeedsItsDirectory(t *testing.T) {
+	dir := t.TempDir()
+	e := newEngine()
+	opt := Options{StateFile: filepath.Join(dir, "none", "state"), StateKeyFile: filepath.Join(dir, "key")}
+	if v, err := e.tryOpen(opt); err == nil {
+		_ = v.Close()
+		t.Error("no error")
+	} else if !strings.Contains(err.Error(), "edge: state file: ") {
+		t.Error(err)
+	}
+}

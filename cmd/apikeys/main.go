@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -65,7 +66,7 @@ func runEdge(ctx context.Context, args []string, out, errs io.Writer) int {
 	file := fs.String("config", "", "the configuration `file`, in HCL")
 	check := fs.Bool("check", false, "check the configuration, and end")
 	if err := fs.Parse(args); err != nil {
-		if err == flag.ErrHelp { //nolint:errorlint // it is never wrapped
+		if errors.Is(err, flag.ErrHelp) {
 			return exitOK
 		}
 		return exitUsage
@@ -76,7 +77,7 @@ func runEdge(ctx context.Context, args []string, out, errs io.Writer) int {
 	}
 	if *check {
 		if err := gate.Check(*file); err != nil {
-			fmt.Fprintln(errs, "apikeys edge:", err)
+			fmt.Fprintln(errs, "apikeys:", err)
 			return exitUsage
 		}
 		fmt.Fprintln(out, "the configuration is in order")
@@ -86,11 +87,14 @@ func runEdge(ctx context.Context, args []string, out, errs io.Writer) int {
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
 	if err := gate.Check(*file); err != nil {
-		fmt.Fprintln(errs, "apikeys edge:", err)
+		fmt.Fprintln(errs, "apikeys:", err)
 		return exitUsage
 	}
 	if err := gate.Serve(ctx, *file, errs, reload, nil); err != nil {
-		fmt.Fprintln(errs, "apikeys edge:", err)
+		fmt.Fprintln(errs, "apikeys:", err)
+		if errors.Is(err, gate.ErrBegin) {
+			return exitUsage
+		}
 		return exitFailed
 	}
 	return exitOK

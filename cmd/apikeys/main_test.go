@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,24 @@ func TestExitStatus(t *testing.T) {
 	bad := write("bad.hcl", "vault {\n mount = \"apikeys\"\n tokn = 1\n}\nlisten \"admin\" {\n address = \"127.0.0.1:0\"\n}\n")
 	rule := write("rule.hcl", "vault {\n mount = \"apikeys\"\n token_file = \"x\"\n}\nlisten \"auth\" {\n address = \"127.0.0.1:0\"\n preset = \"nginx\"\n}\nrule {\n path = \"orders\"\n}\n")
 	preset := write("preset.hcl", "vault {\n mount = \"apikeys\"\n token_file = \"x\"\n}\nlisten \"auth\" {\n address = \"127.0.0.1:0\"\n preset = \"kong\"\n}\nrule {\n path = \"/\"\n}\n")
+	listen, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listen.Close()
+	const admin = "listen \"admin\" {\n address = \"127.0.0.1:0\"\n}\n"
+	vault := func(more string) string {
+		return "vault {\n address = \"http://127.0.0.1:1\"\n mount = \"apikeys\"\n " + more + "\n}\n"
+	}
+	absent := write("absent.hcl", vault(`token_file = "there/is/none"`)+admin)
+	secret := write("secret.hcl", vault("auth \"approle\" {\n role_id = \"r\"\n secret_id_file = \""+filepath.Join(dir, "none")+"\"\n}")+admin)
+	state := func(file, key string) string {
+		return vault("token_file = \""+token+"\"") + admin + "cache {\n state_file = \"" + file + "\"\n state_key_file = \"" + key + "\"\n}\n"
+	}
+	nowhere := write("nowhere.hcl", state(filepath.Join(dir, "no", "state"), filepath.Join(dir, "key")))
+	badKey := write("key.hcl", state(filepath.Join(dir, "state"), token))
+	taken := write("taken.hcl", vault("token_file = \""+token+"\"")+"listen \"admin\" {\n address = \""+listen.Addr().String()+"\"\n}\n")
+	empty := write("empty.hcl", vault("token_file = \""+write("empty", "\n")+"\"")+admin)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, test := range []struct {
@@ -50,6 +69,13 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"edge", "-check", "-config", rule}, exitUsage, "", `rule 1: path: "orders"`},
 		{[]string{"edge", "-check", "-config", preset}, exitUsage, "", `preset: "kong": is none`},
 		{[]string{"edge", "-config", good}, exitOK, "", "the edge ends"},
+		{[]string{"edge", "-check", "-config", absent}, exitUsage, "", `absent.hcl: vault: token_file: "there/is/none": does not exist in`},
+		{[]string{"edge", "-check", "-config", secret}, exitUsage, "", `vault: auth "approle": secret_id_file: stat`},
+		{[]string{"edge", "-check", "-config", nowhere}, exitUsage, "", "cache: state_file: the directory"},
+		{[]string{"edge", "-config", absent}, exitUsage, "", "paths are relative to the working directory"},
+		{[]string{"edge", "-config", badKey}, exitUsage, "", "want 32 bytes in base64"},
+		{[]string{"edge", "-config", empty}, exitUsage, "", "is empty"},
+		{[]string{"edge", "-config", taken}, exitUsage, "", `the edge cannot begin: listen "admin"`},
 	} {
 		var out, errs bytes.Buffer
 		if got := run(ended, test.args, &out, &errs); got != test.status || !strings.Contains(out.String(), test.out) || !strings.Contains(errs.String(), test.errs) {

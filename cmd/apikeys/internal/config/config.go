@@ -7,8 +7,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"net/netip"
+	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -128,6 +132,34 @@ func Parse(file string, src []byte) (*Edge, error) {
 	return e, nil
 }
 
+// Files complains about files that the configuration names and that are not there, as
+// far as they are not made.
+func (e *Edge) Files() error {
+	type named struct{ field, file string }
+	files := []named{{"vault: token_file", e.Vault.TokenFile}, {"vault: ca_cert", e.Vault.CACert}}
+	if a := e.Vault.Auth; a != nil {
+		block := fmt.Sprintf("vault: auth %q: ", a.Method)
+		files = append(files, named{block + "secret_id_file", a.SecretIDFile}, named{block + "token_file", a.TokenFile}, named{block + "path", a.Path})
+	}
+	for _, made := range []named{{"cache: state_file", e.Cache.StateFile}, {"cache: state_key_file", e.Cache.StateKeyFile}} {
+		if made.file != "" {
+			files = append(files, named{made.field + ": the directory", filepath.Dir(made.file)})
+		}
+	}
+	for _, f := range files {
+		if f.file == "" {
+			continue
+		}
+		if _, err := os.Stat(f.file); errors.Is(err, fs.ErrNotExist) && !filepath.IsAbs(f.file) {
+			dir, _ := os.Getwd()
+			return fmt.Errorf("%s: %q: does not exist in %s: paths are relative to the working directory", f.field, f.file, dir)
+		} else if err != nil {
+			return fmt.Errorf("%s: %w", f.field, err)
+		}
+	}
+	return nil
+}
+
 // told is every complaint about a file on a line of its own.
 func told(err error) error {
 	var diags hcl.Diagnostics
@@ -202,6 +234,9 @@ func (v *Vault) check() error {
 	if strings.Trim(v.Mount, "/") == "" {
 		return errors.New("mount: is empty: give the path of the mount, such as apikeys")
 	}
+	if u, err := url.Parse(v.Address); v.Address != "" && (err != nil || !slices.Contains([]string{"http", "https", "unix"}, u.Scheme)) {
+		return fmt.Errorf("address: %q: is not a URL such as https://vault.example.com:8200", v.Address)
+	}
 	a := v.Auth
 	if a == nil {
 		return nil
@@ -237,8 +272,8 @@ func (l *Listen) check() error {
 	default:
 		return errors.New("is none: give auth, admin or verify")
 	}
-	if l.Address == "" {
-		return errors.New("address: is empty: give one such as 127.0.0.1:9090, or unix:/run/apikeys.sock")
+	if _, _, err := net.SplitHostPort(l.Address); err != nil && !strings.HasPrefix(l.Address, socket) || l.Address == socket {
+		return fmt.Errorf("address: %q: is none: give one such as 127.0.0.1:9090, or unix:/run/apikeys.sock", l.Address)
 	}
 	if l.Protocol == "" {
 		l.Protocol = ProtocolHTTP
@@ -269,9 +304,12 @@ func (l *Listen) check() error {
 	return nil
 }
 
+// socket begins the address of a Unix socket.
+const socket = "unix:"
+
 // private reports whether nobody but this machine reaches an address.
 func private(address string) bool {
-	if strings.HasPrefix(address, "unix:") {
+	if strings.HasPrefix(address, socket) {
 		return true
 	}
 	if host, ok := strings.CutPrefix(address, "localhost:"); ok && host != "" {

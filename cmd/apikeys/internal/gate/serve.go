@@ -55,37 +55,56 @@ type daemon struct {
 	failed chan error
 }
 
+// ErrBegin is why an edge does not listen.
+var ErrBegin = errors.New("the edge cannot begin")
+
 // Serve runs an edge by a configuration file until ctx ends. A value from reload has it
-// read its files again. ready, if not nil, is told the listeners' addresses.
+// read its files again. ready, if not nil, is told the listeners' addresses. The error
+// wraps ErrBegin if the edge has not listened.
 func Serve(ctx context.Context, file string, out io.Writer, reload <-chan os.Signal, ready func([]net.Addr)) error {
+	d, err := begin(ctx, file, out, ready)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBegin, err)
+	}
+	defer d.edge.Close()
+	defer d.stop()
+	return d.run(ctx, reload)
+}
+
+// begin is an edge that listens.
+func begin(ctx context.Context, file string, out io.Writer, ready func([]net.Addr)) (*daemon, error) {
 	conf, rules, err := read(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	d := &daemon{file: file, conf: conf, level: &slog.LevelVar{}, ready: ready, failed: make(chan error, 1)}
 	d.log = newLog(out, conf.Log, d.level)
 	options, err := edgeOptions(conf, d.log)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if d.edge, err = edge.New(*options); err != nil {
-		return err
+		return nil, err
 	}
-	defer d.edge.Close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics, err := NewMetrics(registry, d.edge.Stats)
+	if err == nil {
+		d.gate = New(d.edge, rules, keysOf(conf), metrics, d.log)
+		d.warn()
+		err = d.listen(ctx, registry)
+	}
 	if err != nil {
-		return err
-	}
-	d.gate = New(d.edge, rules, keysOf(conf), metrics, d.log)
-	d.warn()
-	if err := d.listen(ctx, registry); err != nil {
 		d.stop()
-		return err
+		_ = d.edge.Close()
+		return nil, err
 	}
-	defer d.stop()
 	d.seen, _ = d.fingerprint()
+	return d, nil
+}
+
+// run takes over what changes until ctx ends, or a listener does.
+func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
@@ -111,8 +130,11 @@ func Check(file string) error {
 	if err != nil {
 		return err
 	}
+	if err := conf.Files(); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
 	if _, err := edgeOptions(conf, slog.New(slog.DiscardHandler)); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	for i := range conf.Listen {
 		if t := conf.Listen[i].TLS; t != nil {
