@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -224,6 +225,9 @@ func (e *Edge) check() error {
 	if e.Keys == nil {
 		e.Keys = &Keys{}
 	}
+	if err := e.Keys.check(); err != nil {
+		return fmt.Errorf("keys: %w", err)
+	}
 	if e.Log == nil {
 		e.Log = &Log{}
 	}
@@ -332,6 +336,28 @@ func (c *Cache) check() error {
 	}
 	if c.MaxKeys < 0 || c.UnknownPerSecond < 0 || c.UnknownPerAddress < 0 {
 		return errors.New("max_keys, unknown_per_second and unknown_per_address must not be negative")
+	}
+	return nil
+}
+
+var headerName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$`)
+
+// notForKeys are headers that mean something else, or never reach the edge as they came.
+var notForKeys = regexp.MustCompile(`(?i)^(authorization|proxy-.*|x-apikey-.*|x-original-.*|x-forwarded-.*|x-real-ip|forwarded|host|connection|cookie|content-.*|transfer-encoding|te|trailer|upgrade|expect)$`)
+
+func (k *Keys) check() error {
+	for _, name := range k.Headers {
+		switch {
+		case !headerName.MatchString(name):
+			return fmt.Errorf("headers: %q: is no name: letters, digits and hyphens, such as X-API-Key", name)
+		case notForKeys.MatchString(name):
+			return fmt.Errorf("headers: %q: means something else: give a header of your own; Authorization: Bearer is always looked at", name)
+		}
+	}
+	for _, name := range k.Query {
+		if name == "" {
+			return errors.New("query: has an empty name")
+		}
 	}
 	return nil
 }

@@ -3,12 +3,17 @@
 package gate
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/edge"
 )
 
 func (g *testGate) post(t testing.TB, body string) (int, map[string]any) {
@@ -20,6 +25,28 @@ func (g *testGate) post(t testing.TB, body string) (int, map[string]any) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	return w.Code, data
+}
+
+// meeting answers when so many have asked.
+type meeting struct{ left sync.WaitGroup }
+
+func (m *meeting) Verify(context.Context, edge.Request) (edge.Verdict, error) {
+	m.left.Done()
+	m.left.Wait()
+	return edge.Verdict{Valid: true, Code: "VALID"}, nil
+}
+
+// The questions of a batch are asked at once: keys that are not held cost one call.
+func TestVerifyAsksAtOnce(t *testing.T) {
+	m := &meeting{}
+	m.left.Add(maxBatch)
+	g := New(m, testRules(t), Keys{}, nil, slog.New(slog.DiscardHandler))
+	items := strings.Repeat(`{"key":"a"},`, maxBatch)
+	w := httptest.NewRecorder()
+	g.Verify().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/verify", strings.NewReader(`{"batch": [`+strings.TrimSuffix(items, ",")+`]}`)))
+	if strings.Count(w.Body.String(), `"VALID"`) != maxBatch {
+		t.Errorf("%d %.200s", w.Code, w.Body)
+	}
 }
 
 // The engine's own questions and answers.

@@ -114,7 +114,7 @@ func (e *envoy) answer(d *decision, s *settings) *authv3.CheckResponse {
 	code := codes.PermissionDenied
 	switch d.status {
 	case http.StatusOK:
-		ok := &authv3.OkHttpResponse{HeadersToRemove: s.keys.removed()}
+		ok := &authv3.OkHttpResponse{HeadersToRemove: s.keys.removed(), QueryParametersToRemove: s.keys.Query}
 		for _, p := range d.headers() {
 			ok.Headers = append(ok.Headers, overwrite(p))
 		}

@@ -88,6 +88,9 @@ func TestEnvoy(t *testing.T) {
 			{"path", "GET", "/orders/%2e%2e/x", []string{"x-api-key", "good"}, 403, codes.PermissionDenied, "AMBIGUOUS_REQUEST"},
 			{"alias", "GET", "/orders/7", []string{"x-api-key", "good", "x_apikey_role", "admin"}, 403, codes.PermissionDenied, "AMBIGUOUS_REQUEST"},
 			{"override", "GET", "/orders/7", []string{"x-api-key", "good", "x-http-method-override", "PUT"}, 403, codes.PermissionDenied, "AMBIGUOUS_REQUEST"},
+			{"override's alias", "GET", "/orders/7", []string{"x-api-key", "good", "x_http_method_override", "PUT"}, 403, codes.PermissionDenied, "AMBIGUOUS_REQUEST"},
+			{"path override", "GET", "/orders/7", []string{"x-api-key", "good", "x-original-url", "/admin"}, 403, codes.PermissionDenied, "AMBIGUOUS_REQUEST"},
+			{"trailer", "GET", "/orders/7", []string{"x-api-key", "good", "trailer", "x-apikey-role"}, 403, codes.PermissionDenied, "AMBIGUOUS_REQUEST"},
 			{"connection", "GET", "/orders/7", []string{"x-api-key", "good", "connection", "x-apikey-role"}, 403, codes.PermissionDenied, "AMBIGUOUS_REQUEST"},
 			{"too many", "GET", "/orders/7", []string{"x-api-key", "fast"}, 429, codes.ResourceExhausted, "RATE_LIMITED"},
 		} {
@@ -140,9 +143,13 @@ func TestEnvoy(t *testing.T) {
 			t.Errorf("nobody can be asked: %v, %v", resp, err)
 		}
 	}
-	g := newTestGate(t, Keys{})
+	g := newTestGate(t, Keys{Query: []string{"api_key"}})
+	resp, err := envoyClient(t, g.Gate).Check(t.Context(), checkRequest(false, "192.0.2.7", "GET", "/orders/7?api_key=good"))
+	if err != nil || !slices.Equal(resp.GetOkResponse().GetQueryParametersToRemove(), []string{"api_key"}) {
+		t.Errorf("a key in the query goes on: %v, %v", resp, err)
+	}
 	client := envoyClient(t, g.Gate, netip.MustParsePrefix("10.0.0.0/8"))
-	resp, err := client.Check(t.Context(), checkRequest(false, "192.0.2.7", "GET", "/orders/7", "x-api-key", "good"))
+	resp, err = client.Check(t.Context(), checkRequest(false, "192.0.2.7", "GET", "/orders/7", "x-api-key", "good"))
 	if err != nil || resp.GetDeniedResponse().GetStatus().GetCode() != 403 {
 		t.Errorf("not a proxy of ours: %v, %v", resp, err)
 	}

@@ -111,6 +111,12 @@ func (g *Gate) Auth(presetName string, trusted []netip.Prefix) (http.Handler, er
 		own = loopback
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			// No question has a body. What follows its header could be another question, or
+			// be taken for one: there is none after it, and nobody waits for it.
+			w.Header().Set("Connection", "close")
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+		}
 		switch path, _, _ := strings.Cut(r.RequestURI, "?"); {
 		case set.asks(r):
 			q := &question{header: httpHeader(r.Header), trusted: own.trusts(r)}

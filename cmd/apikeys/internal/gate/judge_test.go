@@ -73,11 +73,19 @@ func newKnower() *knower {
 
 func rule(t testing.TB, methods, path string, scopes ...string) *Rule {
 	t.Helper()
-	r, err := NewRule(strings.Fields(methods), path, scopes, nil)
+	r, err := NewRule(names(methods), path, scopes, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// names are those in a text; none is nil, as in a configuration.
+func names(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Fields(text)
 }
 
 func testRules(t testing.TB) []*Rule {
@@ -178,6 +186,13 @@ func TestAnswers(t *testing.T) {
 			{"a method in the header", "GET", "/orders/7", []string{apiKey, "good", "X-Http-Method-Override", "DELETE"}, 403, "AMBIGUOUS_REQUEST"},
 			{"another", "GET", "/orders/7", []string{apiKey, "good", "X-Method-Override", "DELETE"}, 403, "AMBIGUOUS_REQUEST"},
 			{"and another", "GET", "/orders/7", []string{apiKey, "good", "X-Http-Method", "DELETE"}, 403, "AMBIGUOUS_REQUEST"},
+			{"an alias of it", "GET", "/orders/7", []string{apiKey, "good", "X_http_method_override", "DELETE"}, 403, "AMBIGUOUS_REQUEST"},
+			{"another alias", "GET", "/orders/7", []string{apiKey, "good", "X-Method.override", "DELETE"}, 403, "AMBIGUOUS_REQUEST"},
+			{"a path in the header", "GET", "/orders/7", []string{apiKey, "good", "X-Original-Url", "/admin"}, 403, "AMBIGUOUS_REQUEST"},
+			{"another path", "GET", "/orders/7", []string{apiKey, "good", "X-Rewrite-Url", "/admin"}, 403, "AMBIGUOUS_REQUEST"},
+			{"its alias", "GET", "/orders/7", []string{apiKey, "good", "X_rewrite_url", "/admin"}, 403, "AMBIGUOUS_REQUEST"},
+			{"a trailer", "GET", "/orders/7", []string{apiKey, "good", "Trailer", "expires, X-Apikey-Role"}, 403, "AMBIGUOUS_REQUEST"},
+			{"another trailer", "GET", "/orders/7", []string{apiKey, "good", "Trailer", "expires"}, 200, ""},
 			{"an alias of identity", "GET", "/orders/7", []string{apiKey, "good", "X_apikey_role", "admin"}, 403, "AMBIGUOUS_REQUEST"},
 			{"with dots", "GET", "/orders/7", []string{apiKey, "good", "X.apikey.scopes", "admin"}, 403, "AMBIGUOUS_REQUEST"},
 			{"mixed", "GET", "/orders/7", []string{apiKey, "good", "X-Apikey_key.id", "admin"}, 403, "AMBIGUOUS_REQUEST"},

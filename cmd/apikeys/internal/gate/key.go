@@ -76,9 +76,9 @@ const (
 
 var identity = []string{headerRole, headerKeyID, headerVersion, headerScopes, headerState, headerEnds, headerCode}
 
-// overrides are headers with which some frameworks replace the method: the rule would
-// have been matched with another one.
-var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
+// overrides are headers with which some frameworks replace the method or the path: the
+// rule would have been matched with another one.
+var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url"}
 
 // tricks reports whether the headers of a request could make the API behind read another
 // identity, key or method than this edge has judged.
@@ -87,15 +87,22 @@ func (k *Keys) tricks(h header) bool {
 		if slices.Contains(overrides, name) {
 			return true
 		}
-		if strings.ContainsAny(name, "_.") && k.protects(folded.Replace(name)) {
-			return true
+		if strings.ContainsAny(name, "_.") {
+			name = folded.Replace(name)
+			is := func(other string) bool { return strings.EqualFold(other, name) }
+			if k.protects(name) || slices.ContainsFunc(overrides, is) {
+				return true
+			}
 		}
 	}
-	for _, list := range h.all("Connection") {
-		for name := range strings.SplitSeq(list, ",") {
-			// A proxy takes out what Connection names.
-			if k.protects(folded.Replace(strings.TrimSpace(name))) {
-				return true
+	// A proxy takes out what Connection names, and what Trailer names comes after the
+	// verdict.
+	for _, header := range []string{"Connection", "Trailer"} {
+		for _, list := range h.all(header) {
+			for name := range strings.SplitSeq(list, ",") {
+				if k.protects(folded.Replace(strings.TrimSpace(name))) {
+					return true
+				}
 			}
 		}
 	}

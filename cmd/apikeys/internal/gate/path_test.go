@@ -75,7 +75,7 @@ func TestRules(t *testing.T) {
 		{"", "/**", []string{"GET /", "GET /a", "DELETE /a/b/"}, nil},
 		{"", "/*/**", []string{"GET /a", "GET /a/b"}, []string{"GET /"}},
 	} {
-		r, err := NewRule(strings.Fields(test.methods), test.path, nil, nil)
+		r, err := NewRule(names(test.methods), test.path, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,6 +96,21 @@ func TestRules(t *testing.T) {
 	for _, method := range []string{"", "get", "*", "GET POST"} {
 		if _, err := NewRule([]string{method}, "/", nil, nil); err == nil {
 			t.Errorf("the method %q is a rule's", method)
+		}
+	}
+}
+
+// Lists that say nothing are mistakes, and so are scopes that no role can have.
+func TestRulesThatSayNothing(t *testing.T) {
+	for want, test := range map[string]struct{ methods, scopes, any []string }{
+		"methods: is empty":   {methods: []string{}},
+		"scopes: is empty":    {scopes: []string{}},
+		"any_scope: is empty": {any: []string{}},
+		"scopes: ":            {scopes: []string{"orders: read"}},
+		"any_scope: ":         {any: []string{"a", ""}},
+	} {
+		if _, err := NewRule(test.methods, "/", test.scopes, test.any); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %s", test, err, want)
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
 // Rule says what a key must have for the requests that it matches. The first rule that
@@ -23,6 +25,18 @@ func NewRule(methods []string, path string, scopes, anyScope []string) (*Rule, e
 	for _, m := range methods {
 		if m == "" || strings.ToUpper(m) != m || strings.ContainsAny(m, " *") {
 			return nil, fmt.Errorf("methods: %q: is not the name of a method: give names such as GET, or leave methods out for any", m)
+		}
+	}
+	for field, scopes := range map[string][]string{"scopes": scopes, "any_scope": anyScope} {
+		for _, s := range scopes {
+			if err := policy.CheckScope(field, s); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for field, list := range map[string][]string{"methods": methods, "scopes": scopes, "any_scope": anyScope} {
+		if list != nil && len(list) == 0 {
+			return nil, fmt.Errorf("%s: is empty: leave it out, or name some", field)
 		}
 	}
 	clean, err := cleanPath(path)

@@ -3,6 +3,7 @@
 package gate
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/config"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/edge"
@@ -37,6 +40,7 @@ const (
 	drainTime = 10 * time.Second
 	// Gateways keep connections open; a client that does not send its header is none.
 	headerTime, idleTime = 5 * time.Second, 2 * time.Minute
+	answerTime           = 30 * time.Second
 	maxHeader            = 64 << 10
 )
 
@@ -50,6 +54,7 @@ type daemon struct {
 	gate   *Gate
 	certs  []*certificate
 	seen   [sha256.Size]byte // of the files, as they were read last
+	look   time.Duration     // how often they are looked at
 	ready  func([]net.Addr)
 	stops  []func(context.Context)
 	failed chan error
@@ -77,7 +82,7 @@ func begin(ctx context.Context, file string, out io.Writer, ready func([]net.Add
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{file: file, conf: conf, level: &slog.LevelVar{}, ready: ready, failed: make(chan error, 1)}
+	d := &daemon{file: file, conf: conf, level: &slog.LevelVar{}, look: lookEvery, ready: ready, failed: make(chan error, 1)}
 	d.log = newLog(out, conf.Log, d.level)
 	options, err := edgeOptions(conf, d.log)
 	if err != nil {
@@ -99,13 +104,13 @@ func begin(ctx context.Context, file string, out io.Writer, ready func([]net.Add
 		_ = d.edge.Close()
 		return nil, err
 	}
-	d.seen, _ = d.fingerprint()
+	d.seen = d.fingerprint()
 	return d, nil
 }
 
 // run takes over what changes until ctx ends, or a listener does.
 func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
-	ticker := time.NewTicker(lookEvery)
+	ticker := time.NewTicker(d.look)
 	defer ticker.Stop()
 	for {
 		select {
@@ -117,7 +122,7 @@ func (d *daemon) run(ctx context.Context, reload <-chan os.Signal) error {
 		case <-reload:
 			d.reload()
 		case <-ticker.C:
-			if now, err := d.fingerprint(); err == nil && now != d.seen {
+			if d.fingerprint() != d.seen {
 				d.reload()
 			}
 		}
@@ -306,6 +311,7 @@ func (d *daemon) server(l *config.Listen, listener net.Listener, secure *tls.Con
 		if secure != nil {
 			opts = append(opts, grpc.Creds(credentials.NewTLS(secure)))
 		}
+		opts = append(opts, grpc.ConnectionTimeout(headerTime), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTime, Time: time.Minute}))
 		s := grpc.NewServer(opts...)
 		d.gate.RegisterEnvoy(s, l.Trusted)
 		d.stops = append(d.stops, func(ctx context.Context) {
@@ -328,14 +334,27 @@ func (d *daemon) server(l *config.Listen, listener net.Listener, secure *tls.Con
 		handler = Admin(d.edge.Stats, registry)
 	}
 	s := &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTime, ReadTimeout: 2 * headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader, TLSConfig: secure,
-		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+		Handler: handler, ReadHeaderTimeout: headerTime, ReadTimeout: 2 * headerTime, WriteTimeout: answerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		TLSConfig: secure, ErrorLog: log.New(complaints{d.log}, "", 0),
+		DisableGeneralOptionsHandler: true, // it would answer OPTIONS * with 200
 	}
 	d.stops = append(d.stops, func(ctx context.Context) { _ = s.Shutdown(ctx) })
 	if secure != nil {
 		return func() { d.fail(s.ServeTLS(listener, "", "")) }, nil
 	}
 	return func() { d.fail(s.Serve(listener)) }, nil
+}
+
+// complaints are what net/http has to say: of clients that are none, mostly.
+type complaints struct{ log *slog.Logger }
+
+func (c complaints) Write(text []byte) (int, error) {
+	level := slog.LevelDebug
+	if bytes.Contains(text, []byte("panic")) {
+		level = slog.LevelError
+	}
+	c.log.Log(context.Background(), level, "http", "text", strings.TrimSpace(string(text)))
+	return len(text), nil
 }
 
 // fail ends the daemon for a listener that has ended by itself.
@@ -360,8 +379,9 @@ func (d *daemon) stop() {
 	wg.Wait()
 }
 
-// fingerprint is of everything that is read again.
-func (d *daemon) fingerprint() (sum [sha256.Size]byte, err error) {
+// fingerprint is of everything that is read again. A file that cannot be read is
+// something else than it was, so that it is told.
+func (d *daemon) fingerprint() [sha256.Size]byte {
 	files := []string{d.file}
 	for i := range d.conf.Listen {
 		if t := d.conf.Listen[i].TLS; t != nil {
@@ -375,20 +395,18 @@ func (d *daemon) fingerprint() (sum [sha256.Size]byte, err error) {
 	for _, file := range files {
 		raw, err := os.ReadFile(file)
 		if err != nil {
-			return sum, err
+			raw = []byte(err.Error())
 		}
 		part := sha256.Sum256(raw)
 		_, _ = h.Write(part[:]) // it never fails
 	}
-	return [sha256.Size]byte(h.Sum(nil)), nil
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // reload takes over what may change while the edge runs: rules, where keys are, the
 // log's level, certificates. What is wrong changes nothing.
 func (d *daemon) reload() {
-	if now, err := d.fingerprint(); err == nil {
-		d.seen = now // what is wrong is told once
-	}
+	d.seen = d.fingerprint() // before they are read; what is wrong is told once
 	conf, rules, err := read(d.file)
 	if err != nil {
 		d.log.Error("the configuration is left as it was", "error", err)

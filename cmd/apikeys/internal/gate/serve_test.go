@@ -95,9 +95,20 @@ const token = "t0\n"
 // start runs an edge. In the text VAULT is the server, DIR the directory of its files.
 func start(t testing.TB, conf string) *running {
 	t.Helper()
-	r := &running{t: t, dir: t.TempDir(), log: &locked{}, reload: make(chan os.Signal, 1)}
+	r := prepare(t)
+	r.run(conf)
+	return r
+}
+
+func prepare(t testing.TB) *running {
+	t.Helper()
+	r := &running{t: t, dir: t.TempDir(), log: &locked{}, reload: make(chan os.Signal, 1), vault: newVaultServer(t)}
 	r.write("token", token)
-	r.vault = newVaultServer(t)
+	return r
+}
+
+func (r *running) run(conf string) {
+	r.t.Helper()
 	r.conf(strings.ReplaceAll(conf, "VAULT", r.vault.URL))
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan []net.Addr, 1), make(chan error, 1)
@@ -110,13 +121,12 @@ func start(t testing.TB, conf string) *running {
 		})
 		return err
 	}
-	t.Cleanup(func() { _ = r.stop() })
+	r.t.Cleanup(func() { _ = r.stop() })
 	select {
 	case r.addrs = <-ready:
 	case err := <-ended:
-		t.Fatalf("%v\n%s", err, r.log)
+		r.t.Fatalf("%v\n%s", err, r.log)
 	}
-	return r
 }
 
 func (r *running) path(name string) string { return filepath.Join(r.dir, name) }
@@ -138,7 +148,13 @@ func (r *running) again(wanted string) {
 	r.t.Helper()
 	before := strings.Count(r.log.String(), wanted)
 	r.reload <- syscall.SIGHUP
-	for until := time.Now().Add(10 * time.Second); strings.Count(r.log.String(), wanted) == before; {
+	r.says(wanted, before+1)
+}
+
+// says waits until the log says something that often.
+func (r *running) says(wanted string, times int) {
+	r.t.Helper()
+	for until := time.Now().Add(10 * time.Second); strings.Count(r.log.String(), wanted) < times; {
 		if time.Now().After(until) {
 			r.t.Fatalf("the log does not say %q:\n%s", wanted, r.log)
 		}
@@ -347,11 +363,14 @@ listen "admin" {
 			}
 			conf.Certificates = []tls.Certificate{pair}
 		}
-		client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf}}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true}}
 		defer client.CloseIdleConnections()
 		resp, err := client.Get("https://" + r.addrs[0].String() + "/healthz")
 		if err == nil {
 			_ = resp.Body.Close()
+			if resp.ProtoMajor != 2 {
+				t.Errorf("over %s", resp.Proto)
+			}
 		}
 		return err
 	}
