@@ -68,7 +68,9 @@ test-gitleaks: need-go ## Hold the rules that key-format serves against the real
 
 # Another module, for Caddy's sake.
 .PHONY: gateways
-gateways: need-go ## Hold the edge behind nginx, HAProxy, Caddy and stand-ins of others, for three minutes (TRAEFIK_BIN=path: a real Traefik)
+gateways: need-go ## Hold the edge behind nginx, HAProxy, Caddy and stand-ins, for three minutes (TRAEFIK_BIN=path: a real Traefik; SERVER_BIN=path: a cluster's failover)
+	@[ -n "$(TRAEFIK_BIN)" ] || echo "TRAEFIK_BIN is not set: a proxy that asks as Traefik does stands in for it"
+	@[ -n "$(SERVER_BIN)" ] || echo "SERVER_BIN names no Vault or OpenBao: no failover is played"
 	@GOWORK=off $(GO) -C acceptance/gateways test -count=1 -timeout 20m ./...
 
 .PHONY: acceptance

@@ -87,6 +87,9 @@ func TestStatsOfDirtyKeys(t *testing.T) {
 			want(t, v, key, "VALID")
 		}
 		dirty("held", 0)
+		if v.asks.clean.Load() != v.asks.stirred.Load() {
+			t.Error("keys are looked at though none has become dirty")
+		}
 		e.set(func() { e.delay = 10 * time.Second })
 		e.feed.Publish(feed.Notice{RoleID: "a"})
 		e.feed.Publish(feed.Notice{RoleID: "b"})

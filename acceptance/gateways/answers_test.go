@@ -223,13 +223,13 @@ func tricks(t *testing.T, g *gateway, good apikey) {
 			t.Errorf("%s: %d %s", target, r.status, r.body)
 		}
 	}
-	for _, name := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"} {
+	for _, name := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL"} {
 		if r := do(t, g, "GET", "/orders/7", with(good, name, "DELETE")); r.status != http.StatusForbidden {
 			t.Errorf("%s: %d", name, r.status)
 		}
 	}
 	// Names that CGI, PHP and others take for ours.
-	for _, name := range []string{"X_Apikey_Role", "X-Apikey_Role", "X.Apikey.Role", "X-Apikey.Scopes", "x_apikey_key_id", "X_API_Key", "X.API.Key"} {
+	for _, name := range []string{"X_Apikey_Role", "X-Apikey_Role", "X.Apikey.Role", "X-Apikey.Scopes", "x_apikey_key_id", "X_API_Key", "X.API.Key", "X_HTTP_Method_Override", "X.Original.Url"} {
 		r := do(t, g, "GET", "/orders/7", with(good, name, "admin"))
 		switch {
 		case r.status == http.StatusForbidden || r.status == http.StatusBadRequest:
@@ -249,6 +249,12 @@ func tricks(t *testing.T, g *gateway, good apikey) {
 		case r.seen.Header.Get("X-Apikey-Role") != "orders" || r.seen.Header.Get("X-Apikey-Scopes") == "":
 			t.Errorf("Connection: %s has taken the identity away", names)
 		}
+	}
+	// What comes after the verdict is no identity.
+	switch r := do(t, g, "GET", "/orders/7", with(good, "Trailer", "X-Apikey-Role")); {
+	case r.status == http.StatusForbidden || r.status == http.StatusBadRequest:
+	case r.status != http.StatusOK || r.seen.Header.Get("X-Apikey-Role") != "orders":
+		t.Errorf("Trailer: %d", r.status)
 	}
 	// What a client says in the gateway's place.
 	for _, h := range []http.Header{

@@ -75,7 +75,7 @@ func (d *daemon) forget() {
 	}
 }
 
-// live waits until decisions arrive.
+// live waits until decisions arrive, and all that is held was verified since the last.
 func (d *daemon) live() {
 	d.t.Helper()
 	eventually(d.t, 30*time.Second, "feed", func() error {
@@ -84,12 +84,15 @@ func (d *daemon) live() {
 			return err
 		}
 		defer resp.Body.Close()
-		var body struct{ Live bool }
+		var body struct {
+			Live  bool
+			Dirty int
+		}
 		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
 			return err
 		}
-		if !body.Live {
-			return fmt.Errorf("readyz: %d, not live", resp.StatusCode)
+		if !body.Live || body.Dirty > 0 {
+			return fmt.Errorf("readyz: %d, live %t, %d keys are dirty", resp.StatusCode, body.Live, body.Dirty)
 		}
 		return nil
 	})

@@ -22,27 +22,35 @@ type data = map[string]any
 type engine struct {
 	t          *testing.T
 	addr, file string
+	root       string
+	at         func() string // where what is decided is told
 	out        *output
 	process    *process
 	edgeToken  string
 }
 
 func startEngine(t *testing.T) *engine {
-	e := &engine{t: t, addr: freeAddress(t), file: filepath.Join(t.TempDir(), "storage"), out: &output{}}
+	e := &engine{t: t, addr: freeAddress(t), root: "root", file: filepath.Join(t.TempDir(), "storage"), out: &output{}}
+	e.at = func() string { return e.addr }
 	e.start()
-	policy, err := os.ReadFile(root + "/bootstrap/policies/edge.hcl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.write("sys/policies/acl/edge", data{"policy": string(policy)})
-	auth := e.call(http.MethodPost, "auth/token/create", data{"policies": []string{"edge"}, "ttl": "1h"}, "auth")
-	e.edgeToken = auth["client_token"].(string)
+	e.prepare()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("server:\n%s", e.out.end())
 		}
 	})
 	return e
+}
+
+// prepare makes a token as an edge has it.
+func (e *engine) prepare() {
+	policy, err := os.ReadFile(root + "/bootstrap/policies/edge.hcl")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.write("sys/policies/acl/edge", data{"policy": string(policy)})
+	auth := e.call(http.MethodPost, "auth/token/create", data{"policies": []string{"edge"}, "ttl": "1h"}, "auth")
+	e.edgeToken = auth["client_token"].(string)
 }
 
 func (e *engine) start() {
@@ -65,11 +73,11 @@ func (e *engine) call(method, path string, body data, part string) data {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	req, err := http.NewRequest(method, "http://"+e.addr+"/v1/"+path, bytes.NewReader(raw))
+	req, err := http.NewRequest(method, "http://"+e.at()+"/v1/"+path, bytes.NewReader(raw))
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	req.Header.Set("X-Vault-Token", "root")
+	req.Header.Set("X-Vault-Token", e.root)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		e.t.Fatal(err)

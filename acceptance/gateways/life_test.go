@@ -141,16 +141,31 @@ var errNotYet = io.ErrNoProgress
 
 // revoke ends a key, whose successor the clients hold then, and waits for the bound.
 func (e *engine) revoke(t *testing.T, l *load, p *promise, role string) *promise {
+	return e.revokeWithin(t, l, p, role, bound)
+}
+
+func (e *engine) revokeWithin(t *testing.T, l *load, p *promise, role string, bound time.Duration) *promise {
+	t.Helper()
 	begun := time.Now()
 	p.ends(begun, time.Time{})
 	e.write("apikeys/revoke/"+role, data{"key_id": e.creds(role).id})
 	decided := time.Now()
 	p.ends(begun, decided.Add(bound+slack))
-	next := l.hold("the key after "+p.name, e.creds(role))
+	next := l.holdAs(&promise{name: p.next(), unsure: p.unsure}, e.creds(role))
 	until(t, p)
 	l.lateness(p, decided)
 	l.drop(p)
 	return next
+}
+
+// next is the name of the key that comes after.
+func (p *promise) next() string {
+	if name, n, counted := strings.Cut(p.name, " +"); counted {
+		if i, err := strconv.Atoi(n); err == nil {
+			return name + " +" + strconv.Itoa(i+1)
+		}
+	}
+	return p.name + " +1"
 }
 
 // until waits until a key's end is past, and has been put to the test.

@@ -23,11 +23,16 @@ const (
 // does stands in for it.
 const traefikVariable = "TRAEFIK_BIN"
 
+// serverVariable names the program of a real server. Unset, no failover is played.
+const serverVariable = "SERVER_BIN"
+
 // programs are what is tested, built once, and the gateways.
 var programs struct {
 	dir, plugin, devserver, apikeys string
 
 	nginx, haproxy, caddy, traefik string
+	// server is a Vault or OpenBao, or empty.
+	server string
 }
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -59,12 +64,16 @@ func prepare() error {
 	if err := errors.Join(missing...); err != nil {
 		return err
 	}
-	if name := os.Getenv(traefikVariable); name != "" {
+	for variable, to := range map[string]*string{traefikVariable: &programs.traefik, serverVariable: &programs.server} {
+		name := os.Getenv(variable)
+		if name == "" {
+			continue
+		}
 		path, err := exec.LookPath(name)
 		if err != nil {
-			return fmt.Errorf("%s: %w", traefikVariable, err)
+			return fmt.Errorf("%s: %w", variable, err)
 		}
-		if programs.traefik, err = filepath.Abs(path); err != nil {
+		if *to, err = filepath.Abs(path); err != nil {
 			return err
 		}
 	}

@@ -70,12 +70,15 @@ local function refuse(txn, status, headers)
 end
 
 core.register_action("apikeys", { "http-req" }, function(txn, url)
-	-- A proxy takes out what Connection names, the identity too.
-	local connection = txn.http:req_get_headers()["connection"]
-	for i = 0, connection and #connection or -1 do
-		local names = connection[i]:lower():gsub("[_.]", "-")
-		if names:find("x-apikey-", 1, true) or names:find("x-api-key", 1, true) or names:find("authorization", 1, true) then
-			return refuse(txn, 403, { ["x-apikey-code"] = { [0] = "AMBIGUOUS_REQUEST" } })
+	-- A proxy takes out what Connection names, the identity too, and what Trailer names
+	-- comes after the question.
+	for _, header in ipairs({ "connection", "trailer" }) do
+		local lists = txn.http:req_get_headers()[header]
+		for i = 0, lists and #lists or -1 do
+			local names = lists[i]:lower():gsub("[_.]", "-")
+			if names:find("x-apikey-", 1, true) or names:find("x-api-key", 1, true) or names:find("authorization", 1, true) then
+				return refuse(txn, 403, { ["x-apikey-code"] = { [0] = "AMBIGUOUS_REQUEST" } })
+			end
 		end
 	end
 
