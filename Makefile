@@ -51,7 +51,7 @@ dev: build ## Run a development server with the engine at apikeys/ (VAULT_BIN=va
 	@if [ -n "$(VAULT_BIN)" ]; then exec scripts/dev-real.sh "$(VAULT_BIN)"; else exec scripts/dev.sh; fi
 
 .PHONY: demo
-demo: build ## Watch a key being issued, rotated, retired and revoked, in under a minute
+demo: build ## Watch a key being issued, rotated and revoked, and an API go on while the server is away, in under a minute
 	@CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o $(BIN)/demo ./scripts/demo
 	@$(BIN)/demo
 

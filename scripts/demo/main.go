@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-// Command demo tells what the engine does, on a server of its own, in under a minute. It fails if any
+// Command demo tells what the engine does, on servers of its own, in under a minute. It fails if any
 // step does not come out as told.
 package main
 
 import (
 	"context"
+	"crypto/rand"
 	"flag"
 	"fmt"
 	"os"
@@ -32,11 +33,12 @@ func main() {
 func run(ctx context.Context, server, plugin string, pace time.Duration) error {
 	n := newNarrator(os.Stdout, pace)
 	n.say("A development server starts, and launches the plugin as a process of its own.")
-	s, err := startServer(ctx, server, plugin)
+	o := options{bin: server, plugin: plugin, token: rand.Text()}
+	s, err := startServer(ctx, o)
 	if err != nil {
 		return err
 	}
-	story := &story{n: n, client: s.client}
+	story := &story{n: n, client: s.client, options: o}
 	if err := story.tell(ctx); err != nil {
 		s.kill()
 		return err

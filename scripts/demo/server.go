@@ -5,8 +5,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -28,12 +28,20 @@ type server struct {
 	log    *bytes.Buffer
 }
 
-// startServer runs the server on a free port and returns when it is ready.
-func startServer(ctx context.Context, bin, plugin string) (*server, error) {
-	token := rand.Text()
+// options say how to run a server.
+type options struct {
+	bin, plugin string
+	// listen is its address, storage its file; on a free port and in memory if empty.
+	listen, storage string
+	token           string
+}
+
+// startServer runs the server and returns when it is ready.
+func startServer(ctx context.Context, o options) (*server, error) {
 	s := &server{exited: make(chan error, 1), log: &bytes.Buffer{}}
 	//nolint:noctx // it is stopped in good order, not killed with the context
-	s.cmd = exec.Command(bin, "-listen", "127.0.0.1:0", "-plugin", plugin, "-tick", "1s", "-root-token", token, "-log-level", "warn")
+	s.cmd = exec.Command(o.bin, "-listen", cmp.Or(o.listen, "127.0.0.1:0"), "-storage", cmp.Or(o.storage, "memory"), "-plugin", o.plugin,
+		"-tick", "1s", "-root-token", o.token, "-log-level", "warn")
 	s.cmd.Stderr = s.log
 	// A signal to the terminal's group is for the demo, which stops the server itself.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -75,9 +83,18 @@ func startServer(ctx context.Context, bin, plugin string) (*server, error) {
 		s.kill()
 		return nil, err
 	}
-	s.client.SetToken(token)
+	s.client.SetToken(o.token)
 	s.client.ClearNamespace()
 	return s, nil
+}
+
+// crash ends the server and the plugin as a power cut does.
+func (s *server) crash() error {
+	if err := syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("kill the server: %w", err)
+	}
+	_ = <-s.exited //nolint:staticcheck // how it ended is known
+	return nil
 }
 
 // stop ends the server in good order.

@@ -13,8 +13,9 @@ import (
 
 // story is told by one teller; the fleet's rotation is watched beside it and reported when it happens.
 type story struct {
-	n      *narrator
-	client *api.Client
+	n       *narrator
+	client  *api.Client
+	options options // of its server
 }
 
 const (
@@ -34,7 +35,7 @@ func (s *story) tell(ctx context.Context) error {
 	defer cancel()
 	seen := make(chan error, 1)
 	go func() { seen <- s.watch(ctx, watched) }()
-	for _, chapter := range []func(context.Context) error{s.issue, s.rotate, s.lease} {
+	for _, chapter := range []func(context.Context) error{s.issue, s.rotate, s.lease, s.outage} {
 		if err := chapter(ctx); err != nil {
 			return err
 		}
