@@ -94,18 +94,16 @@ const cut = "..."
 // identityOf tells who presented a good key. Every one of the headers is there, so that
 // none that the client sent stays in its place.
 func identityOf(v *edge.Verdict) []pair {
-	out := []pair{
-		{headerRole, printable(v.Role)},
-		{headerKeyID, printable(v.KeyID)},
-		{headerVersion, strconv.Itoa(v.Version)},
-		{headerState, printable(v.State)},
-		{headerEnds, endOf(v)},
-	}
+	out := append(make([]pair, 0, 6),
+		pair{headerRole, printable(v.Role)}, pair{headerKeyID, printable(v.KeyID)}, pair{headerVersion, strconv.Itoa(v.Version)},
+		pair{headerState, printable(v.State)}, pair{headerEnds, endOf(v)},
+	)
 	left := maxIdentity - len(headerScopes)
 	for _, p := range out {
 		left -= len(p.name) + len(p.value)
 	}
 	var scopes strings.Builder
+	scopes.Grow(64)
 	for _, s := range v.Scopes {
 		s = printable(s)
 		if scopes.Len()+len(s)+1+len(cut)+1 > left {

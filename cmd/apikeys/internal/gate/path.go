@@ -39,7 +39,11 @@ func cleanPath(target string) (string, error) {
 }
 
 func decodeOnce(raw string) (string, error) {
+	if plain(raw) {
+		return raw, nil
+	}
 	var out strings.Builder
+	out.Grow(len(raw))
 	for i := 0; i < len(raw); i++ {
 		c, encoded := raw[i], false
 		if c == '%' {
@@ -61,6 +65,23 @@ func decodeOnce(raw string) (string, error) {
 	}
 	return out.String(), nil
 }
+
+// plain reports whether there is nothing to decode, nor to refuse, as in most paths.
+func plain(raw string) bool {
+	for i := range len(raw) {
+		if !plainBytes[raw[i]] {
+			return false
+		}
+	}
+	return true
+}
+
+var plainBytes = func() (plain [256]bool) {
+	for c := byte(' '); c < 0x7f; c++ {
+		plain[c] = !strings.ContainsRune("\\;#%", rune(c))
+	}
+	return plain
+}()
 
 func unhex(c byte) int {
 	switch {
