@@ -73,6 +73,10 @@ gateways: need-go ## Hold the edge behind nginx, HAProxy, Caddy and stand-ins, f
 	@[ -n "$(SERVER_BIN)" ] || echo "SERVER_BIN names no Vault or OpenBao: no failover is played"
 	@GOWORK=off $(GO) -C acceptance/gateways test -count=1 -timeout 20m ./...
 
+.PHONY: bench-gateways
+bench-gateways: need-go ## Measure an edge behind gateways (BENCH=Nginx)
+	@GOWORK=off $(GO) -C acceptance/gateways test -run '^$$' -bench '$(BENCH)' -benchtime 200x -timeout 20m ./...
+
 .PHONY: acceptance
 acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao>
 	@scripts/acceptance.sh "$(SERVER_BIN)"

@@ -16,7 +16,7 @@ import (
 
 // daemon is `apikeys edge` with a configuration that is shipped.
 type daemon struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	auth    string // where it answers gateways
 	http    string // and where, for Envoy, over HTTP
@@ -26,7 +26,7 @@ type daemon struct {
 }
 
 // newDaemon takes the edge.hcl of a gateway; server is where its Vault is.
-func newDaemon(t *testing.T, gateway, server, token string) *daemon {
+func newDaemon(t testing.TB, gateway, server, token string) *daemon {
 	d := &daemon{t: t, dir: t.TempDir(), auth: freeAddress(t), http: freeAddress(t), admin: freeAddress(t), out: &output{}}
 	put(t, d.dir, gateway, "edge.hcl", "127.0.0.1:8200", server, "127.0.0.1:9090", d.auth, "127.0.0.1:9091", d.admin, "127.0.0.1:9092", d.http)
 	if err := os.WriteFile(filepath.Join(d.dir, "token"), []byte(token), 0o600); err != nil {
@@ -41,7 +41,7 @@ func newDaemon(t *testing.T, gateway, server, token string) *daemon {
 }
 
 // put writes a shipped file with other addresses.
-func put(t *testing.T, dir, gateway, name string, replace ...string) {
+func put(t testing.TB, dir, gateway, name string, replace ...string) {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(shipped, gateway, name))
 	if err != nil {

@@ -20,7 +20,7 @@ type data = map[string]any
 // engine is a development server with the plugin, which keeps its storage when it is
 // stopped.
 type engine struct {
-	t          *testing.T
+	t          testing.TB
 	addr, file string
 	root       string
 	at         func() string // where what is decided is told
@@ -29,7 +29,7 @@ type engine struct {
 	edgeToken  string
 }
 
-func startEngine(t *testing.T) *engine {
+func startEngine(t testing.TB) *engine {
 	e := &engine{t: t, addr: freeAddress(t), root: "root", file: filepath.Join(t.TempDir(), "storage"), out: &output{}}
 	e.at = func() string { return e.addr }
 	e.start()
@@ -124,7 +124,7 @@ func (e *engine) creds(role string) apikey {
 }
 
 // endsOf is when the previous version of an answer of rotate ends.
-func endsOf(t *testing.T, answer data) time.Time {
+func endsOf(t testing.TB, answer data) time.Time {
 	t.Helper()
 	at, err := time.Parse(time.RFC3339, answer["previous_valid_until"].(string))
 	if err != nil {

@@ -34,7 +34,7 @@ type gateway struct {
 type kind struct {
 	name   string
 	config string // its directory
-	start  func(t *testing.T, g *gateway)
+	start  func(t testing.TB, g *gateway)
 }
 
 var kinds = []kind{
@@ -51,7 +51,7 @@ var kinds = []kind{
 const envoyHTTP = "envoy over HTTP, a stand-in"
 
 // startAll starts every gateway; their Vault is at server.
-func startAll(t *testing.T, e *engine) []*gateway {
+func startAll(t testing.TB, e *engine) []*gateway {
 	out := make([]*gateway, len(kinds))
 	for i, k := range kinds {
 		out[i] = startOne(t, e, k, e.addr)
@@ -59,7 +59,7 @@ func startAll(t *testing.T, e *engine) []*gateway {
 	return out
 }
 
-func startOne(t *testing.T, e *engine, k kind, server string) *gateway {
+func startOne(t testing.TB, e *engine, k kind, server string) *gateway {
 	g := &gateway{name: k.name, api: newUpstream(t), edge: newDaemon(t, k.config, server, e.edgeToken)}
 	to := g.edge.auth
 	if k.name == envoyHTTP {
@@ -71,7 +71,7 @@ func startOne(t *testing.T, e *engine, k kind, server string) *gateway {
 	return g
 }
 
-func startNginx(t *testing.T, g *gateway) {
+func startNginx(t testing.TB, g *gateway) {
 	dir := t.TempDir()
 	g.addr, g.drops, g.tells = freeAddress(t), true, true
 	put(t, dir, "nginx", "nginx.conf", "127.0.0.1:9090", g.line.addr, "127.0.0.1:8000", g.api.addr, "127.0.0.1:8080", g.addr)
@@ -79,7 +79,7 @@ func startNginx(t *testing.T, g *gateway) {
 	g.run(t, dir, programs.nginx, "-p", dir, "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off;")
 }
 
-func startHAProxy(t *testing.T, g *gateway) {
+func startHAProxy(t testing.TB, g *gateway) {
 	dir := t.TempDir()
 	g.addr, g.tells = freeAddress(t), true
 	put(t, dir, "haproxy", "haproxy.cfg", "127.0.0.1:9090", g.line.addr, "127.0.0.1:8000", g.api.addr, "127.0.0.1:8080", g.addr)
@@ -87,14 +87,14 @@ func startHAProxy(t *testing.T, g *gateway) {
 	g.run(t, dir, programs.haproxy, "-f", "haproxy.cfg", "-db")
 }
 
-func startCaddy(t *testing.T, g *gateway) {
+func startCaddy(t testing.TB, g *gateway) {
 	dir := t.TempDir()
 	g.addr, g.drops, g.tells = freeAddress(t), true, true
 	put(t, dir, "caddy", "Caddyfile", "127.0.0.1:9090", g.line.addr, "127.0.0.1:8000", g.api.addr, "http://:8080", "http://:"+port(g.addr))
 	g.run(t, dir, programs.caddy, "run", "--config", "Caddyfile", "--adapter", "caddyfile")
 }
 
-func startTraefik(t *testing.T, g *gateway) {
+func startTraefik(t testing.TB, g *gateway) {
 	if programs.traefik == "" {
 		standInTraefik(t, g)
 		return
@@ -106,7 +106,7 @@ func startTraefik(t *testing.T, g *gateway) {
 	g.run(t, dir, programs.traefik, "--configFile=traefik.yml")
 }
 
-func (g *gateway) run(t *testing.T, dir, program string, args ...string) {
+func (g *gateway) run(t testing.TB, dir, program string, args ...string) {
 	out := &output{}
 	p := launch(t, out, dir, program, args...)
 	t.Cleanup(func() {
@@ -131,7 +131,7 @@ type received struct {
 	Header      http.Header
 }
 
-func newUpstream(t *testing.T) *upstream {
+func newUpstream(t testing.TB) *upstream {
 	u := &upstream{}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u.requests.Add(1)
@@ -155,7 +155,7 @@ type line struct {
 	accepted atomic.Int64
 }
 
-func newLine(t *testing.T, to string) *line {
+func newLine(t testing.TB, to string) *line {
 	l := &line{}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

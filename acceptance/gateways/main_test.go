@@ -35,7 +35,13 @@ var programs struct {
 	server string
 }
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if addr := os.Getenv(emptyVariable); addr != "" {
+		fmt.Fprintln(os.Stderr, serveEmpty(addr))
+		os.Exit(1)
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	if err := prepare(); err != nil {

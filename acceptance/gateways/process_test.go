@@ -47,7 +47,7 @@ func (o *output) end() string {
 	return text[max(0, len(text)-enough):]
 }
 
-func launch(t *testing.T, out *output, dir, name string, args ...string) *process {
+func launch(t testing.TB, out *output, dir, name string, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(name, args...), out: out, exited: make(chan struct{})}
 	p.cmd.Dir = dir
@@ -97,7 +97,7 @@ func (p *process) running() error {
 }
 
 // eventually waits until try has no complaint any more.
-func eventually(t *testing.T, limit time.Duration, what string, try func() error) {
+func eventually(t testing.TB, limit time.Duration, what string, try func() error) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	for {
@@ -127,7 +127,7 @@ func listens(addr string, p *process) func() error {
 }
 
 // freeAddress is a loopback address that nobody uses now.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -55,7 +55,7 @@ func cleaned(h http.Header) http.Header {
 }
 
 // serve has a handler stand in for the gateway.
-func (g *gateway) serve(t *testing.T, h http.Handler) {
+func (g *gateway) serve(t testing.TB, h http.Handler) {
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	g.addr = s.Listener.Addr().String()
@@ -115,7 +115,7 @@ func ask(ctx context.Context, client *http.Client, method, url, path string, hea
 	return resp, body
 }
 
-func readYAML(t *testing.T, name string, to any) {
+func readYAML(t testing.TB, name string, to any) {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(shipped, name))
 	if err != nil {
@@ -127,7 +127,7 @@ func readYAML(t *testing.T, name string, to any) {
 }
 
 // standInTraefik is ForwardAuth with trustForwardHeader: false, and headers.
-func standInTraefik(t *testing.T, g *gateway) {
+func standInTraefik(t testing.TB, g *gateway) {
 	var conf struct {
 		HTTP struct {
 			Routers     map[string]struct{ Middlewares []string }
@@ -196,7 +196,7 @@ func standInTraefik(t *testing.T, g *gateway) {
 
 // standInAPISIX is forward-auth, proxy-rewrite and response-rewrite. It sees the first
 // of headers that came twice, and none with underscores and dots.
-func standInAPISIX(t *testing.T, g *gateway) {
+func standInAPISIX(t testing.TB, g *gateway) {
 	var conf struct {
 		Routes []struct {
 			Plugins struct {
@@ -279,7 +279,7 @@ func standInAPISIX(t *testing.T, g *gateway) {
 }
 
 // readProto reads YAML that stands for a message, and knows each of its fields.
-func readProto(t *testing.T, name string, part func(any) any, to proto.Message) {
+func readProto(t testing.TB, name string, part func(any) any, to proto.Message) {
 	t.Helper()
 	var tree any
 	readYAML(t, name, &tree)
@@ -298,7 +298,7 @@ func readProto(t *testing.T, name string, part func(any) any, to proto.Message) 
 }
 
 // envoyFilter is the ext_authz filter of envoy.yaml, and its connection manager.
-func envoyFilter(t *testing.T) (*extauthzv3.ExtAuthz, *hcmv3.HttpConnectionManager) {
+func envoyFilter(t testing.TB) (*extauthzv3.ExtAuthz, *hcmv3.HttpConnectionManager) {
 	t.Helper()
 	var boot bootstrapv3.Bootstrap
 	readProto(t, "envoy/envoy.yaml", func(tree any) any { return tree }, &boot)
@@ -330,8 +330,8 @@ func rejects(hcm *hcmv3.HttpConnectionManager, h http.Header) bool {
 }
 
 // standInEnvoy asks over gRPC; raw: with encode_raw_headers, as it is shipped.
-func standInEnvoy(raw bool) func(*testing.T, *gateway) {
-	return func(t *testing.T, g *gateway) {
+func standInEnvoy(raw bool) func(testing.TB, *gateway) {
+	return func(t testing.TB, g *gateway) {
 		filter, hcm := envoyFilter(t)
 		if !filter.EncodeRawHeaders || filter.FailureModeAllow || filter.GetGrpcService() == nil {
 			t.Fatalf("envoy.yaml says something else than this stand-in does: %v", filter)
@@ -421,7 +421,7 @@ func checkOf(r *http.Request, header http.Header, raw bool) *authv3.CheckRequest
 }
 
 // standInEnvoyHTTP is the filter of http-filter.yaml.
-func standInEnvoyHTTP(t *testing.T, g *gateway) {
+func standInEnvoyHTTP(t testing.TB, g *gateway) {
 	_, hcm := envoyFilter(t)
 	var filter extauthzv3.ExtAuthz
 	readProto(t, "envoy/http-filter.yaml", func(tree any) any {
@@ -479,7 +479,7 @@ func standInEnvoyHTTP(t *testing.T, g *gateway) {
 }
 
 // matches reports whether a list of matchers names a header; Envoy's are in lower case.
-func matches(t *testing.T, list *matcherv3.ListStringMatcher, name string) bool {
+func matches(t testing.TB, list *matcherv3.ListStringMatcher, name string) bool {
 	name = strings.ToLower(name)
 	for _, m := range list.GetPatterns() {
 		switch p := m.GetMatchPattern().(type) {
