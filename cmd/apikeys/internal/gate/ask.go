@@ -55,19 +55,22 @@ func (t *texts) UnmarshalJSON(raw []byte) error {
 func (g *Gate) Verify() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /verify", func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Header["Origin"]) > 0 {
+			refuse(w, http.StatusForbidden, errors.New("this is for programs, not for pages in a browser"))
+			return
+		}
 		raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxQuestion))
 		if err != nil {
 			refuse(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the body has more than %d bytes: send it in parts", maxQuestion))
 			return
 		}
-		var body struct {
-			Batch json.RawMessage `json:"batch"`
-		}
+		var body map[string]json.RawMessage
 		if err := json.Unmarshal(raw, &body); err != nil {
 			refuse(w, http.StatusBadRequest, errors.New("the body is not a JSON object"))
 			return
 		}
-		if body.Batch == nil {
+		batch, several := body["batch"]
+		if !several {
 			req, err := readQuestion(raw)
 			if err != nil {
 				refuse(w, http.StatusBadRequest, err)
@@ -82,7 +85,11 @@ func (g *Gate) Verify() http.Handler {
 			writeJSON(w, http.StatusOK, verdictData(&verdict))
 			return
 		}
-		g.verifyBatch(w, r, body.Batch)
+		if len(body) > 1 {
+			refuse(w, http.StatusBadRequest, errors.New("batch: stands alone: give what is asked for in its items"))
+			return
+		}
+		g.verifyBatch(w, r, batch)
 	})
 	return mux
 }
@@ -165,7 +172,7 @@ func readQuestion(raw json.RawMessage) (edge.Request, error) {
 	var a asked
 	dec := json.NewDecoder(strings.NewReader(string(raw)))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&a); err != nil {
+	if err := dec.Decode(&a); err != nil || dec.More() {
 		// The decoder's text may hold what was sent.
 		return edge.Request{}, errors.New("the question cannot be read: give key, and perhaps scopes, any_scope, remote_addr and client")
 	}

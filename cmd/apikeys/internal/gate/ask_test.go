@@ -94,6 +94,8 @@ func TestVerify(t *testing.T) {
 		`{"batch": []}`:                       400,
 		`{"batch": 7}`:                        400,
 		`{"batch": "x"}`:                      200, // an item that cannot be read
+		`{"batch": [], "key": "good"}`:        400,
+		`{"key": "good"} {"key": "good"}`:     400,
 		`{"batch": [` + strings.Repeat(`{"key":"a"},`, 1000) + `{"key":"a"}]}`: 400,
 		`{"key": "` + strings.Repeat("x", maxQuestion) + `"}`:                  413,
 	} {
@@ -104,6 +106,15 @@ func TestVerify(t *testing.T) {
 		if status == 400 && strings.Contains(fmt.Sprint(data), "good") {
 			t.Errorf("the answer holds the key: %v", data)
 		}
+	}
+	if status, data := g.post(t, `{"batch": "{\"key\": \"good\"} {\"key\": \"good\"}"}`); status != 200 || !strings.Contains(fmt.Sprint(data), "code:MALFORMED") {
+		t.Errorf("two questions on a line: %d %v", status, data)
+	}
+	page := httptest.NewRequest(http.MethodPost, "/verify", strings.NewReader(`{"key": "good"}`))
+	page.Header.Set("Origin", "http://page.example")
+	answer := httptest.NewRecorder()
+	if g.Gate.Verify().ServeHTTP(answer, page); answer.Code != http.StatusForbidden {
+		t.Errorf("a page in a browser: %d %s", answer.Code, answer.Body)
 	}
 	g.set(func() { g.down = true })
 	if status, data := g.post(t, `{"key": "good"}`); status != 503 || data["valid"] != nil {

@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -26,6 +27,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/config"
 )
 
 // vaultServer answers as the engine does behind a server: it takes every key for good.
@@ -389,6 +392,37 @@ listen "admin" {
 		t.Fatal(err)
 	}
 	r.again("the certificate is left as it was")
+}
+
+// What the file says beats the environment, which counts where it is silent.
+func TestEnvironment(t *testing.T) {
+	t.Setenv("VAULT_ADDR", "http://127.0.0.1:7001")
+	t.Setenv("VAULT_AGENT_ADDR", "http://127.0.0.1:7002")
+	t.Setenv("VAULT_NAMESPACE", "theirs")
+	t.Setenv("VAULT_TOKEN", "of-the-environment")
+	const listen = "\nlisten \"admin\" {\n address = \"127.0.0.1:0\"\n}\n"
+	for _, test := range []struct{ vault, address, namespace, token, file, auth string }{
+		{`mount = "apikeys"`, "http://127.0.0.1:7002", "theirs", "of-the-environment", "", "<nil>"},
+		{`mount = "apikeys"` + "\n" + `address = "http://127.0.0.1:7003"` + "\n" + `namespace = "ours"`, "http://127.0.0.1:7003", "ours", "of-the-environment", "", "<nil>"},
+		{`mount = "apikeys"` + "\n" + `token_file = "t"`, "http://127.0.0.1:7002", "theirs", "of-the-environment", "t", "<nil>"},
+		{"mount = \"apikeys\"\nauth \"token_file\" {\n path = \"p\"\n}", "http://127.0.0.1:7002", "theirs", "", "p", "<nil>"},
+		{"mount = \"apikeys\"\nauth \"approle\" {\n role_id = \"r\"\n}", "http://127.0.0.1:7002", "theirs", "", "", "*vaultlogin.method"},
+		{"mount = \"apikeys\"\nauth \"kubernetes\" {\n role = \"r\"\n}", "http://127.0.0.1:7002", "theirs", "", "", "*vaultlogin.method"},
+		{"mount = \"apikeys\"\nauth \"jwt\" {\n role = \"r\"\n token_file = \"j\"\n}", "http://127.0.0.1:7002", "theirs", "", "", "*vaultlogin.method"},
+	} {
+		conf, err := config.Parse("edge.hcl", []byte("vault {\n"+test.vault+"\n}"+listen))
+		if err != nil {
+			t.Fatal(err)
+		}
+		opt, err := edgeOptions(conf, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if opt.Client.Address() != test.address || opt.Client.Namespace() != test.namespace || opt.Client.Token() != test.token || opt.TokenFile != test.file ||
+			fmt.Sprintf("%T", opt.Auth) != test.auth {
+			t.Errorf("%s: %s %s %q %q %T", test.vault, opt.Client.Address(), opt.Client.Namespace(), opt.Client.Token(), opt.TokenFile, opt.Auth)
+		}
+	}
 }
 
 // What cannot begin says why.
