@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,23 +34,25 @@ rule {
 `
 
 // send writes to a connection of its own, and reads the statuses of all answers until
-// the edge has closed it or has nothing to say for a while.
-func (r *running) send(text string, wait time.Duration) (statuses []int, closed bool) {
+// the edge closes it.
+func (r *running) send(text string) (statuses []int) {
 	r.t.Helper()
 	conn, err := net.Dial("tcp", r.addrs[0].String())
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		r.t.Fatal(err)
 	}
 	_, _ = io.WriteString(conn, text) // the edge may have closed it
 	for in := bufio.NewReader(conn); ; {
 		resp, err := http.ReadResponse(in, nil)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			r.t.Errorf("the edge holds a connection on which %.100q was sent", text)
+		}
 		if err != nil {
-			_, timeout := err.(net.Error) //nolint:errorlint // as it came from the connection
-			return statuses, !timeout
+			return statuses
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
@@ -64,7 +67,8 @@ func TestWire(t *testing.T) {
 	question := func(line, uri string, more ...string) string {
 		return line + " HTTP/1.1\r\nHost: edge\r\nX-API-Key: the-key-of-the-tests\r\nX-Original-Method: GET\r\nX-Original-URI: " + uri + "\r\n" + strings.Join(more, "")
 	}
-	const quiet, quick = 300 * time.Millisecond, 10 * time.Second
+	// It is answered where the edge goes on with the connection.
+	const last = "GET /last HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n"
 	inner := question("GET /auth", "/orders/7", "\r\n")
 	for _, preset := range []string{"nginx", "envoy"} {
 		r := start(t, strings.Replace(confAuth, "PRESET", preset, 1))
@@ -73,30 +77,27 @@ func TestWire(t *testing.T) {
 			path = "/auth/orders/7"
 		}
 		for name, test := range map[string]struct {
-			text   string
-			wait   time.Duration
-			want   []int
-			closed bool
+			text string
+			want []int
 		}{
-			"a question":            {question("GET "+path, "/orders/7", "\r\n"), quiet, []int{200}, false},
-			"two":                   {question("GET "+path, "/orders/7", "\r\n") + question("GET "+path, "/orders/8", "\r\n"), quiet, []int{200, 200}, false},
-			"OPTIONS *":             {"OPTIONS * HTTP/1.1\r\nHost: edge\r\n\r\n", quiet, []int{404}, false},
-			"OPTIONS * with a key":  {question("OPTIONS *", "/orders/7", "\r\n"), quiet, []int{404}, false},
-			"an absolute target":    {question("GET http://edge"+path, "/orders/7", "\r\n"), quiet, []int{404}, false},
-			"CONNECT":               {question("CONNECT edge:80", "/orders/7", "\r\n"), quiet, []int{404}, false},
-			"a body that is one":    {question("POST "+path, "/orders/7", fmt.Sprintf("Content-Length: %d\r\n\r\n", len(inner)), inner), quick, []int{200}, true},
-			"one that is announced": {question("GET "+path, "/orders/7", "Content-Length: 500\r\n\r\n"), quick, []int{200}, true},
-			"a chunked one":         {question("POST "+path, "/orders/7", "Transfer-Encoding: chunked\r\n\r\n", fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(inner), inner)), quick, []int{200}, true},
-			"two lengths":           {question("GET "+path, "/orders/7", "Content-Length: 0\r\nContent-Length: 5\r\n\r\n"), quick, []int{400}, true},
-			"an odd encoding":       {question("GET "+path, "/orders/7", "Transfer-Encoding: xchunked\r\n\r\n"), quick, []int{501}, true},
-			"a folded header":       {question("GET "+path, "/orders/7", "X-A: b\r\n X-Apikey-Role: admin\r\n\r\n"), quiet, []int{200}, false},
-			"a space before colon":  {question("GET "+path, "/orders/7", "X-Apikey-Role : admin\r\n\r\n"), quick, []int{400}, true},
-			"a header that is huge": {question("GET "+path, "/orders/7", "X-A: "+strings.Repeat("a", 80<<10)+"\r\n\r\n"), quick, []int{431}, true},
-			"one that is large":     {question("GET "+path, "/orders/7", "X-A: "+strings.Repeat("a", 30<<10)+"\r\n\r\n"), quiet, []int{200}, false},
+			"a question":            {question("GET "+path, "/orders/7", "\r\n"), []int{200, 404}},
+			"two":                   {question("GET "+path, "/orders/7", "\r\n") + question("GET "+path, "/orders/8", "\r\n"), []int{200, 200, 404}},
+			"OPTIONS *":             {"OPTIONS * HTTP/1.1\r\nHost: edge\r\n\r\n", []int{404, 404}},
+			"OPTIONS * with a key":  {question("OPTIONS *", "/orders/7", "\r\n"), []int{404, 404}},
+			"an absolute target":    {question("GET http://edge"+path, "/orders/7", "\r\n"), []int{404, 404}},
+			"CONNECT":               {question("CONNECT edge:80", "/orders/7", "\r\n"), []int{404, 404}},
+			"a body that is one":    {question("POST "+path, "/orders/7", fmt.Sprintf("Content-Length: %d\r\n\r\n", len(inner)), inner), []int{200}},
+			"one that is announced": {question("GET "+path, "/orders/7", "Content-Length: 500\r\n\r\n"), []int{200}},
+			"a chunked one":         {question("POST "+path, "/orders/7", "Transfer-Encoding: chunked\r\n\r\n", fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(inner), inner)), []int{200}},
+			"two lengths":           {question("GET "+path, "/orders/7", "Content-Length: 0\r\nContent-Length: 5\r\n\r\n"), []int{400}},
+			"an odd encoding":       {question("GET "+path, "/orders/7", "Transfer-Encoding: xchunked\r\n\r\n"), []int{501}},
+			"a folded header":       {question("GET "+path, "/orders/7", "X-A: b\r\n X-Apikey-Role: admin\r\n\r\n"), []int{200, 404}},
+			"a space before colon":  {question("GET "+path, "/orders/7", "X-Apikey-Role : admin\r\n\r\n"), []int{400}},
+			"a header that is huge": {question("GET "+path, "/orders/7", "X-A: "+strings.Repeat("a", 80<<10)+"\r\n\r\n"), []int{431}},
+			"one that is large":     {question("GET "+path, "/orders/7", "X-A: "+strings.Repeat("a", 30<<10)+"\r\n\r\n"), []int{200, 404}},
 		} {
-			statuses, closed := r.send(test.text, test.wait)
-			if fmt.Sprint(statuses) != fmt.Sprint(test.want) || closed != test.closed {
-				t.Errorf("%s: %s: %v, closed %t; want %v, %t", preset, name, statuses, closed, test.want, test.closed)
+			if statuses := r.send(test.text + last); fmt.Sprint(statuses) != fmt.Sprint(test.want) {
+				t.Errorf("%s: %s: %v, want %v", preset, name, statuses, test.want)
 			}
 		}
 	}
@@ -106,9 +107,8 @@ func TestWire(t *testing.T) {
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
 	r := start(t, strings.Replace(confAuth, "PRESET", "nginx", 1))
-	began := time.Now()
-	if statuses, closed := r.send("GET /auth HTTP/1.1\r\nHost: edge\r\n", 4*headerTime); !closed || len(statuses) > 0 || time.Since(began) > 2*headerTime {
-		t.Errorf("%v, closed %t after %v", statuses, closed, time.Since(began))
+	if statuses := r.send("GET /auth HTTP/1.1\r\nHost: edge\r\n"); len(statuses) > 0 {
+		t.Errorf("%v", statuses)
 	}
 }
 
