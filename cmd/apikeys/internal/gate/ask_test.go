@@ -60,7 +60,7 @@ func TestVerify(t *testing.T) {
 	if fmt.Sprintf("%v %v %v %v", asked.Scopes, asked.AnyScope, asked.RemoteAddr, asked.Client) != "[orders:read] [x y] 192.0.2.7 shop" {
 		t.Errorf("asked %+v", asked)
 	}
-	if status, data := g.post(t, `{"key": "dead"}`); status != 200 || data["valid"] != false || data["code"] != "REVOKED" || data["reason"] != "leaked" {
+	if status, data := g.post(t, `{"key": "dead"}`); status != 200 || fmt.Sprint(data["scopes"]) != "[]" || fmt.Sprint(data["metadata"]) != "map[]" || data["valid"] != false || data["code"] != "REVOKED" || data["reason"] != "leaked" {
 		t.Errorf("%d %v", status, data)
 	}
 	if status, data := g.post(t, `{"key": ""}`); status != 200 || data["valid"] != false || data["hint"] != "odd" || data["role"] != nil {

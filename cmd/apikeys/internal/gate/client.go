@@ -3,6 +3,7 @@
 package gate
 
 import (
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -28,11 +29,11 @@ func (p proxies) has(addr netip.Addr) bool {
 // trusts reports whether the word of who sent the request counts. Whoever comes through
 // a Unix socket was let through by its permissions.
 func (p proxies) trusts(r *http.Request) bool {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr == "@" || r.RemoteAddr == ""
+	if local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr); local != nil && local.Network() == "unix" {
+		return true
 	}
-	return p.has(peer.Addr())
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && p.has(peer.Addr())
 }
 
 // client is the address of the client, as a proxy of ours says; not valid where it does

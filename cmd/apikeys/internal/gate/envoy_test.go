@@ -5,6 +5,7 @@ package gate
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -114,6 +115,14 @@ func TestEnvoy(t *testing.T) {
 				continue
 			}
 			denied := resp.GetDeniedResponse()
+			told := http.Header{}
+			for _, h := range denied.GetHeaders() {
+				told.Add(h.GetHeader().GetKey(), h.GetHeader().GetValue())
+			}
+			if told.Get(headerCode) != test.told || told.Get("Content-Type") != "application/json" ||
+				strings.HasPrefix(told.Get("WWW-Authenticate"), "Bearer") != (test.status == 401 || test.told == "INSUFFICIENT_SCOPE") {
+				t.Errorf("raw %t: %s: told %v", raw, test.name, told)
+			}
 			if int(denied.GetStatus().GetCode()) != test.status || !strings.Contains(denied.GetBody(), `"`+test.told+`"`) {
 				t.Errorf("raw %t: %s: %v", raw, test.name, denied)
 			}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -139,6 +140,9 @@ func (g *testGate) ask(t testing.TB, preset, method, target string, header ...st
 			r.Header.Del(header[i+1])
 		case "peer":
 			r.RemoteAddr = header[i+1]
+		case "socket":
+			r.RemoteAddr = header[i+1]
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.UnixAddr{Name: "auth.sock", Net: "unix"}))
 		case "path":
 			r.RequestURI = header[i+1]
 		default:
@@ -203,7 +207,9 @@ func TestAnswers(t *testing.T) {
 			{"connection of the key", "GET", "/orders/7", []string{apiKey, "good", "Connection", "authorization"}, 403, "AMBIGUOUS_REQUEST"},
 			{"connection of others", "GET", "/orders/7", []string{apiKey, "good", "Connection", "keep-alive, Upgrade"}, 200, ""},
 			{"not from a proxy", "GET", "/orders/7", []string{apiKey, "good", "peer", "192.0.2.1:1"}, 403, "UNTRUSTED_PROXY"},
-			{"through a socket", "GET", "/orders/7", []string{apiKey, "good", "peer", "@"}, 200, ""},
+			{"through a socket", "GET", "/orders/7", []string{apiKey, "good", "socket", "@"}, 200, ""},
+			{"through a socket with a name", "GET", "/orders/7", []string{apiKey, "good", "socket", "/run/gateway.sock"}, 200, ""},
+			{"from nobody", "GET", "/orders/7", []string{apiKey, "good", "peer", "@"}, 403, "UNTRUSTED_PROXY"},
 			{"forwarded is ignored", "GET", "/orders/7", []string{apiKey, "good", "Forwarded", "for=10.0.0.1", "X-Forwarded-Prefix", "/admin", "X-Forwarded-Port", "1"}, 200, ""},
 		} {
 			resp := g.ask(t, preset, test.method, test.target, test.header...)
@@ -219,6 +225,9 @@ func TestAnswers(t *testing.T) {
 			}
 			if (resp.StatusCode == http.StatusUnauthorized || test.code == "INSUFFICIENT_SCOPE") != strings.HasPrefix(resp.Header.Get("WWW-Authenticate"), "Bearer") {
 				t.Errorf("%s: %s: challenged by %q", preset, test.name, resp.Header.Get("WWW-Authenticate"))
+			}
+			if (resp.Header.Get("Retry-After") != "") != (test.status == http.StatusTooManyRequests) {
+				t.Errorf("%s: %s: to be asked again after %q", preset, test.name, resp.Header.Get("Retry-After"))
 			}
 			for _, name := range identity[:6] {
 				if _, there := resp.Header[name]; there != (resp.StatusCode == http.StatusOK) {
@@ -243,6 +252,37 @@ func TestAnswers(t *testing.T) {
 		}
 		if strings.Contains(g.logged.String(), "api_key=") || strings.Contains(g.logged.String(), "good") {
 			t.Errorf("%s: the log holds %s", preset, g.logged)
+		}
+	}
+}
+
+// What the gateways are known to do: how they ask, and which answers they pass on.
+func TestPresets(t *testing.T) {
+	type known struct {
+		method, uri, address string
+		list, silent         bool
+		tooMany              int
+	}
+	original, forwarded := known{"X-Original-Method", "X-Original-Uri", "X-Real-Ip", false, true, 403}, known{"X-Forwarded-Method", "X-Forwarded-Uri", "X-Forwarded-For", true, false, 429}
+	haproxy, envoy := original, forwarded
+	haproxy.tooMany = 429
+	envoy.method, envoy.uri = "", ""
+	want := map[string]known{"nginx": original, "haproxy": haproxy, "caddy": forwarded, "traefik": forwarded, "apisix": forwarded, "envoy": envoy}
+	if len(want) != len(presets) {
+		t.Errorf("%d presets, %d are known", len(presets), len(want))
+	}
+	for name, w := range want {
+		p := presets[name]
+		if p.method != w.method || p.uri != w.uri || p.address != w.address || p.forwarded != w.list {
+			t.Errorf("%s asks with %+v", name, p)
+		}
+		g := newTestGate(t, Keys{})
+		resp := g.ask(t, name, "GET", "/orders/7", apiKey, "fast", w.address, "192.0.2.7")
+		if resp.StatusCode != w.tooMany || (resp.Header.Get("Content-Type") == "") != w.silent {
+			t.Errorf("%s: %d %s", name, resp.StatusCode, resp.Header.Get("Content-Type"))
+		}
+		if got := g.last().RemoteAddr.String(); got != "192.0.2.7" {
+			t.Errorf("%s: asked from %s", name, got)
 		}
 	}
 }
@@ -417,8 +457,10 @@ func TestSelf(t *testing.T) {
 		t.Errorf("asked from %v", got)
 	}
 	g.set(func() { g.down = true })
-	if resp := g.ask(t, "nginx", "", "", apiKey, "good", "path", "/self"); resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("away: %d", resp.StatusCode)
+	resp := g.ask(t, "nginx", "", "", apiKey, "good", "path", "/self")
+	var body map[string]any
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || resp.StatusCode != http.StatusServiceUnavailable || body["code"] != "UNAVAILABLE" {
+		t.Errorf("away: %d %v %v", resp.StatusCode, body, err)
 	}
 	if !errors.Is(errAway, edge.ErrUnavailable) {
 		t.Error("the test's own error")

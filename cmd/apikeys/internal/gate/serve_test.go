@@ -256,10 +256,18 @@ rule {
 	if got := ask("/orders/7"); got != 200 {
 		t.Errorf("after a configuration that is wrong: %d", got)
 	}
-	r.conf(with(strings.Replace(conf, "1h", "2h", 1) + rules))
-	r.again("need a restart")
-	if got := ask("/status"); got != 403 {
-		t.Errorf("the rules of a configuration of which a part needs a restart: %d", got)
+	for from, to := range map[string]string{
+		"1h": "2h", `"127.0.0.1:00"`: `"127.0.0.1:000"`, `mount      = "apikeys"`: `mount = "other"`, confHead: "label = \"shop\"" + confHead, "rule {": "log {\n format = \"text\"\n}\nrule {",
+	} {
+		changed := strings.Replace(conf+rules, from, to, 1)
+		if changed == conf+rules {
+			t.Fatalf("%q is not in the text", from)
+		}
+		r.conf(with(changed))
+		r.again("need a restart")
+		if got := ask("/status"); got != 403 {
+			t.Errorf("%s: the rules of a configuration of which a part needs a restart: %d", to, got)
+		}
 	}
 
 	if err := r.stop(); err != nil {
@@ -421,6 +429,20 @@ func TestEnvironment(t *testing.T) {
 		if opt.Client.Address() != test.address || opt.Client.Namespace() != test.namespace || opt.Client.Token() != test.token || opt.TokenFile != test.file ||
 			fmt.Sprintf("%T", opt.Auth) != test.auth {
 			t.Errorf("%s: %s %s %q %q %T", test.vault, opt.Client.Address(), opt.Client.Namespace(), opt.Client.Token(), opt.TokenFile, opt.Auth)
+		}
+	}
+}
+
+func TestOtherCertificates(t *testing.T) {
+	dir := t.TempDir()
+	certify(t, dir, "vault")
+	for file, want := range map[string]bool{"cert.pem": true, "none.pem": false} {
+		conf, err := config.Parse("edge.hcl", fmt.Appendf(nil, "vault {\n mount = \"apikeys\"\n token_file = \"t\"\n ca_cert = %q\n}\nlisten \"admin\" {\n address = \"127.0.0.1:0\"\n}\n", filepath.Join(dir, file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := edgeOptions(conf, slog.New(slog.DiscardHandler)); (err == nil) != want {
+			t.Errorf("%s: %v", file, err)
 		}
 	}
 }

@@ -156,6 +156,9 @@ func TestFilesAreLookedAt(t *testing.T) {
 	if got := ask(); got != 200 {
 		t.Errorf("when it is back: %d", got)
 	}
+	if again, left := strings.Count(r.log.String(), "was read again"), strings.Count(r.log.String(), "is left as it was"); again != 2 || left != 1 {
+		t.Errorf("read again %d times, left %d times:\n%s", again, left, r.log)
+	}
 }
 
 // Requests in progress are not disturbed by a reload.
