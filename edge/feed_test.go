@@ -215,7 +215,7 @@ func TestSilenceIsTold(t *testing.T) {
 		e.set(func() { e.down, e.hang = false, true })
 		time.Sleep(25 * time.Second)
 		e.set(func() { e.hang = false })
-		time.Sleep(10 * time.Second)
+		time.Sleep(20 * time.Second) // the poll that hangs ends first
 		_ = v.Close()
 		arrive, cannot := strings.Count(logged.String(), "decisions arrive"), strings.Count(logged.String(), "cannot be read")
 		if arrive != 2 || cannot != 3 {

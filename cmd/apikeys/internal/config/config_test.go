@@ -123,6 +123,8 @@ func TestMistakes(t *testing.T) {
 		{`"90s"`, `"soon"`, `max_staleness: "soon"`},
 		{`"90s"`, `"-1s"`, "max_staleness"},
 		{`state_file          = "edge.state"`, ``, "go together"},
+		{`unknown_per_second  = 5.5`, `unknown_per_second = -1`, "must not be negative"},
+		{`unknown_per_address = 2`, `unknown_per_address = -1`, "must not be negative"},
 		{`max_keys            = 10`, `max_keys = -1`, "must not be negative"},
 		{`level  = "debug"`, `level = "loud"`, `level: "loud"`},
 		{`format = "text"`, `format = "xml"`, `format: "xml"`},

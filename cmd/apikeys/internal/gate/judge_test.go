@@ -229,6 +229,12 @@ func TestAnswers(t *testing.T) {
 			if (resp.Header.Get("Retry-After") != "") != (test.status == http.StatusTooManyRequests) {
 				t.Errorf("%s: %s: to be asked again after %q", preset, test.name, resp.Header.Get("Retry-After"))
 			}
+			if scope := `, scope="orders:write"`; (test.code == "INSUFFICIENT_SCOPE") != strings.HasSuffix(resp.Header.Get("WWW-Authenticate"), scope) {
+				t.Errorf("%s: %s: challenged by %q", preset, test.name, resp.Header.Get("WWW-Authenticate"))
+			}
+			if resp.Header.Get("Content-Type") != "" && resp.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s: %s: may be stored", preset, test.name)
+			}
 			for _, name := range identity[:6] {
 				if _, there := resp.Header[name]; there != (resp.StatusCode == http.StatusOK) {
 					t.Errorf("%s: %s: %s is there: %t", preset, test.name, name, there)
@@ -415,7 +421,7 @@ func TestOtherPlacesOfKeys(t *testing.T) {
 			t.Errorf("%s %v: %d, want %d", test.target, test.header, resp.StatusCode, test.status)
 		}
 	}
-	if log := g.logged.String(); strings.Contains(log, "api_key") || strings.Contains(log, "good") {
+	if log := g.logged.String(); !strings.Contains(log, "path=/orders/7") || !strings.Contains(log, "key_id=k1") || strings.Contains(log, "api_key") || strings.Contains(log, "good") {
 		t.Errorf("the log holds %s", log)
 	}
 }

@@ -422,9 +422,13 @@ func TestEnvironment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		conf.Label = "shop"
 		opt, err := edgeOptions(conf, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if opt.Label != "shop" || opt.Mount != "apikeys" {
+			t.Errorf("%+v", opt)
 		}
 		if opt.Client.Address() != test.address || opt.Client.Namespace() != test.namespace || opt.Client.Token() != test.token || opt.TokenFile != test.file ||
 			fmt.Sprintf("%T", opt.Auth) != test.auth {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -247,5 +248,41 @@ func TestComplaints(t *testing.T) {
 	_, _ = io.WriteString(c, "http: panic serving 127.0.0.1:1: oh\n")
 	if got := out.String(); strings.Contains(got, "handshake") || !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "panic serving") {
 		t.Error(got)
+	}
+}
+
+// A socket that an edge has left when it was killed is in nobody's way; one on which
+// somebody listens is.
+func TestLeftSockets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	left, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := open(t.Context(), "unix:"+path); err == nil {
+		_ = l.Close()
+		t.Error("two listen at one socket")
+	}
+	left.(*net.UnixListener).SetUnlinkOnClose(false)
+	_ = left.Close()
+	l, err := open(t.Context(), "unix:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+	if err := os.WriteFile(path, []byte("a file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := open(t.Context(), "unix:"+path); err == nil {
+		_ = l.Close()
+		t.Error("a file is overwritten")
+	}
+}
+
+// Keys in queries work where somebody insists, and that is told at every start.
+func TestQueriesAreWarnedOf(t *testing.T) {
+	r := start(t, strings.Replace(confAuth, "PRESET", "nginx", 1)+"keys {\n query = [\"api_key\"]\n}\n")
+	if log := r.log.String(); !strings.Contains(log, `"level":"WARN"`) || !strings.Contains(log, "api_key") {
+		t.Error(log)
 	}
 }
