@@ -50,8 +50,8 @@ func (p *promise) ends(may, must time.Time) {
 	p.mayEnd, p.mustEnd = may, must
 }
 
-// endsAt: an end by date.
-func (p *promise) endsAt(at time.Time) { p.ends(at.Add(-slack/3), at.Add(slack)) }
+// endsAt: an end by date, which is told in whole seconds, and may be a fraction later.
+func (p *promise) endsAt(at time.Time) { p.ends(at.Add(-slack/3), at.Add(time.Second+slack)) }
 
 // judge complains about an answer that was asked for at begun and came at ended.
 func (p *promise) judge(status int, begun, ended time.Time) error {
