@@ -162,7 +162,7 @@ func (f *Feed) Since(ctx context.Context, cursor string, wait time.Duration) (An
 	}
 	a := Answer{Notices: f.after(from), Cursor: f.cursor()}
 	if f.last > from {
-		a.Oldest = f.ring[(from+1)%uint64(len(f.ring))].At
+		a.Oldest = f.ring[f.place(from+1)].At
 	}
 	return a, nil
 }

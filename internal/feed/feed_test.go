@@ -61,7 +61,7 @@ func TestSince(t *testing.T) {
 	f.Renew()
 	start = f.Cursor()
 	f.Publish(Notice{RoleID: "d"})
-	if a := since(t, f, start, 0); fmt.Sprint(a.Notices) != "[{d  1 false}]" || a.Reset || a.Cursor != f.epoch+".1" {
+	if a := since(t, f, start, 0); len(a.Notices) != 1 || a.Notices[0] != (Notice{RoleID: "d", Position: 1}) || a.Reset || a.Cursor != f.epoch+".1" {
 		t.Errorf("a new epoch: %+v", a)
 	}
 }
