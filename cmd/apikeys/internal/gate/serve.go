@@ -83,6 +83,7 @@ func begin(ctx context.Context, file string, out io.Writer, ready func([]net.Add
 		return nil, err
 	}
 	d := &daemon{file: file, conf: conf, level: &slog.LevelVar{}, look: lookEvery, ready: ready, failed: make(chan error, 1)}
+	d.seen = d.fingerprint() // at once: what changes while the edge begins is taken over then
 	d.log = newLog(out, conf.Log, d.level)
 	options, err := edgeOptions(conf, d.log)
 	if err != nil {
@@ -104,7 +105,6 @@ func begin(ctx context.Context, file string, out io.Writer, ready func([]net.Add
 		_ = d.edge.Close()
 		return nil, err
 	}
-	d.seen = d.fingerprint()
 	return d, nil
 }
 
