@@ -18,6 +18,7 @@ const (
 	reader   = "reader"
 	rotator  = "rotator"
 	edges    = "edge"
+	oneRole  = "edge-role"
 	gateway  = "gateway"
 	operator = "operator"
 )
@@ -36,8 +37,8 @@ var engineAccess = []access{
 	{"bulk/{job}", "read", []string{operator}},
 	{"calendar", "list", []string{operator}},
 	{"calendar", "read", []string{operator}},
-	{"changes", "read", []string{edges}},
-	{"changes", "update", []string{edges}},
+	{"changes", "read", []string{edges, oneRole}},
+	{"changes", "update", []string{edges, oneRole}},
 	{"config", "patch", []string{operator}},
 	{"config", "read", []string{operator}},
 	{"config", "update", []string{operator}},
@@ -72,9 +73,9 @@ var engineAccess = []access{
 	{"status/{name}", "read", []string{operator, rotator}},
 	{"tidy", "update", []string{operator}},
 	{"usage", "update", []string{edges, gateway}},
-	{"usage/{name}", "update", nil},
+	{"usage/{name}", "update", []string{oneRole}},
 	{"verify", "update", []string{edges, gateway}},
-	{"verify/{name}", "update", nil},
+	{"verify/{name}", "update", []string{oneRole}},
 	{"versions/{name}", "list", []string{operator, rotator}},
 }
 
@@ -97,7 +98,7 @@ func startingPolicies(t *testing.T, e *env) {
 	for _, file := range files {
 		names = append(names, strings.TrimSuffix(filepath.Base(file), ".hcl"))
 	}
-	if want := []string{edges, gateway, operator, reader, rotator}; !slices.Equal(names, want) {
+	if want := []string{oneRole, edges, gateway, operator, reader, rotator}; !slices.Equal(names, want) {
 		t.Fatalf("policies %q, want %q", names, want)
 	}
 	// No request of this test can change anything: the roles are protected, and bodies have a field that no path takes.

@@ -2,8 +2,7 @@
 # and reports their use. Whoever may verify can test guesses, so give it to machines
 # only. The feed tells of decisions about every role of the mount, by role_id.
 #
-# To bind an edge to the keys of one role, allow apikeys/verify/<role> and
-# apikeys/usage/<role> in place of apikeys/verify and apikeys/usage.
+# To bind an edge to the keys of one role, begin with edge-role.hcl.
 
 path "apikeys/verify" {
   capabilities = ["update"]
