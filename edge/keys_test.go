@@ -137,3 +137,25 @@ func TestPlaces(t *testing.T) {
 		t.Errorf("%d of %d", n, len(want))
 	}
 }
+
+// A key that makes room is the one of a few that was used longest ago.
+func TestTheOneUsedLongestAgoMakesRoom(t *testing.T) {
+	for oldest := range sample {
+		s, r := newKeyStore(sample), &role{}
+		held := make([]*held, sample)
+		for i := range held {
+			held[i] = newHeld(nil)
+			held[i].role = r
+			held[i].used.Store(100 + int32(i)) //nolint:gosec // small
+			if i == oldest {
+				held[i].used.Store(1)
+			}
+			s.put(digest{1, 15: byte(i)}, held[i])
+		}
+		next := newHeld(nil)
+		next.role = r
+		if _, gone := s.put(digest{1, 15: 0xff}, next); gone != held[oldest] || int(s.size.Load()) != sample {
+			t.Errorf("%p is gone, want %p; %d are held", gone, held[oldest], s.size.Load())
+		}
+	}
+}
