@@ -8,6 +8,7 @@ package gate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/edge"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/bearer"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 )
 
@@ -117,6 +119,10 @@ func (g *Gate) Auth(presetName string, trusted []netip.Prefix) (http.Handler, er
 			w.Header().Set("Connection", "close")
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
 		}
+		for name := range r.Trailer {
+			// net/http takes the header out where what it announces may follow.
+			r.Header["Trailer"] = append(r.Header["Trailer"], name)
+		}
 		switch path, _, _ := strings.Cut(r.RequestURI, "?"); {
 		case set.asks(r):
 			q := &question{header: httpHeader(r.Header), trusted: own.trusts(r)}
@@ -198,8 +204,10 @@ func (g *Gate) self(w http.ResponseWriter, r *http.Request, own proxies, set *pr
 	switch {
 	case s.keys.tricks(h):
 		d = decision{status: http.StatusForbidden, code: codeRequest}
-	case err != nil:
+	case errors.Is(err, bearer.ErrNone):
 		d = decision{status: http.StatusUnauthorized, code: codeNoKey}
+	case err != nil:
+		d = decision{status: http.StatusUnauthorized, code: codeTwoKeys}
 	default:
 		if own.trusts(r) {
 			q.addr = own.client(r, set)

@@ -450,6 +450,14 @@ func TestSelf(t *testing.T) {
 			t.Error("a client is told its role in a header")
 		}
 	}
+	for name, header := range map[string][]string{
+		"NO_KEY": nil, "AMBIGUOUS_KEY": {apiKey, "good", apiKey, "good"},
+	} {
+		resp := g.ask(t, "nginx", "", "", append([]string{"path", "/self"}, header...)...)
+		if got := resp.Header.Get(headerCode); resp.StatusCode != http.StatusUnauthorized || got != name {
+			t.Errorf("%d %s, want %s", resp.StatusCode, got, name)
+		}
+	}
 	for want, header := range map[int][]string{
 		401: {"path", "/self"},
 		403: {"path", "/self", apiKey, "good", "X_api_key", "x"},

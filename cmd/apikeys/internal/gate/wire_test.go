@@ -90,6 +90,8 @@ func TestWire(t *testing.T) {
 			"a body that is one":    {question("POST "+path, "/orders/7", fmt.Sprintf("Content-Length: %d\r\n\r\n", len(inner)), inner), []int{200}},
 			"one that is announced": {question("GET "+path, "/orders/7", "Content-Length: 500\r\n\r\n"), []int{200}},
 			"a chunked one":         {question("POST "+path, "/orders/7", "Transfer-Encoding: chunked\r\n\r\n", fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(inner), inner)), []int{200}},
+			"a trailer of identity": {question("POST "+path, "/orders/7", "Trailer: expires, X-Apikey-Role\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Apikey-Role: admin\r\n\r\n"), []int{403}},
+			"another trailer":       {question("POST "+path, "/orders/7", "Trailer: expires\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), []int{200}},
 			"two lengths":           {question("GET "+path, "/orders/7", "Content-Length: 0\r\nContent-Length: 5\r\n\r\n"), []int{400}},
 			"an odd encoding":       {question("GET "+path, "/orders/7", "Transfer-Encoding: xchunked\r\n\r\n"), []int{501}},
 			"a folded header":       {question("GET "+path, "/orders/7", "X-A: b\r\n X-Apikey-Role: admin\r\n\r\n"), []int{200, 404}},
