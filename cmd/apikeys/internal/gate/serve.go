@@ -407,15 +407,16 @@ func (d *daemon) fingerprint() [sha256.Size]byte {
 // log's level, certificates. What is wrong changes nothing.
 func (d *daemon) reload() {
 	d.seen = d.fingerprint() // before they are read; what is wrong is told once
-	conf, rules, err := read(d.file)
-	if err != nil {
-		d.log.Error("the configuration is left as it was", "error", err)
-		return
-	}
+	// Certificates end, whatever the configuration is like.
 	for _, c := range d.certs {
 		if err := c.load(); err != nil {
 			d.log.Error("the certificate is left as it was", "error", err)
 		}
+	}
+	conf, rules, err := read(d.file)
+	if err != nil {
+		d.log.Error("the configuration is left as it was", "error", err)
+		return
 	}
 	if !reflect.DeepEqual(conf.Vault, d.conf.Vault) || !reflect.DeepEqual(conf.Cache, d.conf.Cache) || !reflect.DeepEqual(conf.Listen, d.conf.Listen) ||
 		conf.Label != d.conf.Label || conf.Log.Format != d.conf.Log.Format {

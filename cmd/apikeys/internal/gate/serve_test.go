@@ -396,6 +396,13 @@ listen "admin" {
 	if err := asks(next, "two", true); err != nil {
 		t.Error(err)
 	}
+	// A mistake in the configuration does not keep an old certificate in use.
+	r.write("edge.hcl", "half {")
+	later := certify(t, dir, "three")
+	r.again("the configuration is left as it was")
+	if err := asks(later, "three", true); err != nil {
+		t.Error(err)
+	}
 	if err := os.WriteFile(filepath.Join(dir, "cert.pem"), []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
