@@ -279,6 +279,9 @@ func (l *Listen) check() error {
 	if _, _, err := net.SplitHostPort(l.Address); err != nil && !strings.HasPrefix(l.Address, socket) || l.Address == socket {
 		return fmt.Errorf("address: %q: is none: give one such as 127.0.0.1:9090, or unix:/run/apikeys.sock", l.Address)
 	}
+	if strings.HasPrefix(l.Address, socket+"@") {
+		return fmt.Errorf("address: %q: is a socket without a file, which every program on the machine may use: give a path", l.Address)
+	}
 	if l.Protocol == "" {
 		l.Protocol = ProtocolHTTP
 	}

@@ -106,6 +106,7 @@ func TestMistakes(t *testing.T) {
 		{`listen "admin"`, `listen "metrics"`, `listen "metrics": is none`},
 		{`":9091"`, `""`, `address: ""`},
 		{`":9091"`, `"9091"`, `address: "9091": is none`},
+		{`"unix:/run/verify.sock"`, `"unix:@verify"`, `address: "unix:@verify": is a socket without a file`},
 		{`"unix:/run/verify.sock"`, `"unix:"`, `address: "unix:": is none`},
 		{`"https://vault.example.com:8200"`, `"vault.example.com:8200"`, `address: "vault.example.com:8200": is not a URL`},
 		{`"https://vault.example.com:8200"`, `"https://vault.example.com:x"`, "is not a URL"},
