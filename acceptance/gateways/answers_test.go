@@ -239,6 +239,10 @@ func tricks(t *testing.T, g *gateway, good apikey) {
 			t.Errorf("%s has reached the API", name)
 		}
 	}
+	// What nobody can read is no fault of the edge.
+	if r := do(t, g, "GET", "/orders/7", with(good, "X-Other", "a\x00b")); r.status != http.StatusForbidden && r.status != http.StatusBadRequest {
+		t.Errorf("a control character: %d", r.status)
+	}
 	// A proxy takes out what Connection names.
 	for _, names := range []string{"X-Apikey-Role", "close, x-apikey-scopes", "X-Api-Key", "Authorization"} {
 		r := do(t, g, "GET", "/orders/7", with(good, "Connection", names))
@@ -248,6 +252,13 @@ func tricks(t *testing.T, g *gateway, good apikey) {
 			t.Errorf("Connection: %s: %d", names, r.status)
 		case r.seen.Header.Get("X-Apikey-Role") != "orders" || r.seen.Header.Get("X-Apikey-Scopes") == "":
 			t.Errorf("Connection: %s has taken the identity away", names)
+		}
+	}
+	// An API that takes h2c would hand out a connection on which nobody asks the edge.
+	for _, names := range []string{"h2c", "other, H2C"} {
+		r := do(t, g, "GET", "/orders/7", with(good, "Connection", "Upgrade, HTTP2-Settings", "Upgrade", names, "Http2-Settings", "AAMAAABkAAQAAP__"))
+		if r.status != http.StatusOK || r.seen.Header.Get("Upgrade") != "" {
+			t.Errorf("Upgrade: %s: %d, the API has seen %v", names, r.status, r.seen)
 		}
 	}
 	// What comes after the verdict is no identity.

@@ -35,6 +35,18 @@ local function first(values)
 	return values and values[0] or nil
 end
 
+-- HAProxy lets control characters through. The edge would not read the question at all.
+local function odd(headers)
+	for _, values in pairs(headers) do
+		for i = 0, #values do
+			if values[i]:find("[\0-\8\10-\31\127]") then
+				return true
+			end
+		end
+	end
+	return false
+end
+
 -- Headers of a request come as tables that begin at 0, the client wants such that begin
 -- at 1.
 local function question(txn)
@@ -70,6 +82,9 @@ local function refuse(txn, status, headers)
 end
 
 core.register_action("apikeys", { "http-req" }, function(txn, url)
+	if odd(txn.http:req_get_headers()) then
+		return refuse(txn, 403, { ["x-apikey-code"] = { [0] = "AMBIGUOUS_REQUEST" } })
+	end
 	-- A proxy takes out what Connection names, the identity too, and what Trailer names
 	-- comes after the question.
 	for _, header in ipairs({ "connection", "trailer" }) do
