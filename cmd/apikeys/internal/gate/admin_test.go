@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,35 @@ func TestMetrics(t *testing.T) {
 		if !strings.Contains(text, "\napikeys_edge_"+want+"\n") {
 			t.Errorf("%s is missing:\n%s", want, text)
 		}
+	}
+	// The page names what is there, and what it names is there.
+	page, err := os.ReadFile("../../../../docs/edge-daemon.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| metric |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	named := map[string]bool{}
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		for i, name := range strings.Split(cells[min(1, len(cells)-1)], "`") {
+			if i%2 == 1 {
+				name, _, _ = strings.Cut(name, "{")
+				named["apikeys_edge_"+name] = true
+			}
+		}
+	}
+	for line := range strings.Lines(text) {
+		if name, ok := strings.CutPrefix(line, "# TYPE apikeys_edge_"); ok {
+			name, _, _ = strings.Cut("apikeys_edge_"+name, " ")
+			if !named[name] {
+				t.Errorf("%s: is not on the page", name)
+			}
+			delete(named, name)
+		}
+	}
+	for name := range named {
+		t.Errorf("%s: is on the page, and not there", name)
 	}
 	stats.Live, stats.Unconfirmed = false, -1
 	if text := scrape(); strings.Contains(text, "\napikeys_edge_unconfirmed_seconds") || !strings.Contains(text, "\napikeys_edge_feed_live 0\n") {
