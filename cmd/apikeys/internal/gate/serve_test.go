@@ -237,6 +237,7 @@ rule {
 		t.Errorf("%v, %v", resp, err)
 	}
 	_ = resp.Body.Close()
+	r.says("decisions arrive", 1) // a key may be asked about before
 	admin := "http://" + r.addrs[1].String()
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/": 404} {
 		if got := r.get(http.DefaultClient, admin+path).StatusCode; got != want {
