@@ -101,6 +101,9 @@ func short(text string) string {
 	return text
 }
 
+// noStore has a gateway that caches answers leave these out: a revocation would wait.
+var noStore = []string{"no-store"}
+
 // Auth answers the questions of gateways of a kind, and /self. Nothing else is answered
 // with a 200, and nothing without a verdict.
 func (g *Gate) Auth(presetName string, trusted []netip.Prefix) (http.Handler, error) {
@@ -113,6 +116,7 @@ func (g *Gate) Auth(presetName string, trusted []netip.Prefix) (http.Handler, er
 		own = loopback
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Cache-Control"] = noStore
 		if r.ContentLength != 0 {
 			// No question has a body. What follows its header could be another question, or
 			// be taken for one: there is none after it, and nobody waits for it.
