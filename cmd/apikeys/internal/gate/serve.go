@@ -311,7 +311,9 @@ func (d *daemon) server(l *config.Listen, listener net.Listener, secure *tls.Con
 		if secure != nil {
 			opts = append(opts, grpc.Creds(credentials.NewTLS(secure)))
 		}
-		opts = append(opts, grpc.ConnectionTimeout(headerTime), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTime, Time: time.Minute}))
+		opts = append(opts, grpc.ConnectionTimeout(headerTime), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTime, Time: time.Minute}),
+			// Envoy may ping as often as it likes: a ping costs less than a question.
+			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Nanosecond, PermitWithoutStream: true}))
 		s := grpc.NewServer(opts...)
 		d.gate.RegisterEnvoy(s, l.Trusted)
 		d.stops = append(d.stops, func(ctx context.Context) {

@@ -243,6 +243,49 @@ func TestServesGRPC(t *testing.T) {
 	}
 }
 
+// Whoever keeps a connection to Envoy's listener alive with pings is not thrown out.
+func TestPings(t *testing.T) {
+	t.Parallel()
+	r := start(t, confHead+"listen \"auth\" {\n address = \"127.0.0.1:0\"\n protocol = \"grpc\"\n}\nrule {\n path = \"/**\"\n}\n")
+	conn, err := net.Dial("tcp", r.addrs[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	const settings, ping, away, ack = 4, 6, 7, 1
+	frame := func(kind, size byte) string {
+		return string([]byte{0, 0, size, kind, 0, 0, 0, 0, 0}) + strings.Repeat("x", int(size))
+	}
+	if _, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+frame(settings, 0)); err != nil {
+		t.Fatal(err)
+	}
+	// grpc forgives two pings.
+	for answered := 0; answered < 6; {
+		if _, err := io.WriteString(conn, frame(ping, 8)); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			head := make([]byte, 9)
+			if _, err := io.ReadFull(conn, head); err != nil {
+				t.Fatalf("after %d pings: %v", answered, err)
+			}
+			if _, err := io.CopyN(io.Discard, conn, int64(head[1])<<8|int64(head[2])); err != nil {
+				t.Fatal(err)
+			}
+			if head[3] == away {
+				t.Fatalf("sent away after %d pings", answered)
+			}
+			if head[3] == ping && head[4] == ack {
+				answered++
+				break
+			}
+		}
+	}
+}
+
 // A handler that panics is told, at a level that nobody turns off.
 func TestComplaints(t *testing.T) {
 	var out bytes.Buffer
