@@ -27,6 +27,9 @@ const (
 	exactlyAgain = 2 * time.Second
 	// pauses between polls that fail.
 	firstPause, longestPause = 100 * time.Millisecond, 2 * time.Second
+	// atOnce is within what time a server has not waited, and breath how long the next poll
+	// waits then.
+	atOnce, breath = 50 * time.Millisecond, 250 * time.Millisecond
 )
 
 // feedState is what is known of decisions. Positions are this edge's own: they go on
@@ -128,13 +131,22 @@ func (v *Verifier) follow(ctx context.Context) {
 		if exact {
 			wait = 0
 		}
-		err := v.poll(ctx, wait, exact)
+		told, err := v.poll(ctx, wait, exact)
 		if exact {
 			lastExact = now
 		}
 		if err == nil {
 			pause = firstPause
 			away.over()
+			if after, _ := v.clock.elapsed(); !told && !exact && after-now < int64(atOnce) {
+				// A reset, a server that does not wait, or two that take turns: it must not be
+				// asked without a pause.
+				select {
+				case <-ctx.Done():
+				case <-v.feed.wanted:
+				case <-time.After(breath):
+				}
+			}
 			continue
 		}
 		if ctx.Err() != nil {
@@ -195,7 +207,9 @@ var errWoken = errors.New("woken")
 // poll asks once for decisions, and applies them. An exact one asks for the server's
 // time, too: when it has ended, however it did, clocks that had parted before it was
 // sent are believed again.
-func (v *Verifier) poll(ctx context.Context, wait time.Duration, exact bool) error {
+//
+// told reports whether something was decided.
+func (v *Verifier) poll(ctx context.Context, wait time.Duration, exact bool) (told bool, err error) {
 	limit := wait + grace
 	if exact {
 		limit = exactPatience
@@ -228,9 +242,9 @@ func (v *Verifier) poll(ctx context.Context, wait time.Duration, exact bool) err
 		v.feed.settled()
 	}
 	if err != nil && woken.Load() {
-		return errWoken
+		return false, errWoken
 	}
-	return err
+	return len(answer.Notices) > 0, err
 }
 
 // isOther reports whether a cursor is of another process of the engine.

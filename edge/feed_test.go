@@ -223,3 +223,28 @@ func TestSilenceIsTold(t *testing.T) {
 		}
 	})
 }
+
+// A server that answers at once, be it that it does not wait or that two take turns, is not
+// asked without a pause, and decisions count all the same.
+func TestPollsOfAServerThatDoesNotWait(t *testing.T) {
+	for name, fault := range map[string]func(*engine){
+		"it does not wait": func(e *engine) { e.hasty = true },
+		"it resets always": func(e *engine) { e.hasty, e.resets = true, true },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine()
+			k := e.add("a", "a")
+			v := e.start(t, Options{})
+			want(t, v, "a", "VALID")
+			e.set(func() { fault(e); e.polls = 0 })
+			time.Sleep(20 * time.Second)
+			if e.set(func() {}); e.polls > 100 {
+				t.Errorf("%s: %d polls in 20 seconds", name, e.polls)
+			}
+			e.set(func() { k.Timeline = []timeline.Entry{{From: time.Now(), Code: "REVOKED", State: "revoked"}} })
+			e.feed.Publish(feed.Notice{RoleID: "a", Closing: true})
+			time.Sleep(time.Second)
+			want(t, v, "a", "REVOKED")
+		})
+	}
+}

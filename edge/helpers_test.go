@@ -34,6 +34,9 @@ type engine struct {
 	way     time.Duration // how long an answer of the feed is on its way
 	exact   bool          // a poll that asks for the time is under way
 	exacts  int           // how many there were
+	polls   int           // how many polls there were, exact ones too
+	resets  bool          // each answer of the feed is a reset
+	hasty   bool          // no poll waits
 	polled  time.Time     // when the last poll came
 	mount   string        // its id
 	ahead   time.Duration // of the server's clock
@@ -110,11 +113,19 @@ func (e *engine) changes(ctx context.Context, since string, wait time.Duration) 
 	e.mu.Lock()
 	f, late, mount, ahead := e.feed, e.late, e.mount, e.ahead
 	e.polled = time.Now()
+	e.polls++
+	resets := e.resets
+	if e.hasty && wait > 0 {
+		wait = time.Nanosecond
+	}
 	if e.exact = wait == 0; e.exact {
 		e.exacts++
 	}
 	e.mu.Unlock()
 	a, err := f.Since(ctx, since, wait)
+	if resets {
+		a.Notices, a.Reset = nil, true
+	}
 	if late > 0 {
 		select {
 		case <-time.After(late):

@@ -366,7 +366,7 @@ func TestSuspendedWhileAsking(t *testing.T) {
 		want   bool
 	}{{gap, false}, {gap, false}, {func() {}, true}} {
 		r.during = test.during
-		if err := v.poll(t.Context(), 0, true); err != nil {
+		if _, err := v.poll(t.Context(), 0, true); err != nil {
 			t.Fatal(err)
 		}
 		if _, sure := k.elapsed(); sure != test.want {
