@@ -19,6 +19,9 @@ const (
 	// grace is how much longer than a poll waits at the server it may take: after that
 	// the edge is cut off.
 	grace = 5 * time.Second
+	// longestWait: an answer confirms when its poll was sent, and the next one comes a
+	// wait after it. Two waits and the ways have to fit into one and the grace.
+	longestWait = grace - time.Second
 	// exactly is how often the server is asked for its time, at once.
 	exactly = time.Minute
 	// exactPatience is how long that may take: who waits for it has little more.
@@ -199,7 +202,9 @@ func (s *silence) over() {
 }
 
 // wait is how long a poll waits at the server.
-func (v *Verifier) wait() time.Duration { return time.Duration(v.window.Load()) - grace }
+func (v *Verifier) wait() time.Duration {
+	return min(time.Duration(v.window.Load())-grace, longestWait)
+}
 
 // errWoken: a poll was given up for one that asks for the server's time.
 var errWoken = errors.New("woken")

@@ -248,3 +248,23 @@ func TestPollsOfAServerThatDoesNotWait(t *testing.T) {
 		})
 	}
 }
+
+// However long the mount lets polls wait, and however slow the ways are within reason, an
+// edge that is answered is never cut off.
+func TestAnswersComeInTimeForEveryWait(t *testing.T) {
+	for wait := int64(1); wait <= 5; wait++ {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine()
+			e.add("a", "a")
+			e.feedWait, e.way = wait, 20*time.Millisecond
+			v := e.start(t, Options{})
+			want(t, v, "a", "VALID")
+			for range 6000 {
+				time.Sleep(10 * time.Millisecond)
+				if got, err := v.Verify(t.Context(), Request{Key: "a"}); err != nil || got.CutOff {
+					t.Fatalf("feed_wait %d s: %+v, %v", wait, got, err)
+				}
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -22,25 +23,26 @@ var errDown = errors.New("down")
 type engine struct {
 	feed *feed.Feed
 
-	mu      sync.Mutex
-	keys    map[string]*engineKey
-	down    bool          // calls fail at once
-	hang    bool          // calls never come back
-	delay   time.Duration // of calls to verify, after the engine looked
-	calls   [][]question
-	reports []report
-	refuse  error         // of reports
-	late    time.Duration // how long the feed takes to answer
-	way     time.Duration // how long an answer of the feed is on its way
-	exact   bool          // a poll that asks for the time is under way
-	exacts  int           // how many there were
-	polls   int           // how many polls there were, exact ones too
-	resets  bool          // each answer of the feed is a reset
-	hasty   bool          // no poll waits
-	polled  time.Time     // when the last poll came
-	mount   string        // its id
-	ahead   time.Duration // of the server's clock
-	anew    int           // how often a new connection was asked for
+	mu       sync.Mutex
+	keys     map[string]*engineKey
+	down     bool          // calls fail at once
+	hang     bool          // calls never come back
+	delay    time.Duration // of calls to verify, after the engine looked
+	calls    [][]question
+	reports  []report
+	refuse   error         // of reports
+	late     time.Duration // how long the feed takes to answer
+	way      time.Duration // how long an answer of the feed is on its way
+	exact    bool          // a poll that asks for the time is under way
+	exacts   int           // how many there were
+	feedWait int64         // the mount's, in seconds; zero: 2
+	polls    int           // how many polls there were, exact ones too
+	resets   bool          // each answer of the feed is a reset
+	hasty    bool          // no poll waits
+	polled   time.Time     // when the last poll came
+	mount    string        // its id
+	ahead    time.Duration // of the server's clock
+	anew     int           // how often a new connection was asked for
 }
 
 type engineKey struct {
@@ -138,12 +140,12 @@ func (e *engine) changes(ctx context.Context, since string, wait time.Duration) 
 	}
 	now := time.Now().Add(ahead)
 	e.mu.Lock()
-	way := e.way
+	way, feedWait := e.way, cmp.Or(e.feedWait, 2)
 	e.mu.Unlock()
 	if way > 0 {
 		<-time.After(way)
 	}
-	return changes{Notices: a.Notices, Cursor: a.Cursor, Reset: a.Reset, Now: now, Oldest: a.Oldest, Mount: mount, MaxStaleness: 60, FeedWait: 2}, err
+	return changes{Notices: a.Notices, Cursor: a.Cursor, Reset: a.Reset, Now: now, Oldest: a.Oldest, Mount: mount, MaxStaleness: 60, FeedWait: feedWait}, err
 }
 
 func (e *engine) verify(ctx context.Context, questions []question) (*answers, error) {
