@@ -127,6 +127,7 @@ type edgeModel struct {
 	informed time.Time // the same, but not later than what the node that answered knew
 	exact    time.Time // when the last answered call with wait=0 was sent
 	ahead    time.Duration
+	took     time.Duration // the answer that told it: so much later it may be there
 	notes    []simNote
 	keys     map[string]*keyModel // by key id
 	// Of the state file: what the wall clock was wrong by when it was written, and the
@@ -236,7 +237,7 @@ func (e *simEdge) learn(path string, asked map[string]any, body []byte, n *simNo
 		if asked["wait"] == "0s" {
 			m.exact, e.nudged = sent, 0
 		}
-		m.epoch, m.polled, m.informed, m.ahead = epoch, sent, informed, a.Data.Now.Sub(e.w.now())
+		m.epoch, m.polled, m.informed, m.ahead, m.took = epoch, sent, informed, a.Data.Now.Sub(e.w.now()), e.w.now().Sub(sent)
 	case "verify":
 		var items []struct {
 			Key   string `json:"key"`
@@ -504,7 +505,11 @@ func (j *judged) unheld() {
 		return
 	}
 	end := h.holds[i]
-	if confirmed := latest(e.knows.polled, h.sent).Add(e.knows.ahead); end.From.After(confirmed.Add(granularity)) && now < end.HoldUntil.UnixNano() {
+	slack := granularity + e.nudged + e.knows.took
+	if n := e.w.node; n.now().Before(n.stands.Add(2 * e.w.standing())) {
+		slack += e.w.standing() // its time stood still, and is believed to have gone on
+	}
+	if confirmed := latest(e.knows.polled, h.sent).Add(e.knows.ahead); end.From.After(confirmed.Add(slack)) && now < end.HoldUntil.UnixNano() {
 		j.fail("refused, though its end at %v falls after the confirmed instant %v, and is to be held back", end.From, confirmed)
 	}
 	e.w.saw("refusal by an end while cut off")
