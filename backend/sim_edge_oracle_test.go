@@ -521,7 +521,11 @@ func (j *judged) answerable() string {
 	if h == nil || h.line == nil || !e.stepped.Before(j.began.Add(-2*simStaleness)) {
 		return ""
 	}
-	if i := h.line.At(j.ended.Add(e.knows.ahead + e.w.settled()).UnixNano()); h.line.Renewable(i) {
+	late := e.w.settled()
+	if n := e.w.node; n.now().Before(n.stands.Add(simStaleness)) {
+		late += simStaleness // who was away meanwhile took the time there to go on
+	}
+	if i := h.line.At(j.ended.Add(e.knows.ahead + late).UnixNano()); h.line.Renewable(i) {
 		return "" // a renewal would not have been told; what time it is there it may know badly
 	}
 	polled := latest(e.knows.polled, h.sent)
