@@ -119,28 +119,12 @@ func (c *recordCache[T]) get(ctx context.Context, s logical.Storage, path string
 // stored is the record as storage has it, or as this node wrote it where an earlier write
 // landed over that.
 func (c *recordCache[T]) stored(ctx context.Context, s logical.Storage, path string) (*T, error) {
-	rec, err := getRecord[T](ctx, s, path)
-	if err != nil || !c.unsure.has(path) {
-		return rec, err
+	found, err := getRecord[T](ctx, s, path)
+	if err != nil {
+		return nil, err
 	}
-	var found any
-	if rec != nil {
-		found = rec
-	}
-	after, undone := c.unsure.undone(path, found)
-	if !undone {
-		return rec, nil
-	}
-	var wrote *T
-	if after != nil {
-		if wrote, err = decoded[T](path, after); err != nil {
-			return nil, err
-		}
-	}
-	if c.closer != nil && c.closer(wrote, rec) {
-		return rec, nil
-	}
-	return wrote, nil
+	rec, _, _, err := counting(&c.unsure, path, found, c.closer)
+	return rec, err
 }
 
 // getOrAbsent is get for verification, which is asked for what does not exist
@@ -220,11 +204,7 @@ func (c *recordCache[T]) reread(path string, found *T, now time.Time) (roleID st
 	gen := c.gen(path)
 	gen.mu.Lock()
 	defer gen.mu.Unlock()
-	var rec any
-	if found != nil {
-		rec = found
-	}
-	roleID, was = c.unsure.settle(path, rec, now)
+	roleID, was = c.unsure.settle(path, anyOf(found), now)
 	have, known := c.entries.Peek(path)
 	if !known || !reflect.DeepEqual(have, found) {
 		have = nil

@@ -195,21 +195,16 @@ func sooner(end, was time.Time) bool {
 // name still, which is in no cache. nil if there is none.
 func (b *backend) lockedShown(ctx context.Context, s logical.Storage, name string) (*roleRecord, error) {
 	shown, err := getRecord[shownRole](ctx, s, rolePath(name))
+	if err == nil {
+		closer := func(wrote, found *shownRole) bool { return closerRole(wrote.living(), found.living()) }
+		shown, err = redo(ctx, b, s, &b.roles.unsure, rolePath(name), shown, closer)
+	}
 	if err != nil {
 		return nil, err
 	}
 	var found, live *roleRecord
 	if shown != nil {
 		found = &shown.roleRecord
-	}
-	if after, undone := b.roles.unsure.undone(rolePath(name), anyOf(found)); undone {
-		closer := func(wrote, found *shownRole) bool { return closerRole(wrote.living(), found.living()) }
-		if shown, err = redo(ctx, b, s, rolePath(name), after, shown, closer); err != nil {
-			return nil, err
-		}
-		if found = nil; shown != nil {
-			found = &shown.roleRecord
-		}
 	}
 	if found != nil && !found.marked() {
 		live = found
@@ -227,13 +222,11 @@ func (b *backend) lockedShown(ctx context.Context, s logical.Storage, name strin
 // lockedKey is lockedShown for the record of a key.
 func (b *backend) lockedKey(ctx context.Context, s logical.Storage, id string) (*keyRecord, error) {
 	rec, err := getRecord[keyRecord](ctx, s, keyPath(id))
+	if err == nil {
+		rec, err = redo(ctx, b, s, &b.keys.unsure, keyPath(id), rec, closerKey)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if after, undone := b.keys.unsure.undone(keyPath(id), anyOf(rec)); undone {
-		if rec, err = redo(ctx, b, s, keyPath(id), after, rec, closerKey); err != nil {
-			return nil, err
-		}
 	}
 	if _, was := b.keys.reread(keyPath(id), rec, b.clock.Now()); was && rec != nil {
 		b.decided(change{what: keyChange, role: rec.Role, roleID: rec.RoleID, keyID: id, key: rec, err: errLate})
@@ -244,13 +237,11 @@ func (b *backend) lockedKey(ctx context.Context, s logical.Storage, id string) (
 // lockedCopy is lockedShown for the copy of a deleted role; nil if there is none.
 func (b *backend) lockedCopy(ctx context.Context, s logical.Storage, id string) (*roleRecord, error) {
 	rec, err := getRecord[roleRecord](ctx, s, deletedPath(id))
+	if err == nil {
+		rec, err = redo(ctx, b, s, &b.copies, deletedPath(id), rec, closerRole)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if after, undone := b.copies.undone(deletedPath(id), anyOf(rec)); undone {
-		if rec, err = redo(ctx, b, s, deletedPath(id), after, rec, closerRole); err != nil {
-			return nil, err
-		}
 	}
 	if _, was := b.copies.settle(deletedPath(id), anyOf(rec), b.clock.Now()); was {
 		b.decided(change{what: copyChange, roleID: id, rec: rec, err: errLate})
@@ -275,33 +266,28 @@ func closerKey(wrote, found *keyRecord) bool {
 }
 
 // redo writes once more what a commit wrote, after an earlier write landed over it,
-// unless that ends more. It returns what is stored then. The caller holds the lock.
-func redo[T any](ctx context.Context, b *backend, s logical.Storage, path string, after []byte, found *T, closer func(wrote, found *T) bool) (*T, error) {
-	var wrote *T
-	if after != nil {
-		var err error
-		if wrote, err = decoded[T](path, after); err != nil {
-			return nil, err
-		}
-	}
-	if closer(wrote, found) {
-		return found, nil
+// unless that ends more. It returns what counts, which the caller's transition begins
+// with, whether the write went well or not: a kill does not fail for it. The caller holds
+// the lock.
+func redo[T any](ctx context.Context, b *backend, s logical.Storage, u *unsureSet, path string, found *T, closer func(wrote, found *T) bool) (*T, error) {
+	rec, after, undone, err := counting(u, path, found, closer)
+	if err != nil || !undone {
+		return rec, err
 	}
 	b.Logger().Warn("a write that had failed has landed over a later one, which is written again", "record", family(path))
 	ctx, done := b.underway(ctx)
 	defer done()
 	if after == nil {
-		return nil, deleteAt(ctx, s, path)
+		err = deleteAt(ctx, s, path)
+	} else {
+		err = writeAt(ctx, s, path, after)
 	}
-	return wrote, writeAt(ctx, s, path, after)
-}
-
-// anyOf is nil where there is no record.
-func anyOf[T any](rec *T) any {
-	if rec == nil {
-		return nil
+	if !outcomeUnknown(err) {
+		return rec, err
 	}
-	return rec
+	u.add(path, "", after, b.clock.Now()) // it may land over what the caller writes
+	b.Logger().Warn("it is written again later", "record", family(path), "error", err)
+	return rec, nil
 }
 
 // lateDue reports whether settleLate has something to look at.

@@ -124,6 +124,33 @@ func (u *unsureSet) undone(path string, found any) (after []byte, yes bool) {
 	return w.after, err == nil && sum != sumOf(w.after) && slices.Contains(w.stale, sum)
 }
 
+// counting is what counts where found is stored, nil if nothing is: what a commit wrote,
+// where an earlier write has landed over that and does not end more. Then undone is true,
+// and after what is to be stored; nil: nothing.
+func counting[T any](u *unsureSet, path string, found *T, closer func(wrote, found *T) bool) (rec *T, after []byte, undone bool, err error) {
+	if after, undone = u.undone(path, anyOf(found)); !undone {
+		return found, nil, false, nil
+	}
+	var wrote *T
+	if after != nil {
+		if wrote, err = decoded[T](path, after); err != nil {
+			return nil, nil, false, err
+		}
+	}
+	if closer != nil && closer(wrote, found) {
+		return found, nil, false, nil
+	}
+	return wrote, after, true, nil
+}
+
+// anyOf is nil where there is no record.
+func anyOf[T any](rec *T) any {
+	if rec == nil {
+		return nil
+	}
+	return rec
+}
+
 // has reports whether the record is unsure.
 func (u *unsureSet) has(path string) bool {
 	u.mu.Lock()

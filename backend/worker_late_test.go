@@ -183,3 +183,66 @@ func TestKillsOutliveWritesThatLandLate(t *testing.T) {
 		}
 	}
 }
+
+// A kill does not fail where what it finds has to be written again and that errs, and is
+// not undone when that lands after it.
+func TestKillsDoNotFailForWhatLandedLate(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		dynamic bool
+		kill    func(m *testMount, key any)
+	}{
+		"revoke all":       {kill: func(m *testMount, _ any) { m.write("revoke/r", map[string]any{"all": true}) }},
+		"revoke a version": {kill: func(m *testMount, _ any) { m.write("revoke/r", map[string]any{"version": 1}) }},
+		"disable":          {kill: func(m *testMount, _ any) { m.write("roles/r", map[string]any{"disabled": true}) }},
+		"report":           {kill: func(m *testMount, key any) { m.write("report", map[string]any{"key": key}) }},
+		"delete":           {kill: func(m *testMount, _ any) { m.remove("r") }},
+		"revoke a leased key": {dynamic: true, kill: func(m *testMount, key any) {
+			m.write("revoke/r", map[string]any{"key_id": m.keyIDOf(key.(string))})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &landingStorage{Storage: &logical.InmemStorage{}}
+			m := entrusted(t, s, newFakeClock())
+			prefix := rolePrefix
+			var key any
+			change := func(n time.Duration) {
+				_, _ = m.send(logical.UpdateOperation, "roles/r", map[string]any{"description": n.String()})
+			}
+			if c.dynamic {
+				m.write("roles/r", map[string]any{"type": "dynamic", "ttl": "1h", "max_ttl": "40h"})
+				lease := m.lease("r", nil)
+				key, prefix = lease.Data["api_key"], keyPrefix
+				change = func(n time.Duration) { _, _ = m.onLease(logical.RenewOperation, lease, n) }
+			} else {
+				m.write("roles/r", map[string]any{"rotation_period": 0})
+				key = m.read("creds/r")["api_key"]
+			}
+			s.fails(prefix)
+			change(3 * time.Hour)
+			if len(s.late) != 1 {
+				t.Fatal("no write failed")
+			}
+			change(2 * time.Hour) // what ends less than this does not stay
+			s.land()
+			s.fails(prefix) // what is written again
+			c.kill(m, key)
+			if len(s.late) != 1 {
+				t.Fatal("nothing was written again")
+			}
+			good := func() bool { return m.write("verify", map[string]any{"key": key})["valid"] == true }
+			if good() {
+				t.Error("not killed")
+			}
+			s.land()
+			if good() {
+				t.Error("good when that has landed")
+			}
+			m.clock.advance(lateFor)
+			m.tick()
+			if m = m.restart(); good() {
+				t.Error("good after a restart")
+			}
+		})
+	}
+}
