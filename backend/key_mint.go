@@ -105,6 +105,13 @@ func (k *begunKeys) find(roleID string, n int, prefix string, now time.Time) (ke
 	return begun.key, ok && begun.key.Prefix() == prefix && !over(now, begun.until)
 }
 
+// drop forgets the key of a version that exists now: no other one may be that key.
+func (k *begunKeys) drop(roleID string, n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.keys, secretPath(roleID, n))
+}
+
 // mintVersion is mintKey for a version of a static role.
 func (b *backend) mintVersion(d *digestRecord, prefix, roleID string, n int) (keyformat.Key, *keyRecord, error) {
 	if key, ok := b.begun.find(roleID, n, prefix, b.clock.Now()); ok {

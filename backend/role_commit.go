@@ -32,8 +32,11 @@ const (
 // commit writes the transition.
 func (tx *roleTx) commit() error {
 	err := tx.write()
-	if outcomeUnknown(err) {
-		for i := range tx.minted {
+	for i := range tx.minted {
+		switch {
+		case err == nil:
+			tx.b.begun.drop(tx.rec.ID, tx.minted[i].version)
+		case outcomeUnknown(err):
 			tx.begun(&tx.minted[i])
 		}
 	}

@@ -361,6 +361,9 @@ func TestValueThatLandsLateIsNotHandedOut(t *testing.T) {
 			t.Fatal(got)
 		}
 		m.write("rotate/a", nil)
+		if len(m.begun.keys) > 0 {
+			t.Errorf("%s: the key of a version that exists is kept for another", reveal)
+		}
 		s.land()
 		id, made := m.roleID("a"), m.record("a").Ring.Get(2)
 		secret, err := getRecord[secretRecord](t.Context(), s, secretPath(id, 2))
