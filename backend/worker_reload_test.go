@@ -27,21 +27,15 @@ type hanging struct {
 	mu     sync.Mutex
 	at     int // the call, from 1; 0: none
 	calls  int
-	hangs  bool
-	begun  []string // writes that began after mark
+	stuck  chan struct{} // closed when a call hangs, since arm
+	begun  []string      // writes that began after mark
 	marked bool
 }
 
 func (s *hanging) arm(at int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.at, s.calls = at, 0
-}
-
-func (s *hanging) hung() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.hangs
+	s.at, s.calls, s.stuck = at, 0, make(chan struct{})
 }
 
 // mark begins to note what is begun.
@@ -64,7 +58,9 @@ func (s *hanging) call(ctx context.Context, write string, do func() error) error
 	}
 	s.calls++
 	hangs := s.at > 0 && (s.calls == s.at || s.all && s.calls > s.at)
-	s.hangs = s.hangs || hangs
+	if hangs && s.calls == s.at {
+		close(s.stuck)
+	}
 	s.mu.Unlock()
 	switch {
 	case hangs && s.heeds:
@@ -74,7 +70,7 @@ func (s *hanging) call(ctx context.Context, write string, do func() error) error
 			return ctx.Err()
 		}
 	case hangs:
-		time.Sleep(s.takes)
+		<-time.After(s.takes)
 	}
 	return do()
 }
@@ -143,17 +139,14 @@ func reload(t *testing.T, s *hanging, at int, request bool) {
 			req := &logical.Request{Operation: logical.UpdateOperation, Path: "rotate/asked", Storage: s, MountPoint: "apikeys/"}
 			_, err = b.HandleRequest(t.Context(), req)
 		}()
-		for range 20 {
-			time.Sleep(10 * time.Millisecond)
-		}
+		synctest.Wait() // it is answered, or hangs
 	} else {
 		close(answered)
 		time.Sleep(50 * time.Second)
 		s.arm(at)
-		for range 3000 {
-			if time.Sleep(10 * time.Millisecond); s.hung() {
-				break
-			}
+		select {
+		case <-s.stuck:
+		case <-time.After(30 * time.Second): // it makes fewer calls
 		}
 	}
 	began := time.Now()
