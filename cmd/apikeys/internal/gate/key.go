@@ -31,17 +31,9 @@ type header interface {
 // find is the key that was presented. It must be there once: another reader of the
 // same request might take another one.
 func (k *Keys) find(h header, uri string) (string, error) {
-	var found []string
-	for _, value := range h.all(bearer.Authorization) {
-		if scheme, rest, _ := strings.Cut(value, " "); strings.EqualFold(scheme, "Bearer") {
-			found = append(found, rest)
-		}
-	}
-	if len(h.all(bearer.Authorization)) > 1 {
-		return "", bearer.ErrAmbiguous
-	}
+	var others []string
 	for _, name := range k.Headers {
-		found = append(found, h.all(name)...)
+		others = append(others, h.all(name)...)
 	}
 	if len(k.Query) > 0 {
 		_, raw, _ := strings.Cut(uri, "?")
@@ -50,16 +42,11 @@ func (k *Keys) find(h header, uri string) (string, error) {
 			return "", bearer.ErrAmbiguous
 		}
 		for _, name := range k.Query {
-			found = append(found, query[name]...)
+			others = append(others, query[name]...)
 		}
 	}
-	switch {
-	case len(found) == 0:
-		return "", bearer.ErrNone
-	case len(found) > 1 || found[0] == "":
-		return "", bearer.ErrAmbiguous
-	}
-	return found[0], nil
+	key, _, err := bearer.Key(h.all(bearer.Authorization), others)
+	return key, err
 }
 
 // Identity headers tell the API who presented the key.
