@@ -388,7 +388,7 @@ func (v *Verifier) dirtyKeys() []question {
 	var found []dirty
 	reset := v.reset.Load()
 	v.keys.all(func(d digest, h *held) {
-		if h.noticed() || reset > h.position {
+		if h.dirty(reset) {
 			found = append(found, dirty{question{digest: d, keyID: h.keyID(), roleID: h.roleID()}, h.used.Load()})
 		}
 	})

@@ -79,16 +79,10 @@ func (g *Guard) request(r *http.Request, key string) Request {
 // refuse answers a request whose key is not good for it.
 func (g *Guard) refuse(w http.ResponseWriter, verdict *Verdict) {
 	status := verdict.Status()
-	switch {
-	case status == http.StatusUnauthorized:
-		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-	case verdict.Code == codeScope:
-		challenge := `Bearer error="insufficient_scope"`
-		if len(g.Scopes) > 0 {
-			challenge += `, scope="` + strings.Join(g.Scopes, " ") + `"`
-		}
+	if challenge := verdict.Challenge(g.Scopes); challenge != "" {
 		w.Header().Set("WWW-Authenticate", challenge)
-	case status == http.StatusTooManyRequests:
+	}
+	if status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}
 	text := verdict.Code
@@ -111,6 +105,20 @@ func (v *Verdict) Status() int {
 	default:
 		return http.StatusUnauthorized
 	}
+}
+
+// Challenge is what WWW-Authenticate says of a refusal (RFC 6750, section 3), where these
+// scopes were asked for; empty where it says nothing.
+func (v *Verdict) Challenge(scopes []string) string {
+	switch {
+	case v.Status() == http.StatusUnauthorized:
+		return `Bearer error="invalid_token"`
+	case v.Code != codeScope:
+		return ""
+	case len(scopes) == 0:
+		return `Bearer error="insufficient_scope"`
+	}
+	return `Bearer error="insufficient_scope", scope="` + strings.Join(scopes, " ") + `"`
 }
 
 type contextKey struct{}

@@ -199,6 +199,10 @@ func (h *held) noticed() bool {
 	return h.role.notice.Load() > h.position || h.notice.Load() > h.position
 }
 
+// dirty reports whether it has to be asked about anew; reset is the position of the last
+// reset.
+func (h *held) dirty(reset uint64) bool { return h.noticed() || reset > h.position }
+
 // over reports whether an answer said that the key has ended.
 func (h *held) over() bool { return h.line.Code(0).Ended() }
 

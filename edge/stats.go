@@ -109,7 +109,7 @@ func (v *Verifier) dirty() (n int) {
 	}
 	reset := v.reset.Load()
 	v.keys.all(func(_ digest, h *held) {
-		if h.noticed() || reset > h.position {
+		if h.dirty(reset) {
 			n++
 		}
 	})

@@ -154,18 +154,19 @@ func (d *decision) headers() []pair {
 		return identityOf(d.verdict)
 	}
 	out := []pair{{headerCode, d.code}}
+	challenge := ""
 	switch {
 	case d.code == codeNoKey:
-		out = append(out, pair{"Www-Authenticate", "Bearer"})
-	case d.status == http.StatusUnauthorized:
-		out = append(out, pair{"Www-Authenticate", `Bearer error="invalid_token"`})
-	case d.code == "INSUFFICIENT_SCOPE":
-		challenge := `Bearer error="insufficient_scope"`
-		if len(d.scopes) > 0 {
-			challenge += `, scope="` + strings.Join(d.scopes, " ") + `"`
-		}
+		challenge = "Bearer"
+	case d.code == codeTwoKeys:
+		challenge = `Bearer error="invalid_token"`
+	case d.verdict != nil:
+		challenge = d.verdict.Challenge(d.scopes)
+	}
+	if challenge != "" {
 		out = append(out, pair{"Www-Authenticate", challenge})
-	case d.status == http.StatusServiceUnavailable, d.status == http.StatusTooManyRequests:
+	}
+	if d.status == http.StatusServiceUnavailable || d.status == http.StatusTooManyRequests {
 		out = append(out, pair{"Retry-After", "1"})
 	}
 	return out
