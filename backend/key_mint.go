@@ -81,13 +81,9 @@ func (k *begunKeys) keep(roleID string, n int, plain string, now time.Time) {
 	if err != nil {
 		return // an imported one, which is the same next time
 	}
+	k.expire(now)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for path, begun := range k.keys {
-		if over(now, begun.until) {
-			delete(k.keys, path)
-		}
-	}
 	if len(k.keys) >= maxUnsure {
 		return
 	}
@@ -103,6 +99,17 @@ func (k *begunKeys) find(roleID string, n int, prefix string, now time.Time) (ke
 	defer k.mu.Unlock()
 	begun, ok := k.keys[secretPath(roleID, n)]
 	return begun.key, ok && begun.key.Prefix() == prefix && !over(now, begun.until)
+}
+
+// expire forgets the keys of which nothing lands any more.
+func (k *begunKeys) expire(now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for path, begun := range k.keys {
+		if over(now, begun.until) {
+			delete(k.keys, path)
+		}
+	}
 }
 
 // drop forgets the key of a version that exists now: no other one may be that key.

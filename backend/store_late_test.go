@@ -412,3 +412,23 @@ func TestLookThatComesBeforeACommitLands(t *testing.T) {
 		t.Errorf("filed at %v: %v", rec.Due, m.under(duePrefix))
 	}
 }
+
+// The key of a version that was never made is not kept for longer than it may land.
+func TestKeysOfFailedMakingsAreForgotten(t *testing.T) {
+	t.Parallel()
+	s := &landingStorage{Storage: &logical.InmemStorage{}}
+	m := entrusted(t, s, newFakeClock())
+	m.write("roles/a", map[string]any{"rotation_period": 0})
+	s.fails(secretPrefix)
+	if got := m.status(logical.UpdateOperation, "rotate/a", nil); got != 500 || len(m.begun.keys) != 1 {
+		t.Fatal(got, len(m.begun.keys))
+	}
+	m.clock.advance(lateFor - time.Second)
+	if m.tick(); len(m.begun.keys) != 1 {
+		t.Error("forgotten too soon")
+	}
+	m.clock.advance(time.Second)
+	if m.tick(); len(m.begun.keys) != 0 {
+		t.Error("kept")
+	}
+}
