@@ -303,7 +303,6 @@ const settleAtOnce = 50
 // have come to them since.
 func (b *backend) settleLate(ctx context.Context, s logical.Storage) error {
 	now := b.clock.Now()
-	b.begun.expire(now)
 	for _, path := range b.roles.unsure.due(now, settleAtOnce) {
 		name := strings.TrimPrefix(path, rolePrefix)
 		unlock := b.lockRole(name)

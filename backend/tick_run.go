@@ -178,6 +178,7 @@ func (t *tick) fence(ctx context.Context) error {
 
 // settleWrites looks at what earlier writes left unsure.
 func (b *backend) settleWrites(ctx context.Context, t *tick) error {
+	b.begun.expire(b.clock.Now())
 	if b.lateDue() { // it may write
 		if err := t.fence(ctx); err != nil {
 			return err
