@@ -26,6 +26,7 @@ type modelVersion struct {
 	created    time.Time
 	activation time.Time // zero: held, or never to come
 	grace      time.Duration
+	ttl        time.Duration
 	expiry     time.Time
 	revoked    bool
 	withdrawn  time.Time // until; zero: it is not
@@ -171,7 +172,7 @@ func (r *modelRole) rotate(now, at time.Time, held bool, grace time.Duration) (r
 	if pending != nil {
 		r.kill(pending, now)
 	}
-	v := &modelVersion{n: len(r.versions) + 1, created: now, activation: at, grace: grace}
+	v := &modelVersion{n: len(r.versions) + 1, created: now, activation: at, grace: grace, ttl: r.ttl}
 	if held {
 		v.activation = time.Time{}
 	}
@@ -188,6 +189,19 @@ func (r *modelRole) promote(now time.Time, grace time.Duration) (refused string)
 	v := r.in("pending", now)
 	if v == nil {
 		return "no version is pending"
+	}
+	if v.ttl > 0 {
+		// It counts from where it verifies by the new date, and is never longer for that.
+		first := v.created
+		if from := now.Add(-7 * 24 * time.Hour); from.After(first) {
+			first = from
+		}
+		if end := first.Add(v.ttl); end.Before(v.expiry) {
+			if !end.After(now) {
+				return "would never be handed out"
+			}
+			v.expiry = end
+		}
 	}
 	v.activation, v.grace = now, grace
 	r.commit(now)
