@@ -11,4 +11,4 @@ if [ "$(go env CGO_ENABLED)" != 1 ] || ! command -v "$(go env CC)" >/dev/null; t
 fi
 
 # shellcheck disable=SC2086 # an empty flag must vanish
-exec "${GO:-go}" test $race -timeout 20m "$@"
+exec "${GO:-go}" test $race -timeout 30m "$@"
