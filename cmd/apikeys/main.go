@@ -35,19 +35,31 @@ apikeys <command> -h tells the flags of a command.
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	status := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)
 }
 
-func run(ctx context.Context, args []string, out, errs io.Writer) int {
+// streams are what a command reads and writes.
+type streams struct {
+	in        io.Reader
+	out, errs io.Writer
+}
+
+// commands run until they are done or ctx ends, and return the exit status.
+var commands = map[string]func(ctx context.Context, args []string, s streams) int{
+	"edge": func(ctx context.Context, args []string, s streams) int { return runEdge(ctx, args, s.out, s.errs) },
+}
+
+func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
 	if len(args) == 0 {
 		fmt.Fprint(errs, usage)
 		return exitUsage
 	}
+	if command, ok := commands[args[0]]; ok {
+		return command(ctx, args[1:], streams{in, out, errs})
+	}
 	switch args[0] {
-	case "edge":
-		return runEdge(ctx, args[1:], out, errs)
 	case "version", "-version", "--version":
 		fmt.Fprintln(out, "apikeys", version.Version)
 		return exitOK

@@ -78,7 +78,7 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"edge", "-config", taken}, exitUsage, "", `the edge cannot begin: listen "admin"`},
 	} {
 		var out, errs bytes.Buffer
-		if got := run(ended, test.args, &out, &errs); got != test.status || !strings.Contains(out.String(), test.out) || !strings.Contains(errs.String(), test.errs) {
+		if got := run(ended, test.args, strings.NewReader(""), &out, &errs); got != test.status || !strings.Contains(out.String(), test.out) || !strings.Contains(errs.String(), test.errs) {
 			t.Errorf("%v: %d\n%s%s", test.args, got, &out, &errs)
 		}
 	}
