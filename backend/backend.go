@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/time/rate"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/egress"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/version"
 )
@@ -45,8 +47,11 @@ type backend struct {
 	begun   begunKeys
 	// listen is told of every decision about keys; nil: nobody listens.
 	listen func(decision)
+	// spread is told what came of a commit that the outbox knows.
+	spread func(*telling, error)
 
 	configs       cell[configRecord]
+	endpoints     cell[endpointsRecord]
 	digestSecrets cell[digestRecord]
 	mark          cell[markRecord]
 	imported      cell[importedRecord]
@@ -78,6 +83,13 @@ type backend struct {
 	hmacs    atomic.Int64            // computed for comparisons
 	usage    *usageState
 	stamps   lastStamp // of the present second
+
+	outbox outbox
+	// outboxForeign: another node wrote to it.
+	outboxForeign atomic.Bool
+	egress        *egress.Manager
+	// courier sends a request to where the mount's config lets it go.
+	courier func(req *http.Request, ca string) (*egress.Answer, error)
 
 	// What is told to those who keep timelines.
 	feed    *feed.Feed
@@ -115,7 +127,8 @@ func newBackend(c clock, random io.Reader) *backend {
 		wake:        newWakeup(), worker: newWorker(), instance: rand.Text(),
 		views: newKeyViews(), rates: newRateLimits(c), usage: newUsage(), feed: feed.New(feedSize),
 	}
-	b.configs.path, b.configs.none, b.configs.learn = configPath, &configRecord{Schema: recordSchema}, b.resize
+	b.configs.path, b.configs.none, b.configs.learn = configPath, &configRecord{Schema: recordSchema}, b.learn
+	b.endpoints.path, b.endpoints.none = endpointsPath, &endpointsRecord{Schema: recordSchema}
 	b.digestSecrets.path = digestPath
 	b.mark.path, b.mark.none = markPath, &markRecord{}
 	b.imported.path, b.imported.none = importedPath, &importedRecord{Schema: recordSchema}
@@ -124,10 +137,14 @@ func newBackend(c clock, random io.Reader) *backend {
 	b.renames.path, b.renames.read = tidyPath, readRenames
 	b.roles.counts = b.standing
 	b.roles.closer, b.keys.closer = closerRole, closerKey
-	b.listen = b.publish
+	b.listen, b.spread = b.publish, b.toldOutcome
+	b.egress = egress.NewManager(egress.Options{})
+	b.courier = func(req *http.Request, ca string) (*egress.Answer, error) { return b.egress.Do(req, ca, maxAnswer) }
+	b.outbox.may, b.outbox.spawn = b.mandated, func(fn func()) { go fn() }
+	b.outbox.flight, b.outbox.cancel = context.WithCancel(context.Background())
 	b.jobs.path, b.jobs.read = jobPrefix, readJobs
 	for _, clock := range []*clock{
-		&b.configs.clock, &b.digestSecrets.clock, &b.mark.clock, &b.imported.clock, &b.aside.clock, &b.prefixes.clock, &b.renames.clock, &b.jobs.clock,
+		&b.configs.clock, &b.endpoints.clock, &b.digestSecrets.clock, &b.mark.clock, &b.imported.clock, &b.aside.clock, &b.prefixes.clock, &b.renames.clock, &b.jobs.clock,
 	} {
 		*clock = c
 	}
@@ -185,6 +202,9 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 	if _, err := b.config(ctx, req.Storage); err != nil {
 		return err
 	}
+	if _, err := b.endpoints.get(ctx, req.Storage); err != nil {
+		return err
+	}
 	b.renamesKnown(ctx, req.Storage) // where it cannot be read it is asked for again
 	if !b.writeSafe() {
 		return nil
@@ -204,6 +224,7 @@ const cleanTime = 2 * time.Second
 func (b *backend) clean(ctx context.Context) {
 	ctx, cancel := b.clock.WithTimeout(ctx, cleanTime)
 	defer cancel()
+	b.outbox.cancel()
 	b.stop(ctx)
 	if !b.lingers() {
 		return // the mount may be another node's by now

@@ -13,6 +13,7 @@
 //	worker_*.go tick_*.go tidy*.go job_*.go  background work: what is due, upkeep, bulk jobs
 //	role_*.go                    a role's transitions: role_tx.go begins one, role_commit.go writes it
 //	key_*.go verify_*.go         single keys and leases; the verdict about a presented key
+//	event_*.go                   what is told of commits: outbox, endpoints, deliveries
 //	store_*.go                   storage paths, records, caches, calendar, counters
 //	clock.go node.go errors.go text.go codes.go  what everybody uses
 //

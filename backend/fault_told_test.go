@@ -118,6 +118,8 @@ func (sc *scene) quiet(call string) bool {
 	switch call {
 	case "get config": // what was known last holds: a kill does not wait for it
 		return true
+	case "get endpoints": // those that were known last are told: no commit waits for it
+		return true
 	case "get tidy": // whether roles were renamed: moved/ is asked then
 		return true
 	}

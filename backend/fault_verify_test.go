@@ -111,7 +111,7 @@ func TestDeadKeysStayAsTheyDied(t *testing.T) {
 		id := m.lease("d", nil).Data["key_id"].(string)
 		kill := func() string {
 			m.clock.advance(time.Minute)
-			if _, err := m.killKey(t.Context(), m.storage, id, func(*keyRecord) (bool, error) { return true, nil }, causeRequest, "why", keyring.Unspecified); err != nil {
+			if _, err := m.killKey(t.Context(), m.storage, id, nil, func(*keyRecord) (bool, error) { return true, nil }, causeRequest, "why", keyring.Unspecified); err != nil {
 				t.Fatal(err)
 			}
 			return dump(t, m.storage)[keyPath(id)]

@@ -40,6 +40,7 @@ func (r *jobRun) revokeIssued(ctx, begin context.Context, role *roleRecord, to s
 		}
 		if killed {
 			r.job.Keys++
+			place.Killed++
 		}
 		if err != nil {
 			place.Failed++
@@ -54,6 +55,11 @@ func (r *jobRun) revokeIssued(ctx, begin context.Context, role *roleRecord, to s
 	case len(r.keys.names) > 0 || !r.keys.whole:
 		r.job.Inside = &place
 		return nil
+	}
+	if err := r.tellIssued(ctx, role, place.Killed); err != nil {
+		return err
+	}
+	switch {
 	case place.Failed > 0:
 		return fmt.Errorf("%d keys could not be revoked, the last one: %s", place.Failed, place.Error)
 	}
@@ -61,11 +67,23 @@ func (r *jobRun) revokeIssued(ctx, begin context.Context, role *roleRecord, to s
 	return nil
 }
 
+// tellIssued tells of all keys of a role that the job has killed in one event.
+func (r *jobRun) tellIssued(ctx context.Context, role *roleRecord, killed int) error {
+	if killed == 0 || !r.b.heard(tellsRevoked, role.Name) {
+		return nil
+	}
+	f := factAbout(role, tellsRevoked, r.b.now(role.Committed), map[string]any{
+		"keys": killed, "version": 0, "key_id": "", "reason_code": string(cmp.Or(r.job.Code, keyring.Unspecified)),
+	})
+	f.by(teller{cause: causeRequest, entityID: r.job.EntityID, display: r.job.Display, reason: r.job.Reason})
+	return r.again(ctx, func() error { return r.b.tellAlone(ctx, r.s, f) })
+}
+
 // revokeKey kills a key if it is the role's and was issued so; killed is whether it
 // was good before.
 func (r *jobRun) revokeKey(ctx context.Context, id, roleID, to string) (killed bool, err error) {
 	err = r.again(ctx, func() error {
-		_, err := r.b.killKey(ctx, r.s, id, func(rec *keyRecord) (bool, error) {
+		_, err := r.b.killKey(ctx, r.s, id, nil, func(rec *keyRecord) (bool, error) {
 			if rec == nil || rec.RoleID != roleID || (rec.EntityID != to && rec.Display != to) {
 				return false, nil
 			}

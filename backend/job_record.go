@@ -108,6 +108,7 @@ type jobPlace struct {
 	RoleID string `json:"role_id"`         // another role of the name begins anew
 	After  string `json:"after,omitempty"` // the last key that is done with
 	Failed int    `json:"failed,omitempty"`
+	Killed int    `json:"killed,omitempty"`
 	Error  string `json:"error,omitempty"` // of the last that failed
 }
 

@@ -59,7 +59,7 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, want *issueReque
 	// that the index lacks, because the second write failed, was handed to nobody.
 	ctx, done := b.underway(ctx)
 	defer done()
-	if err := b.commitKey(ctx, s, nil, rec); err != nil {
+	if err := b.commitKey(ctx, s, nil, rec, nil); err != nil {
 		return nil, err
 	}
 	if err := putBytes(ctx, s, issuedPath(role.ID, rec.ID), issuedValue); err != nil {

@@ -11,10 +11,10 @@ import (
 )
 
 // killKey marks the key of a dynamic role as revoked, in one Put, and returns
-// its record. meant says whether what was found, nil if nothing was, is the key to
+// its record. says is whose decision is told. meant says whether what was found, nil if nothing was, is the key to
 // kill, or refuses it. A key that is dead already stays as it is.
-func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, meant func(*keyRecord) (bool, error), cause, reason string, code keyring.Reason) (*keyRecord, error) {
-	rec, err := b.mutateKey(ctx, s, id, func(rec *keyRecord) (bool, error) {
+func (b *backend) killKey(ctx context.Context, s logical.Storage, id string, says *keyTeller, meant func(*keyRecord) (bool, error), cause, reason string, code keyring.Reason) (*keyRecord, error) {
+	rec, err := b.mutateKey(ctx, s, id, says, func(rec *keyRecord) (bool, error) {
 		if yes, err := meant(rec); err != nil || !yes {
 			return false, err
 		}

@@ -88,7 +88,7 @@ func (b *backend) renewKey(ctx context.Context, req *logical.Request) (*logical.
 	r, _ := b.lookOf(role, lim) // a lease needs no plan
 	t := r.terms
 	var lease leaseSpan
-	_, err = b.mutateKey(ctx, req.Storage, id, func(rec *keyRecord) (bool, error) {
+	_, err = b.mutateKey(ctx, req.Storage, id, nil, func(rec *keyRecord) (bool, error) {
 		if rec == nil || rec.RoleID != roleID {
 			return false, dead("is not known any more")
 		}

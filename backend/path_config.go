@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/egress"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
@@ -70,6 +71,80 @@ var configFields = []configField{
 		func(c *configRecord) **policy.Seconds { return &c.EdgeMaxStaleness }, (*configRecord).edgeMaxStaleness),
 	configDuration("feed_wait", time.Second, 5*time.Second, "How long a request of changes waits at most: 1s to 5s. A request in progress holds up a reload of the plugin. Default: 2s.",
 		func(c *configRecord) **policy.Seconds { return &c.FeedWait }, (*configRecord).feedWait),
+	{
+		name: "egress_allow",
+		field: field{
+			kind: kindList, empty: emptyTaken,
+			about: "Where deliveries of events, and whatever else the engine sends, may go: hosts (hooks.example.com, *.example.com:8443; public addresses only), networks (10.20.0.0/16, 127.0.0.1:*; private addresses need one), and ! before what is excluded. Port 443 unless said. Default: nowhere.",
+		},
+		set: func(c *configRecord, v any) error {
+			p, err := egress.Parse(egress.Config{Allow: v.([]string)})
+			if err == nil {
+				c.EgressAllow = p.Entries()
+			}
+			return err
+		},
+		reset: func(c *configRecord) { c.EgressAllow = nil },
+		show:  func(c *configRecord) any { return orEmpty(c.EgressAllow) },
+	},
+	{
+		name:  "egress_proxy",
+		field: field{kind: kindText, empty: emptyTaken, about: "The URL of a proxy that takes all connections but those to this machine. The engine resolves names and checks addresses itself. Default: none."},
+		set: func(c *configRecord, v any) error {
+			p, err := egress.Parse(egress.Config{Proxy: v.(string)})
+			if err == nil {
+				c.EgressProxy = p.Proxy()
+			}
+			return err
+		},
+		reset: func(c *configRecord) { c.EgressProxy = "" },
+		show:  func(c *configRecord) any { return c.EgressProxy },
+	},
+	configSwitch("outbound_paused", "Stops all that the engine sends, tests too: for copies of the storage. Events are kept meanwhile, for 7 days. Default: false.",
+		func(c *configRecord) *bool { return &c.OutboundPaused }),
+	{
+		name: "notify_before",
+		field: field{
+			kind:  kindList,
+			about: "How long before the end of a key that nothing replaces the event key.expiring tells it: at most 8 durations from 1m to 365d; an empty list tells nothing. Default: 7d,1d.",
+		},
+		set:   setNotifyBefore,
+		reset: func(c *configRecord) { c.NotifyBefore = nil },
+		show: func(c *configRecord) any {
+			all := []int64{}
+			for _, s := range c.notifyBefore() {
+				all = append(all, int64(s))
+			}
+			return all
+		},
+	},
+}
+
+const maxNotices = 8
+
+func setNotifyBefore(c *configRecord, v any) error {
+	const todo = "give durations such as 7d,1d"
+	all := []policy.Seconds{}
+	for _, text := range v.([]string) {
+		d, m := readDuration(text)
+		if m != nil {
+			return refusal.New("notify_before", text, m.rule, todo)
+		}
+		n := policy.Seconds(d.(int))
+		if n < 60 || n > 365*24*3600 {
+			return refusal.New("notify_before", text, "must be from 1m to 365d", todo)
+		}
+		if !slices.Contains(all, n) {
+			all = append(all, n)
+		}
+	}
+	if len(all) > maxNotices {
+		return refusal.New("notify_before", len(all), "has more than 8 entries", todo)
+	}
+	slices.Sort(all)
+	slices.Reverse(all)
+	c.NotifyBefore = &all
+	return nil
 }
 
 const maxTrustedReporters = 1000

@@ -43,7 +43,7 @@ func (b *backend) revokeLease(ctx context.Context, req *logical.Request, _ *fram
 	if !keyformat.ValidID(id) {
 		return nil, nil
 	}
-	_, err := b.killKey(ctx, req.Storage, id, func(rec *keyRecord) (bool, error) {
+	_, err := b.killKey(ctx, req.Storage, id, nil, func(rec *keyRecord) (bool, error) {
 		return rec != nil && rec.RoleID == roleID, nil
 	}, causeLease, "", "")
 	if err != nil {

@@ -236,7 +236,7 @@ func (tx *roleTx) toRevoke(r *revokeRequest) (int, error) {
 // revokeKey kills one key of a dynamic role.
 func (tx *roleTx) revokeKey(r *revokeRequest) (map[string]any, error) {
 	ended := false
-	rec, err := tx.b.killKey(tx.ctx, tx.s, r.keyID, func(rec *keyRecord) (bool, error) {
+	rec, err := tx.b.killKey(tx.ctx, tx.s, r.keyID, &keyTeller{by: tx.by.tells(), role: tx.rec}, func(rec *keyRecord) (bool, error) {
 		if rec == nil || rec.RoleID != tx.rec.ID || !rec.Dynamic {
 			return false, &absence{what: "role " + refusal.Shown(tx.rec.Name) + " has no key " + refusal.Shown(r.keyID)}
 		}

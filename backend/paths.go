@@ -33,5 +33,6 @@ func (b *backend) paths() []*framework.Path {
 		b.pathsImport(),
 		b.pathsBulk(),
 		b.pathsKeyFormat(),
+		b.pathsEvents(),
 	)
 }

@@ -58,6 +58,7 @@ func tableWorld(t testing.TB) (m *testMount, ids map[string]string) {
 	creds := m.read("creds/s")
 	ids["key"], ids["key_id"] = creds["api_key"].(string), creds["key_id"].(string)
 	ids["own_role_id"] = m.roleID("s")
+	m.write("events/e", map[string]any{"url": "https://hooks.example.com/e"})
 	ids["job"] = m.write("bulk", map[string]any{"action": "disable", "owner": "nobody", "dry_run": false})["job"].(string)
 	return m, ids
 }
@@ -102,6 +103,15 @@ func tableBases() map[string]func(ids map[string]string, field string) (logical.
 		"list inventory":        plain(logical.ListOperation, "inventory/", nil),
 		"read calendar":         plain(logical.ReadOperation, "calendar", nil),
 		"list calendar":         plain(logical.ListOperation, "calendar/", nil),
+		"create events":         plain(logical.CreateOperation, "events/new", map[string]any{"url": "https://hooks.example.com/e"}),
+		"update events":         plain(update, "events/e", nil),
+		"patch events":          plain(logical.PatchOperation, "events/e", nil),
+		"read events":           plain(logical.ReadOperation, "events/e", nil),
+		"delete events":         plain(logical.DeleteOperation, "events/e", nil),
+		"list events":           plain(logical.ListOperation, "events/", nil),
+		"read events status":    plain(logical.ReadOperation, "events/e/status", nil),
+		"update events test":    plain(update, "events/e/test", nil),
+		"update events secret":  plain(update, "events/e/rotate-secret", nil),
 		"update tidy":           plain(update, "tidy", nil),
 		"list restore":          plain(logical.ListOperation, "restore/", nil),
 		"read key-format":       plain(logical.ReadOperation, "key-format", nil),

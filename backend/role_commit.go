@@ -32,6 +32,13 @@ const (
 // commit writes the transition.
 func (tx *roleTx) commit() error {
 	err := tx.write()
+	if err != nil && tx.told != nil {
+		tx.b.toldVoid(tx.told)
+	}
+	if err == nil && tx.rec.owesNews() && !tx.hidden {
+		tx.b.missed.add(tx.rec.Name)
+		tx.b.wake.at(tx.now)
+	}
 	for i := range tx.minted {
 		switch {
 		case err == nil:
@@ -64,6 +71,9 @@ func (tx *roleTx) write() error {
 		rec.TTLSeen = policy.Seconds(tx.terms.TTL / time.Second)
 	}
 	tx.replan()
+	if err := tx.foretell(false); err != nil {
+		return err
+	}
 	if tx.hidden {
 		return tx.commitCopy()
 	}
@@ -101,7 +111,7 @@ func (tx *roleTx) write() error {
 		return err
 	}
 
-	if err := tx.b.commitRole(tx.ctx, tx.s, tx.old, rec, data); err != nil {
+	if err := tx.b.commitRole(tx.ctx, tx.s, tx.old, rec, data, tx.told); err != nil {
 		return err // the outcome is unknown: nothing is undone
 	}
 
@@ -216,7 +226,7 @@ func (tx *roleTx) tellEnd(v *keyring.Version) error {
 	end := *stored
 	st := endOf(v)
 	end.End, end.Reported, end.Code = &st, v.Reported, v.Code
-	return tx.b.commitKey(tx.ctx, tx.s, stored, &end)
+	return tx.b.commitKey(tx.ctx, tx.s, stored, &end, nil)
 }
 
 // endOf is the end that is marked in a version.
@@ -241,7 +251,7 @@ func (tx *roleTx) writeKey(m *mintedKey) error {
 		if err := tx.writeAdopted(m.adopt); err != nil {
 			return err
 		}
-	} else if err := tx.b.commitKey(tx.ctx, tx.s, nil, m.record); err != nil {
+	} else if err := tx.b.commitKey(tx.ctx, tx.s, nil, m.record, nil); err != nil {
 		return err
 	}
 	if m.plain == "" {

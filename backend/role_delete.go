@@ -68,6 +68,14 @@ func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRec
 	tx.ctx = ctx
 	// Nothing that is not part of ending the keys may stop it.
 	tx.kill = true
+	if err := tx.foretell(true); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if tx.told != nil {
+			b.toldVoid(tx.told) // unless the deletion came to its commit
+		}
+	}()
 	switch err := tx.keepCopy(); {
 	case err == nil:
 	case mustForward(err):
@@ -81,7 +89,7 @@ func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRec
 		tx.warn("the role is deleted, but its record could not be put where restore/<role_id> finds it: the worker tries again; %s", why)
 		return tx, tx.endInPlace()
 	}
-	if err := b.commitDeletion(ctx, s, old); err != nil {
+	if err := b.commitDeletion(ctx, s, old, tx.told); err != nil {
 		return nil, err
 	}
 
@@ -89,7 +97,7 @@ func (b *backend) endLocked(ctx context.Context, s logical.Storage, old *roleRec
 	if !old.Due.IsZero() {
 		b.unfile(ctx, s, old.Due, name)
 	}
-	b.clearProblem(ctx, s, name)
+	b.clearProblem(ctx, s, name, nil)
 	if !tx.rec.restorable(tx.now) {
 		if done, err := tx.purge(); err != nil {
 			b.Logger().Warn("what is left of a deleted role is removed later", "role", name, "error", err)
@@ -113,7 +121,7 @@ func (tx *roleTx) keepCopy() error {
 	}
 	// The copy comes before its calendar entry: a look that finds an entry
 	// without a copy removes the entry.
-	if err := tx.b.commitCopy(tx.ctx, tx.s, nil, tx.rec, data); err != nil {
+	if err := tx.b.commitCopy(tx.ctx, tx.s, nil, tx.rec, data, nil); err != nil {
 		return err
 	}
 	// Tidy finds a copy that the calendar lacks.
@@ -132,6 +140,9 @@ func (tx *roleTx) purge() (done bool, err error) {
 		return false, err
 	}
 	if err := tx.archive(0); err != nil {
+		return false, err
+	}
+	if err := tx.archiveCommits(0); err != nil {
 		return false, err
 	}
 	tx.b.forgetUsage(tx.rec.ID)

@@ -54,7 +54,7 @@ func (tx *roleTx) entombVersion(v *keyring.Version) error {
 	}
 	tomb := *stored
 	tomb.End, tomb.Reported, tomb.Code = &end, v.Reported, v.Code
-	return tx.b.commitKey(tx.ctx, tx.s, stored, &tomb)
+	return tx.b.commitKey(tx.ctx, tx.s, stored, &tomb, nil)
 }
 
 // entombIssued does the same for the keys of a dynamic role whose generation was
@@ -94,7 +94,7 @@ func (tx *roleTx) entombKey(id string) error {
 	}
 	if stored != nil && stored.RoleID == tx.rec.ID {
 		if tomb := killedWith(stored, tx.rec, tx.now); tomb != nil {
-			if err := tx.b.commitKey(tx.ctx, tx.s, stored, tomb); err != nil {
+			if err := tx.b.commitKey(tx.ctx, tx.s, stored, tomb, nil); err != nil {
 				return err
 			}
 		}

@@ -234,7 +234,7 @@ func (tx *roleTx) writeAdopted(a *adopted) error {
 	if stored != nil && (a.over == nil || stored.RoleID != a.over.RoleID || stored.Version != a.over.Version || tombstone(stored)) {
 		return a.refuse("was changed by somebody else this moment", "repeat the request")
 	}
-	return tx.b.commitKey(tx.ctx, tx.s, stored, a.record)
+	return tx.b.commitKey(tx.ctx, tx.s, stored, a.record, nil)
 }
 
 // ownKeyByDigest refuses the digest of one of the role's own keys without its id.

@@ -99,7 +99,7 @@ func (tx *roleTx) commitCopy() error {
 	if tx.unmoved {
 		commit = tx.b.commitInPlace
 	}
-	if err := commit(tx.ctx, tx.s, tx.old, tx.rec, data); err != nil {
+	if err := commit(tx.ctx, tx.s, tx.old, tx.rec, data, tx.told); err != nil {
 		return err
 	}
 	tx.eraseKilled()
@@ -124,7 +124,7 @@ func (tx *roleTx) renewCopy() error {
 	if err != nil {
 		return err
 	}
-	return tx.b.commitCopy(tx.ctx, tx.s, copied, &next, data)
+	return tx.b.commitCopy(tx.ctx, tx.s, copied, &next, data, nil)
 }
 
 // owe leaves the replacement of the current version to the periodic function, of a

@@ -328,7 +328,7 @@ func (b *backend) reportedStatic(ctx context.Context, s logical.Storage, key *ke
 // took it over a moment ago its record as it is now is returned.
 func (b *backend) reportedGone(ctx context.Context, s logical.Storage, key *keyRecord, code keyring.Reason) (outcome string, now *keyRecord, err error) {
 	outcome = leakUnknown
-	_, err = b.mutateKey(ctx, s, key.ID, func(rec *keyRecord) (bool, error) {
+	_, err = b.mutateKey(ctx, s, key.ID, nil, func(rec *keyRecord) (bool, error) {
 		switch {
 		case rec == nil:
 			return false, nil
@@ -428,7 +428,7 @@ func (b *backend) reportedDynamic(ctx context.Context, s logical.Storage, key *k
 	}
 	outcome, changed := leakUnknown, false
 	killed := false
-	_, err = b.mutateKey(ctx, s, key.ID, func(rec *keyRecord) (bool, error) {
+	_, err = b.mutateKey(ctx, s, key.ID, &keyTeller{by: by.tells(), role: role}, func(rec *keyRecord) (bool, error) {
 		if rec == nil {
 			return false, nil
 		}

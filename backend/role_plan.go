@@ -196,6 +196,7 @@ func (r *roleNow) nextLook() time.Time {
 	if at, ok := r.claimLook(); ok {
 		consider(at)
 	}
+	consider(r.newsLook())
 	return next
 }
 

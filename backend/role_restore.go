@@ -304,7 +304,7 @@ func (r *restorer) announce(tx *roleTx, there *roleRecord, from string) error {
 	}
 	if there != nil && there.ID == r.id {
 		// Left by a write that landed late, it might count once moved/ names its place.
-		if err := r.b.commitDeletion(r.ctx, r.s, there); err != nil {
+		if err := r.b.commitDeletion(r.ctx, r.s, there, nil); err != nil {
 			return err
 		}
 	}
@@ -351,5 +351,5 @@ func (r *restorer) leaveStub(name string) error {
 	if err != nil {
 		return err
 	}
-	return r.b.commitCopy(r.ctx, r.s, r.copied, stub, data)
+	return r.b.commitCopy(r.ctx, r.s, r.copied, stub, data, nil)
 }

@@ -29,6 +29,7 @@ type roleTx struct {
 
 	minted   []mintedKey
 	warnings []string
+	told     *telling // what the outbox holds of it
 	// kill: the transition ends something that must end; nothing that is not part
 	// of that may stop it.
 	kill bool

@@ -91,7 +91,7 @@ func (tx *roleTx) endInPlace() error {
 	if err != nil {
 		return err
 	}
-	if err := tx.b.commitInPlace(tx.ctx, tx.s, tx.old, tx.rec, data); err != nil {
+	if err := tx.b.commitInPlace(tx.ctx, tx.s, tx.old, tx.rec, data, tx.told); err != nil {
 		return err
 	}
 	tx.b.unmoved.add(tx.rec.ID, name)
@@ -141,7 +141,7 @@ func (b *backend) moveUnmoved(ctx context.Context, s logical.Storage, name strin
 			return nil, err
 		}
 	}
-	if err := b.commitDeletion(ctx, s, rec); err != nil {
+	if err := b.commitDeletion(ctx, s, rec, nil); err != nil {
 		return nil, err
 	}
 	b.unmoved.moved(rec.ID)

@@ -25,7 +25,12 @@ func (tx *roleTx) upkeep(cfg *configRecord) (int, error) {
 	acted += extended
 	looked, lookErr := tx.lookForClaim()
 	acted += looked
-	err = cmp.Or(err, lookErr)
+	told, tellErr := tx.tellEndings()
+	acted += told + tx.tellExpiry()
+	if tx.rec.owesNews() {
+		acted++ // the commit tells it
+	}
+	err = cmp.Or(err, lookErr, tellErr)
 	var produce func() error
 	switch {
 	case tx.rec.Owed:

@@ -48,6 +48,9 @@ type change struct {
 	wrote []byte
 	// err is what the write returned.
 	err error
+	// told is what the outbox holds of it; nil: nobody wants to know, or it is a part
+	// of what another change tells.
+	told *telling
 }
 
 type changeKind int
@@ -76,6 +79,9 @@ func (b *backend) committed(c change) {
 		tell(b, b.secretCache, secretPath(c.roleID, c.version), c, nil) // filled when it is read
 	}
 	b.decided(c)
+	if c.told != nil {
+		b.spread(c.told, c.err)
+	}
 }
 
 // tellCopy notes what came of a write of a copy, which is in no cache.
@@ -354,22 +360,23 @@ func (b *backend) settleCopy(ctx context.Context, s logical.Storage, id string) 
 	return err
 }
 
-// commitRole writes the record of a role; data is its encoding.
-func (b *backend) commitRole(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte) error {
+// commitRole writes the record of a role; data is its encoding, and told what the outbox
+// holds of the change.
+func (b *backend) commitRole(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte, told *telling) error {
 	ctx, done := b.underway(ctx)
 	defer done()
 	err := writeAt(ctx, s, rolePath(rec.Name), data)
-	b.committed(change{what: roleChange, role: rec.Name, roleID: rec.ID, old: old, rec: rec, wrote: data, err: err})
+	b.committed(change{what: roleChange, role: rec.Name, roleID: rec.ID, old: old, rec: rec, wrote: data, err: err, told: told})
 	return err
 }
 
 // commitCopy writes the copy of a deleted role; data is its encoding, and old the copy
 // of before, nil for one that is made.
-func (b *backend) commitCopy(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte) error {
+func (b *backend) commitCopy(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte, told *telling) error {
 	ctx, done := b.underway(ctx)
 	defer done()
 	err := writeAt(ctx, s, deletedPath(rec.ID), data)
-	b.committed(change{what: copyChange, role: rec.Name, roleID: rec.ID, old: old, rec: rec, wrote: data, err: err})
+	b.committed(change{what: copyChange, role: rec.Name, roleID: rec.ID, old: old, rec: rec, wrote: data, err: err, told: told})
 	return err
 }
 
@@ -387,21 +394,21 @@ func (b *backend) removeCopy(ctx context.Context, s logical.Storage, role, roleI
 func outcomeUnknown(err error) bool { return err != nil && !mustForward(err) }
 
 // commitDeletion removes the record of a role.
-func (b *backend) commitDeletion(ctx context.Context, s logical.Storage, old *roleRecord) error {
+func (b *backend) commitDeletion(ctx context.Context, s logical.Storage, old *roleRecord, told *telling) error {
 	ctx, done := b.underway(ctx)
 	defer done()
 	err := deleteAt(ctx, s, rolePath(old.Name))
-	b.committed(change{what: roleChange, role: old.Name, roleID: old.ID, old: old, err: err})
+	b.committed(change{what: roleChange, role: old.Name, roleID: old.ID, old: old, err: err, told: told})
 	return err
 }
 
 // commitInPlace writes the record of a deleted role at its name, which is a deletion
 // to everybody who looks for the role.
-func (b *backend) commitInPlace(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte) error {
+func (b *backend) commitInPlace(ctx context.Context, s logical.Storage, old, rec *roleRecord, data []byte, told *telling) error {
 	ctx, done := b.underway(ctx)
 	defer done()
 	err := writeAt(ctx, s, rolePath(rec.Name), data)
-	b.committed(change{what: roleChange, role: rec.Name, roleID: rec.ID, old: old, wrote: data, err: err})
+	b.committed(change{what: roleChange, role: rec.Name, roleID: rec.ID, old: old, wrote: data, err: err, told: told})
 	return err
 }
 
@@ -428,7 +435,7 @@ func (b *backend) forgetMove(ctx context.Context, s logical.Storage, role, roleI
 }
 
 // commitKey writes the record of a key.
-func (b *backend) commitKey(ctx context.Context, s logical.Storage, old, rec *keyRecord) error {
+func (b *backend) commitKey(ctx context.Context, s logical.Storage, old, rec *keyRecord, told *telling) error {
 	data, err := json.Marshal(rec)
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", family(keyPrefix), err)
@@ -438,6 +445,7 @@ func (b *backend) commitKey(ctx context.Context, s logical.Storage, old, rec *ke
 	err = writeAt(ctx, s, keyPath(rec.ID), data)
 	b.committed(change{
 		what: keyChange, role: rec.Role, roleID: rec.RoleID, keyID: rec.ID, oldKey: old, key: rec, wrote: data, err: err,
+		told: told,
 	})
 	return err
 }

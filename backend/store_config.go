@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/egress"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
@@ -42,6 +43,12 @@ type configRecord struct {
 	CountReads       bool            `json:"count_reads,omitempty"`
 	EdgeMaxStaleness *policy.Seconds `json:"edge_max_staleness,omitempty"`
 	FeedWait         *policy.Seconds `json:"feed_wait,omitempty"`
+
+	// Of events, and of whatever else is sent to the outside.
+	EgressAllow    []string          `json:"egress_allow,omitempty"`
+	EgressProxy    string            `json:"egress_proxy,omitempty"`
+	OutboundPaused bool              `json:"outbound_paused,omitempty"`
+	NotifyBefore   *[]policy.Seconds `json:"notify_before,omitempty"`
 }
 
 func (c *configRecord) schema() int { return c.Schema }
@@ -59,6 +66,17 @@ func (c *configRecord) edgeMaxStaleness() time.Duration {
 }
 
 func (c *configRecord) feedWait() time.Duration { return policy.OrDefault(c.FeedWait, defaultFeedWait) }
+
+// defaultNotify is how long before the end of a key that is told.
+var defaultNotify = []policy.Seconds{7 * 24 * 3600, 24 * 3600}
+
+// notifyBefore is how long before the end of a key that is told, if nothing follows it.
+func (c *configRecord) notifyBefore() []policy.Seconds {
+	if c.NotifyBefore == nil {
+		return defaultNotify
+	}
+	return *c.NotifyBefore
+}
 
 // everyone, in place of entity ids, is whoever may report.
 const everyone = "*"
@@ -108,6 +126,17 @@ func (b *backend) configOrLast(ctx context.Context, s logical.Storage) (*configR
 	return &configRecord{Schema: recordSchema}, nil
 }
 
+// learn takes over cfg, which is in force.
+func (b *backend) learn(cfg *configRecord) {
+	b.resize(cfg)
+	p, err := egress.Parse(egress.Config{Allow: cfg.EgressAllow, Proxy: cfg.EgressProxy, Paused: cfg.OutboundPaused})
+	if err != nil {
+		b.Logger().Error("the mount's egress_allow or egress_proxy cannot be read: nothing leaves", "error", err)
+		p = &egress.Policy{}
+	}
+	b.egress.Use(p)
+}
+
 // resize makes the caches as large as cfg, which is in force, says.
 func (b *backend) resize(cfg *configRecord) {
 	b.roles.resize(cfg.cacheSize())
@@ -140,6 +169,19 @@ func (b *backend) leaseTTLs() (defaultTTL, maxTTL time.Duration) {
 func (b *backend) countsReads() bool {
 	cfg := b.configs.last()
 	return cfg != nil && cfg.CountReads
+}
+
+// hearing is what is to be told of the role before it happens, as far as this node has
+// read config and endpoints.
+func (b *backend) hearing(role string) hearing {
+	h := hearing{paused: b.mountPaused(), notices: defaultNotify}
+	if cfg := b.configs.last(); cfg != nil {
+		h.notices = cfg.notifyBefore()
+	}
+	if rec := b.endpoints.last(); rec != nil && len(rec.Endpoints) > 0 {
+		h.ending = b.heard(tellsEnding, role)
+	}
+	return h
 }
 
 // mountPaused reports whether the mount's automatic rotation is paused, as far as

@@ -321,7 +321,7 @@ func TestProblemsOfAnotherNode(t *testing.T) {
 	p := other.problems.failed("a", errors.New("x"), m.clock.Now())
 	other.storeProblem(t.Context(), m.storage, "a", p)
 	m.InvalidateKey(t.Context(), problemPath("a"))
-	m.clearProblem(t.Context(), m.storage, "a")
+	m.clearProblem(t.Context(), m.storage, "a", nil)
 	clean(m, "stored by the other node since")
 }
 

@@ -126,6 +126,24 @@ var places = []place{
 		forget:  func(b *backend, _ string) { b.jobs.forget() },
 	},
 	{
+		path: outboxPrefix, rest: "<day>/<minute>/<shard>/<commit id>", record: "outboxRecord",
+		holds:   "the events of one commit, and which endpoints are still to be told; no keys",
+		written: "before the commit, where an endpoint wants it; deleted when all have it, or after 7 days",
+		forget:  func(b *backend, _ string) { b.outboxForeign.Store(true) },
+	},
+	{
+		path: endpointsPath, record: "endpointsRecord", sealed: true,
+		holds:   "the endpoints of events, with their secrets",
+		written: "by writes of events/<name>",
+		forget:  func(b *backend, _ string) { b.endpoints.forget() },
+	},
+	{
+		path: endpointsPrefix, rest: "<endpoint id>", record: "endpointState",
+		holds:   "how deliveries to an endpoint go",
+		written: "by the worker, when an outage begins or ends, and once a minute at most where something was given up",
+		forget:  func(b *backend, _ string) { b.outboxForeign.Store(true) },
+	},
+	{
 		path: configPath, record: "configRecord",
 		holds:   "the config of the mount",
 		written: "by writes of config",

@@ -54,7 +54,7 @@ func TestEveryRecordIsWhatItsPlaceSays(t *testing.T) {
 			t.Errorf("%s is not of the form %s%s", path, p.path, p.rest)
 		}
 	}
-	newer := map[string]bool{asidePath: true, movedPrefix: true} // unknown to that build
+	newer := map[string]bool{asidePath: true, movedPrefix: true, outboxPrefix: true, endpointsPath: true, endpointsPrefix: true} // unknown to that build
 	for i := range places {
 		if !seen[places[i].path] && !newer[places[i].path] {
 			t.Errorf("nothing is stored at %s", places[i].path)
@@ -96,10 +96,11 @@ func TestPlaintextsAndDigestSecretsAreSealed(t *testing.T) {
 	s := &sealing{&logical.InmemStorage{}, map[string]bool{}}
 	m := mountOn(t, s, newFakeClock())
 	m.write("roles/a", nil)
+	m.write("events/e", map[string]any{"url": "https://hooks.example.com"})
 	m.run(0)
 	n := 0
 	for path, sealed := range s.sealed {
-		want := path == digestPath || strings.HasPrefix(path, secretPrefix)
+		want := path == digestPath || path == endpointsPath || strings.HasPrefix(path, secretPrefix)
 		if sealed != want {
 			t.Errorf("%s: sealed is %v", path, sealed)
 		}
@@ -107,7 +108,7 @@ func TestPlaintextsAndDigestSecretsAreSealed(t *testing.T) {
 			n++
 		}
 	}
-	if n < 2 || !slices.Equal(slices.Sorted(slices.Values(m.SpecialPaths().SealWrapStorage)), []string{digestPath, secretPrefix}) {
+	if n < 2 || !slices.Equal(slices.Sorted(slices.Values(m.SpecialPaths().SealWrapStorage)), []string{digestPath, endpointsPath, secretPrefix}) {
 		t.Errorf("%d sealed, the server is told %v", n, m.SpecialPaths().SealWrapStorage)
 	}
 }

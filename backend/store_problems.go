@@ -32,6 +32,10 @@ type problem struct {
 	Last     time.Time `json:"last"`
 	Attempts int       `json:"attempts"`
 	Next     time.Time `json:"next"`
+	// Told and Overdue: it was told that work on the role fails, and that its rotation is
+	// overdue.
+	Told    bool `json:"told,omitempty"`
+	Overdue bool `json:"overdue,omitempty"`
 }
 
 func (p *problem) schema() int { return p.Schema }
@@ -129,11 +133,34 @@ func (b *backend) storeProblem(ctx context.Context, s logical.Storage, role stri
 	}
 }
 
-// clearProblem removes a role that works again from the index of problems.
-func (b *backend) clearProblem(ctx context.Context, s logical.Storage, role string) {
+// note changes what is known of the role's problem, and returns it; false if there is none.
+func (p *problemSet) note(role string, fn func(*problem)) (problem, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.known[role]
+	if e == nil {
+		return problem{}, false
+	}
+	fn(e)
+	return *e, true
+}
+
+// clearProblem removes a role that works again from the index of problems. recovered, if
+// it is given, is told of a problem that others know.
+func (b *backend) clearProblem(ctx context.Context, s logical.Storage, role string, recovered func(*problem)) {
+	was, known := b.problems.get(role)
 	own := b.problems.clear(role)
-	if others := b.othersProblem(ctx, s, role); !own && !others {
+	others := b.othersProblem(ctx, s, role)
+	if !own && !others {
 		return
+	}
+	if recovered != nil && !known && b.heard(tellsRecovered, role) {
+		if stored, err := getRecord[problem](ctx, s, problemPath(role)); err == nil && stored != nil {
+			was = *stored
+		}
+	}
+	if recovered != nil && was.Told {
+		recovered(&was)
 	}
 	if err := deleteRecord(ctx, s, problemPath(role)); err != nil {
 		b.Logger().Debug("a solved problem is still listed", "role", role, "error", err)

@@ -65,6 +65,12 @@ type roleRecord struct {
 	Noise    map[string]noise `json:"noise,omitempty"`
 	Requests []replay         `json:"requests,omitempty"`
 
+	// Told is the sequence of the last event, Commits the ids of the last commits that
+	// told some, the newest last. Untold is what the outbox could not take with a kill.
+	Told    int64    `json:"told,omitempty"`
+	Commits []string `json:"commits,omitempty"`
+	Untold  []fact   `json:"untold,omitempty"`
+
 	// Moved marks what a restoration wrote, once roles of the mount were renamed: the
 	// record counts only while moved/ says so. It is never changed in place.
 	Moved *move `json:"moved,omitempty"`
@@ -186,6 +192,8 @@ type keyRecord struct {
 	Cap         time.Time      `json:"cap,omitzero"`
 	// LeakRotated: the one replacement that a report may cause has happened.
 	LeakRotated bool `json:"leak_rotated,omitempty"`
+	// Commits are the ids of the commits of a dynamic key that told events.
+	Commits []string `json:"commits,omitempty"`
 }
 
 type keyEnd struct {
@@ -241,6 +249,7 @@ func (r *roleRecord) clone() *roleRecord {
 	c.Ring = r.Ring.Clone()
 	c.History = append([]historyEntry(nil), r.History...)
 	c.Requests = append([]replay(nil), r.Requests...)
+	c.Commits = append([]string(nil), r.Commits...)
 	if r.Noise != nil {
 		c.Noise = make(map[string]noise, len(r.Noise))
 		for k, v := range r.Noise {
@@ -269,6 +278,8 @@ type archivePage struct {
 	Page    int            `json:"page"`
 	Written time.Time      `json:"written"`
 	Entries []historyEntry `json:"entries"`
+	// Commits are ids of commits that the record no longer lists.
+	Commits []string `json:"commits,omitempty"`
 }
 
 func (p *archivePage) schema() int { return p.Schema }

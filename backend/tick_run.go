@@ -191,7 +191,7 @@ func (b *backend) settleWrites(ctx context.Context, t *tick) error {
 // and what is before them leaves them some time: so neither starves the other.
 // Counts go to storage once a minute.
 func (b *backend) afterWalk(ctx context.Context, t *tick) error {
-	rest := []func(context.Context, *tick) error{b.settleWrites, b.flushUsage, b.tidySlowly, b.runJobs}
+	rest := []func(context.Context, *tick) error{b.settleWrites, b.flushUsage, b.tellOutside, b.tidySlowly, b.runJobs}
 	if !t.full {
 		rest = rest[2:]
 	}

@@ -204,6 +204,7 @@ func (t *tick) failed(ctx context.Context, job dueJob, err error) {
 	retry := t.b.problems.failed(job.name, err, t.now)
 	t.b.Logger().Error("looking at a role failed; its key stays as it is", "role", job.name, "error", err,
 		"attempt", retry.Attempts, "next_attempt", retry.Next)
+	retry = t.b.tellFailure(ctx, t, job, retry)
 	t.b.storeProblem(ctx, t.s, job.name, retry)
 	if err := t.putOff(ctx, job.dueEntry, retry.Next); err != nil {
 		t.leave(job.minute)
@@ -237,7 +238,7 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 	if id, ok := strings.CutPrefix(e.name, deletedMark); ok {
 		err := b.purgeDeleted(ctx, t, e, id)
 		if err == nil {
-			b.clearProblem(ctx, t.s, e.name)
+			b.clearProblem(ctx, t.s, e.name, nil)
 		}
 		return err
 	}
@@ -281,12 +282,12 @@ func (b *backend) lookAt(ctx context.Context, t *tick, e dueEntry) error {
 			return err
 		}
 		b.unfile(ctx, t.s, e.minute, e.name)
-		b.clearProblem(ctx, t.s, e.name)
+		b.clearProblem(ctx, t.s, e.name, nil)
 		return nil
 	case err != nil:
 		return err
 	}
-	b.clearProblem(ctx, t.s, e.name)
+	b.clearProblem(ctx, t.s, e.name, func(was *problem) { b.tellRecovered(ctx, t, rec, was) })
 	switch {
 	case again > 0:
 		return t.putOff(ctx, e, now.Add(again))

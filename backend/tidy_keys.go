@@ -95,7 +95,7 @@ func (r *tidyRun) key(ctx context.Context, id string) error {
 	case keyGoes:
 		return r.removeKey(ctx, rec, role)
 	case keyToMark:
-		if err := r.b.commitKey(ctx, r.s, rec, killedWith(rec, role, r.now)); err != nil {
+		if err := r.b.commitKey(ctx, r.s, rec, killedWith(rec, role, r.now), nil); err != nil {
 			return err
 		}
 		return deleteRecord(ctx, r.s, issuedPath(rec.RoleID, rec.ID))

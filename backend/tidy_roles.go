@@ -126,7 +126,7 @@ func (r *tidyRun) rebase(ctx context.Context, seen *roleRecord) error {
 	if err != nil {
 		return err
 	}
-	if err := r.b.commitCopy(ctx, r.s, copied, &next, data); err != nil {
+	if err := r.b.commitCopy(ctx, r.s, copied, &next, data, nil); err != nil {
 		return err
 	}
 	return r.fileOnce(ctx, duePath(next.Due, deletedMark+next.ID))
@@ -301,7 +301,7 @@ func (r *tidyRun) left(ctx context.Context, seen *roleRecord) (bool, error) {
 	if ok, err := r.b.standing(ctx, r.s, rec); err != nil || ok {
 		return true, err
 	}
-	if err := r.b.commitDeletion(ctx, r.s, rec); err != nil {
+	if err := r.b.commitDeletion(ctx, r.s, rec, nil); err != nil {
 		return true, err
 	}
 	r.rec.Counts.DeletedRoles++

@@ -290,7 +290,7 @@ func TestVerifyOvertakenByACommit(t *testing.T) {
 	rec.Issued, rec.Expires = m.clock.Now(), m.clock.Now().Add(time.Hour)
 	store.path = keyPath(rec.ID)
 	store.during = func() {
-		if err := m.commitKey(t.Context(), store, nil, rec); err != nil {
+		if err := m.commitKey(t.Context(), store, nil, rec, nil); err != nil {
 			t.Error(err)
 		}
 	}

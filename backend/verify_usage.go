@@ -20,6 +20,9 @@ func (b *backend) countUse(v *verdict, client string) {
 	}
 	hit.Client = client
 	hit.Ended = v.status.State.Ended()
+	if hit.Ended && b.heard(tellsEndedUsed, role) && b.mayWrite(v.now) {
+		b.noteEndedUse(v.known.role.rec, key, v.status, v.now)
+	}
 	hit.Urgent = v.code == codeValid && v.status.State == keyring.Previous
 	b.usage.counter.Saw(&view.use, usage.ID{RoleID: key.RoleID, Version: key.Version}, role, hit)
 }

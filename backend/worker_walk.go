@@ -26,6 +26,8 @@ type backlog struct {
 	reading time.Time               // where the pass goes on; zero: it has read everything
 	left    time.Time               // earliest minute with an entry that is neither done with nor in jobs
 	look    bool                    // the present minute holds something new
+	started time.Time               // the first step
+	overdue map[string]time.Time    // what was told to be overdue, by role
 }
 
 type knownEntry struct {

@@ -138,6 +138,10 @@ type Version struct {
 	// whether anybody has come for it; Unclaimed is when, if nobody had.
 	LookedFor bool      `json:"looked_for,omitempty"`
 	Unclaimed time.Time `json:"unclaimed,omitzero"`
+	// EndingTold: it was told that the version is about to end while it is in use.
+	// ExpiryTold is the shortest time before its end by which that was told.
+	EndingTold bool          `json:"ending_told,omitempty"`
+	ExpiryTold time.Duration `json:"expiry_told,omitempty"`
 	// Strength is what is known of an imported key; empty for minted ones.
 	Strength string `json:"strength,omitempty"`
 	// Foreign marks an imported key that has not this engine's own form.

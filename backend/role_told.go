@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// What a transition tells is in the outbox before its commit, whatever it does. Where the
+// outbox cannot take it a kill goes on: then the record itself says what is still to be
+// told, and the next look at the role tells it.
+
+// maxUntold is how many events a record holds that the outbox could not take.
+const maxUntold = 32
+
+// foretell puts what the transition tells into the outbox. gone: it deletes the role.
+func (tx *roleTx) foretell(gone bool) error {
+	c := roleChanged{old: tx.old, rec: tx.rec, now: tx.now, by: tx.by.tells(), gone: gone}
+	facts, err := tx.b.addressed(tx.ctx, tx.s, c.facts())
+	if err != nil {
+		return tx.optional(err)
+	}
+	tx.rec.Told = sequence(facts, tx.rec.Told, tx.now)
+	facts = slices.Concat(tx.rec.Untold, facts)
+	tx.rec.Untold = nil
+	of := forWhat{proof: proofRole, role: tx.rec.Name, roleID: tx.rec.ID}
+	if gone {
+		of.proof = proofGone
+	}
+	tx.told, err = tx.b.foretell(tx.ctx, tx.s, facts, of)
+	if err := tx.optional(err); err != nil {
+		return err
+	}
+	if err != nil && !gone && !tx.hidden {
+		tx.rec.Untold, tx.told.kept = facts[max(0, len(facts)-maxUntold):], true
+	}
+	if tx.told == nil {
+		return nil
+	}
+	tx.rec.Commits = append(tx.rec.Commits, tx.told.rec.Commit)
+	return tx.optional(tx.archiveCommits(commitsKept))
+}
+
+// tells is who is told to have caused what a transition tells.
+func (a *actor) tells() teller {
+	return teller{cause: a.cause, entityID: a.entityID, display: a.display, reason: a.reason}
+}
+
+// archiveCommits moves the ids of commits out of the record that are beyond most, half of
+// them at once, to a page of the archive of their own.
+func (tx *roleTx) archiveCommits(most int) error {
+	if len(tx.rec.Commits) <= most {
+		return nil
+	}
+	n := len(tx.rec.Commits) - most/2
+	page := &archivePage{
+		Schema: recordSchema, RoleID: tx.rec.ID, Role: tx.rec.Name, Page: tx.rec.Archived, Written: tx.now,
+		Entries: []historyEntry{}, Commits: tx.rec.Commits[:n],
+	}
+	data, err := json.Marshal(page)
+	if err != nil {
+		return fmt.Errorf("encoding a page of commits: %w", err)
+	}
+	err = putBytes(tx.ctx, tx.s, archivePath(tx.rec.ID, page.Page), data)
+	if err == nil {
+		tx.rec.Archived++
+	} else if len(tx.rec.Commits) <= 2*most {
+		return err // the next commit tries again
+	}
+	tx.rec.Commits = slices.Clone(tx.rec.Commits[n:])
+	return err
+}
+
+// owesNews reports whether the record holds events that the outbox could not take.
+func (r *roleRecord) owesNews() bool { return len(r.Untold) > 0 }
