@@ -145,7 +145,7 @@ func (b *backend) foretell(ctx context.Context, s logical.Storage, facts []fact,
 
 func (b *backend) store(ctx context.Context, s logical.Storage, t *telling) error {
 	err := putRecord(ctx, s, t.path, t.rec)
-	t.stored = err == nil
+	t.stored, t.maybe = err == nil, outcomeUnknown(err)
 	return err
 }
 
@@ -159,10 +159,10 @@ func (b *backend) toldOutcome(t *telling, err error) {
 	defer o.mu.Unlock()
 	t.settled = true
 	switch {
-	case !t.stored && err == nil && t.kept:
-		return // the record that was committed holds it
-	case !t.stored && err == nil:
+	case !t.stored && err == nil && !t.kept:
 		o.late = append(o.late, t)
+	case !t.stored && t.maybe:
+		o.add(t.path, t.rec, void) // the record that was committed holds it, if there is one
 	case !t.stored:
 		return
 	case err == nil:

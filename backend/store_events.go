@@ -89,6 +89,7 @@ type telling struct {
 	// stored: the outbox has it. Else the record that is committed has it, or only
 	// this node's memory.
 	stored bool
+	maybe  bool // it may have it all the same
 	// kept: the record that is committed holds it.
 	kept bool
 	// settled: somebody was told what came of the commit.
