@@ -225,6 +225,7 @@ func (b *backend) clean(ctx context.Context) {
 	ctx, cancel := b.clock.WithTimeout(ctx, cleanTime)
 	defer cancel()
 	b.outbox.cancel()
+	b.egress.CloseIdle()
 	b.stop(ctx)
 	if !b.lingers() {
 		return // the mount may be another node's by now

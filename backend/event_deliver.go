@@ -86,7 +86,7 @@ func (b *backend) dispatch() {
 	}
 	o.mu.Unlock()
 	if !next.IsZero() {
-		b.wake.at(next)
+		b.wake.quietly(next)
 	}
 	for _, s := range out {
 		o.spawn(func() { b.ship(s) })
@@ -196,8 +196,11 @@ func (b *backend) ship(s *shipment) {
 		came = b.send(b.outbox.flight, s.to, s.form, s.facts)
 		return nil
 	})
-	b.landed(s, came)
-	b.dispatch()
+	_ = b.guarded("what follows a delivery", func() error {
+		b.landed(s, came)
+		b.dispatch()
+		return nil
+	})
 }
 
 // classInternal is a delivery that this engine could not make.

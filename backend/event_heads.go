@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -96,6 +97,8 @@ func (k *bucket) take(now time.Time, perSecond float64) (time.Time, bool) {
 	return now.Add(time.Duration((1 - k.tokens) / perSecond * float64(time.Second))), false
 }
 
+func (o *outbox) atMost() int { return cmp.Or(o.most, maxHeads) }
+
 // add takes an entry in, whose commit has that proof. The caller holds mu.
 func (o *outbox) add(path string, rec *outboxRecord, p proof) {
 	if o.heads == nil {
@@ -107,7 +110,7 @@ func (o *outbox) add(path string, rec *outboxRecord, p proof) {
 		}
 		return
 	}
-	if len(o.heads) >= maxHeads && !o.makeRoom() {
+	if len(o.heads) >= o.atMost() && !o.makeRoom() {
 		o.walk.behind = true
 		return
 	}
@@ -216,7 +219,7 @@ func (o *outbox) post(id string) *post {
 func (o *outbox) makeRoom() bool {
 	gone := 0
 	for id, h := range o.heads {
-		if gone >= maxHeads/20 {
+		if gone > o.atMost()/20 {
 			break
 		}
 		if h.proof != proven || h.struck || o.awaited(h) {

@@ -46,15 +46,17 @@ type outbox struct {
 	seqs  map[string]int64 // last sequence of roles whose record does not hold it
 	late  []*telling       // what the outbox could not take with a kill, of no role's record
 	walk  outboxWalk
-	ended map[string]*endedUse // of the present day
+	ended map[string]*endedUse // of the present day, by version or key
 
-	may             func() bool     // this node may deliver
-	spawn           func(func())    // runs a delivery beside the worker
-	flight          context.Context //nolint:containedctx // deliveries end with it
-	cancel          context.CancelFunc
-	proved, expired time.Time
-	acted           bool // something of it is to be written or deleted
-	unsure          int  // heads whose commit is not known to have happened
+	proved, expired time.Time // when entries were last looked at that are not proven, or too old
+	acted           bool      // something of it is to be written or deleted
+	unsure          int       // heads whose commit is not known to have happened
+	most            int       // heads at most; 0: maxHeads
+
+	may    func() bool     // this node may deliver
+	spawn  func(func())    // runs a delivery beside the worker
+	flight context.Context //nolint:containedctx // deliveries end with it
+	cancel context.CancelFunc
 }
 
 // commitIDs and tags are lower-case letters and digits.
@@ -183,7 +185,7 @@ func (b *backend) toldVoid(t *telling) {
 }
 
 // wakeOutbox has the worker look at the outbox.
-func (b *backend) wakeOutbox() { b.wake.at(b.clock.Now()) }
+func (b *backend) wakeOutbox() { b.wake.quietly(b.clock.Now()) }
 
 // tellAlone tells what no commit of another record stands behind.
 func (b *backend) tellAlone(ctx context.Context, s logical.Storage, f fact) error {

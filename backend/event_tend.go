@@ -218,7 +218,7 @@ func (b *backend) proveHeads(ctx, begin context.Context, w *tending) error {
 			return err
 		}
 		if p == unproven {
-			b.wake.at(now.Add(proveEvery))
+			b.wake.quietly(now.Add(proveEvery))
 			continue
 		}
 		o.mu.Lock()
@@ -272,7 +272,7 @@ func (b *backend) strike(ctx, begin context.Context, w *tending) error {
 	}
 	o.mu.Unlock()
 	if later {
-		b.wake.at(now.Add(strikeAfter))
+		b.wake.quietly(now.Add(strikeAfter))
 	}
 	if len(acts) == 0 {
 		return nil
@@ -323,7 +323,7 @@ func (b *backend) strike(ctx, begin context.Context, w *tending) error {
 		}
 	})
 	if failed != nil || begin.Err() != nil {
-		b.wake.at(now.Add(time.Second))
+		b.wake.quietly(now.Add(time.Second))
 	}
 	return failed
 }
@@ -405,7 +405,7 @@ func (b *backend) storeStates(ctx context.Context, w *tending) error {
 			continue
 		}
 		if at := p.stored.Add(stateEvery); at.After(now) && !p.stored.After(now) {
-			b.wake.at(at)
+			b.wake.quietly(at)
 			continue
 		}
 		st := *p.state

@@ -42,10 +42,10 @@ func (b *backend) walkOutbox(ctx, begin context.Context, w *tending) error {
 	foreign := b.outboxForeign.Swap(false)
 	o.mu.Lock()
 	if foreign {
-		o.walk = outboxWalk{}
+		o.forget()
 	}
 	k := o.walk
-	if k.done && k.behind && (len(o.heads) <= maxHeads/2 || now.Sub(k.ended) >= walkAgain || o.recovered()) {
+	if k.done && k.behind && (len(o.heads) <= o.atMost()/2 || now.Sub(k.ended) >= walkAgain || o.recovered()) {
 		k = outboxWalk{}
 	}
 	o.walk = k
@@ -90,10 +90,35 @@ func (b *backend) walkOutbox(ctx, begin context.Context, w *tending) error {
 		k.left = minutes
 	}
 	if !k.done {
-		b.wake.at(now)
+		b.wake.quietly(now)
 	}
 	o.keepWalk(k)
 	return nil
+}
+
+// forget drops what another node may have dealt with meanwhile, but for what is on its
+// way, and has storage read anew. The caller holds mu.
+func (o *outbox) forget() {
+	o.walk = outboxWalk{}
+	flying := map[*head]bool{}
+	for _, p := range o.posts {
+		for id, q := range p.queues {
+			if q.flying {
+				for _, d := range q.events {
+					flying[d.head] = true
+				}
+				continue
+			}
+			p.waiting -= len(q.events)
+			q.events = nil
+			delete(p.queues, id)
+		}
+	}
+	for id, h := range o.heads {
+		if !flying[h] && h.proof == proven {
+			delete(o.heads, id)
+		}
+	}
 }
 
 // keepWalk notes how far it has come, unless it is to begin anew.
@@ -109,7 +134,7 @@ func (o *outbox) keepWalk(k outboxWalk) {
 func (o *outbox) recovered() bool {
 	found := false
 	for _, p := range o.posts {
-		if p.behind && p.state.Since.IsZero() && p.waiting <= maxHeads/10 {
+		if p.behind && p.state.Since.IsZero() && p.waiting <= o.atMost()/10 {
 			p.behind, found = false, true
 		}
 	}
@@ -137,7 +162,7 @@ func (b *backend) readOutbox(ctx, begin context.Context, w *tending, prefix stri
 			}
 			o.mu.Lock()
 			known := o.heads[id] != nil
-			full := len(o.heads) >= maxHeads
+			full := len(o.heads) >= o.atMost() && !o.makeRoom()
 			if full {
 				o.walk.behind = true
 			}

@@ -93,6 +93,7 @@ func (b *backend) compareMark(ctx context.Context, s logical.Storage, now time.T
 		return nil
 	}
 	b.feed.Renew() // it may have decided what this instance was not told of
+	b.outboxForeign.Store(true)
 	if now.Sub(own.High) > rivalWindow {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 type wakeup struct {
 	mu    sync.Mutex
 	when  time.Time     // the earliest instant wanted; zero: none
+	quiet time.Time     // the same, for what is not in the calendar
 	rings chan struct{} // a ring is enough, however often it is wanted
 }
 
@@ -30,10 +31,26 @@ func (w *wakeup) at(when time.Time) {
 	}
 }
 
+// quietly is at for what is not in the calendar, which nobody needs to read then.
+func (w *wakeup) quietly(when time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.quiet.IsZero() || when.Before(w.quiet) {
+		w.quiet = when
+	}
+	select {
+	case w.rings <- struct{}{}:
+	default:
+	}
+}
+
 // due forgets and reports whether somebody wanted the worker to be awake at now.
 func (w *wakeup) due(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if !w.quiet.After(now) {
+		w.quiet = time.Time{}
+	}
 	if w.when.IsZero() || w.when.After(now) {
 		return false
 	}
@@ -45,6 +62,9 @@ func (w *wakeup) due(now time.Time) bool {
 func (w *wakeup) wanted() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.when.IsZero() || !w.quiet.IsZero() && w.quiet.Before(w.when) {
+		return w.quiet
+	}
 	return w.when
 }
 

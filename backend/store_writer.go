@@ -59,6 +59,7 @@ func (b *backend) assertWriter(ctx context.Context, s logical.Storage) error {
 	_, err := b.mark.change(ctx, s, func(stored *markRecord) (*markRecord, error) {
 		if stored.By != b.instance {
 			b.feed.Renew() // another instance may have decided what this one was not told of
+			b.outboxForeign.Store(true)
 		}
 		next := *stored
 		next.Schema, next.High, next.By = recordSchema, later(stored.High, b.now()), b.instance
