@@ -158,7 +158,7 @@ the endpoint answers is not shown.`,
 			help: "Everything about an endpoint that changes by itself: what waits, the last success, the class of the last failure, the next attempt, and what was given up.",
 		}),
 		b.path(pathSpec{
-			pattern: "events/" + nameRegex + "$", suffix: "event-endpoint",
+			pattern: "events/" + nameRegex, suffix: "event-endpoint",
 			synopsis: "Declare, read, change and delete an endpoint of events.",
 			fields:   fieldsOf(nameOf, endpointFields(), replaceField("the endpoint, but for url and secrets,")),
 			exists:   b.endpointExists,

@@ -106,6 +106,11 @@ path "apikeys/bulk/*" {
   capabilities = ["read", "delete"]
 }
 
+# Endpoints of events. Who writes them says where events go, and with what secrets.
+path "apikeys/events/*" {
+  capabilities = ["create", "read", "update", "patch", "delete", "list"]
+}
+
 path "apikeys/tidy" {
   capabilities = ["update"]
 }
