@@ -33,6 +33,8 @@ const (
 	longestGap = 2 * time.Hour
 	// maxAnswer is how much of an answer is read. None of it is kept.
 	maxAnswer = 64 << 10
+	// collectFor is how long what came of deliveries is collected before it is written down.
+	collectFor = 300 * time.Millisecond
 	// digestShown is how many events of a digest are listed.
 	digestShown = 20
 	// digestAtMost is how many events one message tells.
@@ -293,7 +295,7 @@ func (b *backend) landed(s *shipment, came outcome) {
 		p.resting = append(p.resting, q)
 	}
 	if o.acted || p.dirty || p.failing {
-		b.wakeOutbox()
+		b.wake.quietly(now.Add(collectFor))
 	}
 }
 

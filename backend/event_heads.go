@@ -106,6 +106,7 @@ func (o *outbox) add(path string, rec *outboxRecord, p proof) {
 	}
 	if h := o.heads[rec.Commit]; h != nil {
 		if h.proof == unproven && p != unproven {
+			o.unsure--
 			o.settle(h, p)
 		}
 		return

@@ -162,7 +162,10 @@ func (b *backend) toldOutcome(t *telling, err error) {
 	t.settled = true
 	switch {
 	case !t.stored && err == nil && !t.kept:
-		o.late = append(o.late, t)
+		if o.late = append(o.late, t); len(o.late) > maxHeads {
+			o.late = o.late[1:]
+			b.Logger().Error("an event goes untold: the outbox has refused too many")
+		}
 	case !t.stored && t.maybe:
 		o.add(t.path, t.rec, void) // the record that was committed holds it, if there is one
 	case !t.stored:

@@ -124,6 +124,10 @@ func (m *eventMount) deliver() {
 			m.t.Fatalf("a step: %v", err)
 		}
 		m.flights.Wait()
+		if soon := m.wake.wanted(); soon.After(m.clock.Now()) && soon.Sub(m.clock.Now()) <= collectFor {
+			m.clock.set(soon)
+			continue
+		}
 		if next.After(m.clock.Now()) && m.wake.wanted().After(m.clock.Now()) || m.wake.wanted().IsZero() && next.After(m.clock.Now()) {
 			return
 		}
