@@ -181,7 +181,7 @@ func TestEndpointsAreChecked(t *testing.T) {
 		"secret's name":   {map[string]any{"secrets": map[string]any{"A": "x"}}, "secrets: "},
 		"the secret goes": {map[string]any{"secrets": map[string]any{"b": "x"}}, "url: "},
 	} {
-		t.Run(what, func(t *testing.T) {
+		t.Run(what, func(*testing.T) {
 			m.refused(logical.UpdateOperation, "events/e", c.data, c.want)
 		})
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/egress"
 )
 
 const (
@@ -131,7 +133,7 @@ func (p *post) configure(e *endpointRecord, source string) {
 		p.endpoint = e
 		return
 	}
-	if p.endpoint != nil && !e.Disabled && e.Revised.After(p.state.Stopped) && !p.state.Stopped.IsZero() {
+	if !e.Disabled && e.Revised.After(p.state.Stopped) && !p.state.Stopped.IsZero() {
 		p.revive() // whoever writes it wants it to be tried
 	}
 	joins := p.endpoint == nil || (p.endpoint.Digest > 0) != (e.Digest > 0)
@@ -157,6 +159,20 @@ func (p *post) revive() {
 	st := p.state
 	st.Since, st.Lasted, st.Attempts, st.Next, st.Gone, st.Told, st.Stopped = time.Time{}, 0, 0, time.Time{}, 0, false, time.Time{}
 	p.dirty = true
+}
+
+// letOut has endpoints tried at once that nothing let leave so far: the mount's config has
+// changed.
+func (b *backend) letOut() {
+	o := &b.outbox
+	o.mu.Lock()
+	for _, p := range o.posts {
+		if st := p.state; !st.Since.IsZero() && (st.LastError == string(egress.Forbidden) || st.LastError == string(egress.Proxy)) {
+			st.Next = time.Time{}
+		}
+	}
+	o.mu.Unlock()
+	b.wakeOutbox()
 }
 
 // forgetPost strikes out an endpoint that was deleted. The caller holds mu.
@@ -210,8 +226,8 @@ func (b *backend) proveHeads(ctx, begin context.Context, w *tending) error {
 	}
 	o.mu.Unlock()
 	for _, h := range unsure {
-		if begin.Err() != nil {
-			return nil
+		if over := begin.Err() != nil; over {
+			break
 		}
 		p, err := b.prove(ctx, w.s, h.rec)
 		if err != nil {

@@ -45,7 +45,9 @@ type eventMount struct {
 	*outside
 }
 
-func newEventMount(t testing.TB) *eventMount { return eventMountOn(t, &logical.InmemStorage{}, newFakeClock(), nil) }
+func newEventMount(t testing.TB) *eventMount {
+	return eventMountOn(t, &logical.InmemStorage{}, newFakeClock(), nil)
+}
 
 func eventMountOn(t testing.TB, s logical.Storage, c *fakeClock, out *outside) *eventMount {
 	t.Helper()
@@ -296,7 +298,7 @@ func TestEachTransitionTells(t *testing.T) {
 		"a grace ends in use": {before: []steps{role, func(m *eventMount) { m.request.DisplayName = m.read("creds/r")["api_key"].(string) }, does("rotate/r", map[string]any{"grace_period": "24h"})}, then: []steps{
 			waits(15 * time.Hour), func(m *eventMount) { m.write("verify", map[string]any{"key": m.request.DisplayName}) }, waits(4 * time.Hour),
 		}, want: "key.ending"},
-		"a grace ends unused": {before: []steps{role, does("rotate/r", map[string]any{"grace_period": "24h"})}, then: []steps{waits(19 * time.Hour)}, want: ""},
+		"a grace ends unused":            {before: []steps{role, does("rotate/r", map[string]any{"grace_period": "24h"})}, then: []steps{waits(19 * time.Hour)}, want: ""},
 		"nobody comes for the successor": {before: []steps{does("roles/r", map[string]any{"reveal": "once"}), does("rotate/r", map[string]any{"grace_period": "24h"})}, then: []steps{waits(13 * time.Hour)}, want: "key.ending"},
 		"a key is about to expire":       {before: []steps{does("roles/r", map[string]any{"rotation_period": 0, "ttl": "30d"})}, then: []steps{waits(23*24*time.Hour + time.Minute)}, want: "key.expiring"},
 		"it is about to expire again":    {before: []steps{does("roles/r", map[string]any{"rotation_period": 0, "ttl": "30d"}), waits(23*24*time.Hour + time.Minute)}, then: []steps{waits(6 * 24 * time.Hour)}, want: "key.expiring"},

@@ -157,7 +157,7 @@ func (b *backend) readOutbox(ctx, begin context.Context, w *tending, prefix stri
 			return false, err
 		}
 		for _, id := range ids {
-			if begin.Err() != nil {
+			if over := begin.Err() != nil; over {
 				return true, nil
 			}
 			o.mu.Lock()

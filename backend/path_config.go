@@ -317,6 +317,9 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, in *inp
 		}
 		return &next, nil
 	})
+	if err == nil {
+		b.letOut()
+	}
 	return nil, err
 }
 

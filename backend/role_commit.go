@@ -333,6 +333,10 @@ func (tx *roleTx) cut() bool {
 		tx.rec.Requests = tx.rec.Requests[(n+1)/2:]
 		return true
 	}
+	if tx.rec.owesNews() {
+		tx.rec.Untold = nil
+		return true
+	}
 	bare, lingering := tx.rec.Ring.Forgettable(tx.now)
 	ended := slices.Concat(bare, lingering)
 	for _, n := range ended[:(len(ended)+1)/2] {

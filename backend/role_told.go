@@ -12,8 +12,8 @@ import (
 // outbox cannot take it a kill goes on: then the record itself says what is still to be
 // told, and the next look at the role tells it.
 
-// maxUntold is how many events a record holds that the outbox could not take.
-const maxUntold = 32
+// maxUntold is how many bytes a record holds of events that the outbox could not take.
+const maxUntold = 16 << 10
 
 // foretell puts what the transition tells into the outbox. gone: it deletes the role.
 func (tx *roleTx) foretell(gone bool) error {
@@ -34,13 +34,37 @@ func (tx *roleTx) foretell(gone bool) error {
 		return err
 	}
 	if err != nil && !gone && !tx.hidden {
-		tx.rec.Untold, tx.told.kept = facts[max(0, len(facts)-maxUntold):], true
+		tx.rec.Untold, tx.told.kept = untoldOf(facts), true
 	}
 	if tx.told == nil {
 		return nil
 	}
 	tx.rec.Commits = append(tx.rec.Commits, tx.told.rec.Commit)
 	return tx.optional(tx.archiveCommits(commitsKept))
+}
+
+// untoldOf is what of the events a record holds: what is most urgent first, in their
+// order.
+func untoldOf(facts []fact) []fact {
+	keep := make([]bool, len(facts))
+	left := maxUntold
+	for urgency := range urgencies {
+		for i := range facts {
+			if urgencyOf(facts[i].Type) != urgency {
+				continue
+			}
+			if size := encodedSize(facts[i]); size <= left {
+				keep[i], left = true, left-size
+			}
+		}
+	}
+	var kept []fact
+	for i := range facts {
+		if keep[i] {
+			kept = append(kept, facts[i])
+		}
+	}
+	return kept
 }
 
 // tells is who is told to have caused what a transition tells.

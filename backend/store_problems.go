@@ -133,16 +133,13 @@ func (b *backend) storeProblem(ctx context.Context, s logical.Storage, role stri
 	}
 }
 
-// note changes what is known of the role's problem, and returns it; false if there is none.
-func (p *problemSet) note(role string, fn func(*problem)) (problem, bool) {
+// note changes what is known of the role's problem.
+func (p *problemSet) note(role string, fn func(*problem)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e := p.known[role]
-	if e == nil {
-		return problem{}, false
+	if e := p.known[role]; e != nil {
+		fn(e)
 	}
-	fn(e)
-	return *e, true
 }
 
 // clearProblem removes a role that works again from the index of problems. recovered, if

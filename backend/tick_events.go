@@ -47,14 +47,15 @@ func (b *backend) tellFailure(ctx context.Context, t *tick, job dueJob, p proble
 		})
 		f.addText("error", p.Error)
 		if b.tellAlone(ctx, t.s, f) == nil {
-			p, _ = b.problems.note(job.name, func(known *problem) { known.Told = true })
+			p.Told = true
 		}
 	}
 	if late && r.unread == nil && len(b.overdue(r)) > 0 {
 		if b.tellAlone(ctx, t.s, overdueFact(r, t.now)) == nil {
-			p, _ = b.problems.note(job.name, func(known *problem) { known.Overdue = true })
+			p.Overdue = true
 		}
 	}
+	b.problems.note(job.name, func(known *problem) { known.Told, known.Overdue = p.Told, p.Overdue })
 	return p
 }
 
