@@ -20,6 +20,8 @@ const (
 	crashes
 	// runsAgent says that the server's program is an agent too.
 	runsAgent
+	// isReal says that it is a Vault or an OpenBao, alone, with all their auth methods.
+	isReal
 )
 
 // server is one running server, or cluster, with the plugin registered.
@@ -48,6 +50,11 @@ type scenario struct {
 }
 
 var scenarios = []scenario{
+	// The longest of them first, so that others run beside them.
+	{name: "agents with a dynamic role", run: agentsWithDynamicRole, needs: runsAgent},
+	{name: "agents with a static role", run: agentsWithStaticRole, needs: runsAgent},
+	{name: "first ten minutes with an agent", run: agentReadme, needs: isReal},
+
 	{name: "role defaults and every field", run: roleFields},
 	{name: "role update, patch and drift", run: roleUpdates},
 	{name: "role lists in pages", run: rolePages},
@@ -77,11 +84,10 @@ var scenarios = []scenario{
 	{name: "help and OpenAPI", run: helpAndOpenAPI},
 	{name: "disabled mount", run: disabledMount},
 
-	{name: "agent renders through a rotation", run: agentRendersRotation, needs: runsAgent},
-
 	{name: "plugin reload", run: pluginReload, alone: true},
 	{name: "plugin killed in a storm", run: pluginKilledInStorm, alone: true},
 	{name: "seal and unseal", run: sealAndUnseal, alone: true},
+	{name: "agents through a killed plugin and a seal", run: agentsThroughUpheaval, alone: true, needs: isReal},
 	{name: "server killed in a storm", run: serverKilledInStorm, alone: true, needs: crashes},
 	{name: "every node answers", run: everyNodeAnswers, alone: true, needs: stepsDown},
 	{name: "step-down in a storm", run: stepDownInStorm, alone: true, needs: stepsDown},
