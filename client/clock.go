@@ -3,7 +3,9 @@
 package client
 
 import (
+	"hash/fnv"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -47,17 +49,32 @@ func earlier(a, b moment) moment {
 	}
 }
 
-// below is a random duration that is shorter than d: it spreads what many do.
-func below(d time.Duration) time.Duration {
+// jitter spreads what many consumers do. It follows from the consumer's name and from
+// when it was started: so a simulation can be repeated.
+type jitter struct {
+	mu   sync.Mutex
+	rand *rand.Rand
+}
+
+func newJitter(name string, wall int64) *jitter {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name))                                         // a hash.Hash never fails
+	return &jitter{rand: rand.New(rand.NewPCG(h.Sum64(), uint64(wall)))} //nolint:gosec // spreads load
+}
+
+// below is a random duration that is shorter than d.
+func (j *jitter) below(d time.Duration) time.Duration {
 	if d <= 0 {
 		return 0
 	}
-	return time.Duration(rand.Int64N(int64(d))) //nolint:gosec // spreads load
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return time.Duration(j.rand.Int64N(int64(d)))
 }
 
 // backoff is the pause after so many failures in a row.
-func backoff(failures int, first, longest time.Duration) time.Duration {
-	pause := first << min(failures-1, 20)
+func (j *jitter) backoff(failures int, first, longest time.Duration) time.Duration {
+	pause := first << min(max(failures-1, 0), 20)
 	pause = min(pause, longest)
-	return pause - below(pause/4)
+	return pause - j.below(pause/4)
 }

@@ -110,7 +110,7 @@ func (s *Source) read(f *flight) {
 }
 
 func newHeld(g *grant, began moment) *held {
-	h := &held{Key: g.key, since: g.since}
+	h := &held{Key: g.key, scopes: g.key.Scopes, since: g.since}
 	if g.lease != "" {
 		h.lease, h.life, h.renewable, h.token = g.lease, g.life, g.renewable, g.token
 		h.leaseEnd = began.add(g.life)
@@ -140,7 +140,15 @@ func (s *Source) lookAtToken(ctx context.Context, h *held) {
 func (s *Source) failedLocked(err error) {
 	s.failed++
 	s.err = err
-	s.next = s.now().add(backoff(s.failed, firstRetry, longestRetry))
+	now := s.now()
+	longest := longestRetry
+	if s.cur == nil || s.cur.ends().passed(now) {
+		longest = longestWithout // requests wait
+	}
+	s.next = now.add(s.jitter.backoff(s.failed, firstRetry, longest))
+	if s.cur != nil && !s.cur.ends().passed(now) {
+		s.next = earlier(s.next, s.cur.ends())
+	}
 	if s.failed == 1 || s.failed%20 == 0 {
 		s.log.Warn("the key cannot be read: what is at hand is used", "role", s.opt.Role, "error", err)
 	}
@@ -163,19 +171,19 @@ func (s *Source) takeLocked(h *held, g *grant, began moment, refused string) (sp
 		// What a key succeeds is never handed out again as of an earlier time: a node
 		// that lags behind has answered.
 		s.older++
-		s.next = began.add(firstRetry)
+		s.next = began.add(s.jitter.backoff(s.older, firstRetry, longestRetry))
 		return nil
 	}
 	s.older = 0
 	if h.lease == "" {
-		s.next = began.add(readAgain(g.ttl))
+		s.next = began.add(s.readAgain(g.ttl))
 	} else {
-		s.next = renewAt(h, began)
+		s.next = s.renewAt(h, began)
 	}
 	if old != nil && old.ID == h.ID {
-		old.Key, old.since = h.Key, h.since // its scopes may have changed
+		old.scopes, old.since = h.Scopes, h.since
 		if old.suspect {
-			s.next = earlier(s.next, began.add(backoff(old.refusals, firstRefused, longestRefused)))
+			s.next = earlier(s.next, began.add(s.jitter.backoff(old.refusals, firstRefused, longestRefused)))
 		}
 		return nil
 	}
@@ -204,21 +212,21 @@ func (s *Source) takeLocked(h *held, g *grant, began moment, refused string) (sp
 // readAgain is when to read again, of a key with this ttl. Ahead of it, by a part that
 // differs between consumers; at its end the key may be another one, so what is left of
 // it then is waited for.
-func readAgain(ttl time.Duration) time.Duration {
+func (s *Source) readAgain(ttl time.Duration) time.Duration {
 	ttl = max(ttl, time.Second)
 	if ttl <= 10*time.Second {
-		return ttl + below(min(time.Second, ttl/4))
+		return ttl + s.jitter.below(min(time.Second, ttl/4))
 	}
-	return ttl*17/20 + below(ttl/10)
+	return ttl*17/20 + s.jitter.below(ttl/10)
 }
 
 // renewAt is when to renew or replace a leased key.
-func renewAt(h *held, began moment) moment {
+func (s *Source) renewAt(h *held, began moment) moment {
 	life := h.life
 	if h.tokenLife > 0 && !h.renewable {
 		life = min(life, h.tokenLife)
 	}
-	return began.add(life*3/5 + below(life/10))
+	return began.add(life*3/5 + s.jitter.below(life/10))
 }
 
 // renew renews the lease of a key, or has the key replaced where that does not help for
@@ -245,7 +253,7 @@ func (s *Source) renew(ctx context.Context, h *held) {
 			s.next = began
 			return
 		}
-		s.next = renewAt(&held{life: life, renewable: true}, began)
+		s.next = s.renewAt(&held{life: life, renewable: true}, began)
 	case final(err):
 		s.log.Info("the lease cannot be renewed: the key is replaced", "key_id", h.ID, "error", err)
 		h.renewable = false
@@ -317,7 +325,7 @@ func (s *Source) forceLocked(h *held, now moment) *flight {
 		}
 	}
 	h.refusals++
-	h.notBefore = now.add(backoff(h.refusals, firstRefused, longestRefused))
+	h.notBefore = now.add(s.jitter.backoff(h.refusals, firstRefused, longestRefused))
 	return s.readLocked(h.ID)
 }
 

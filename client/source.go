@@ -92,6 +92,8 @@ const (
 	lastCalls = 2 * time.Second
 
 	firstRetry, longestRetry = time.Second, 30 * time.Second
+	// longestWithout is longestRetry where there is no key at hand.
+	longestWithout = 5 * time.Second
 	// firstRefused and longestRefused bound the pauses between reads for the sake of a
 	// key that is refused though it is the current one.
 	firstRefused, longestRefused = time.Second, 15 * time.Second
@@ -123,7 +125,8 @@ type Source struct {
 	wake    chan struct{} // the background has something to do earlier than it knew
 	stats   Stats
 
-	usage reporter
+	usage  reporter
+	jitter *jitter
 
 	life context.Context //nolint:containedctx // reads are shared, and end with the source
 	stop context.CancelFunc
@@ -133,20 +136,21 @@ type Source struct {
 // held is a key at hand, and who uses it.
 type held struct {
 	Key
+	scopes []string // as they were read last
 
 	// Of a leased key.
-	lease        string
-	life         time.Duration
-	renewable    bool
-	leaseEnd     moment
-	token        string
-	tokenLife    time.Duration // when it was looked at; 0: it does not end, or nobody knows
-	tokenEnd     moment
-	since        time.Time // of a static role's
-	users        int       // requests under way
-	handedOut    bool      // nobody knows who has it
-	replaced     bool
-	given        bool // its lease was given back
+	lease     string
+	life      time.Duration
+	renewable bool
+	leaseEnd  moment
+	token     string
+	tokenLife time.Duration // when it was looked at; 0: it does not end, or nobody knows
+	tokenEnd  moment
+	since     time.Time // of a static role's
+	users     int       // requests under way
+	handedOut bool      // nobody knows who has it
+	replaced  bool
+	given     bool // its lease was given back
 
 	suspect   bool   // it was refused since it was accepted last
 	refusals  int    // reads for its refusal
@@ -184,6 +188,8 @@ func open(opt Options, dial func(context.Context, *sync.WaitGroup, *Options) (re
 	opt.defaults()
 	s := &Source{opt: opt, log: opt.Log, changed: make(chan struct{}), wake: make(chan struct{}, 1)}
 	s.usage.init(opt.Instance)
+	s.next = s.now()
+	s.jitter = newJitter(opt.Instance, s.next.wall)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.life, s.stop = ctx, cancel
 	var err error
@@ -227,10 +233,12 @@ func (s *Source) Key(ctx context.Context) (Key, error) {
 		return Key{}, err
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	h.handedOut = true
 	h.users--
-	s.mu.Unlock()
-	return h.Key, nil
+	k := h.Key
+	k.Scopes = h.scopes
+	return k, nil
 }
 
 // Changed is closed when there is another key than now: for programs that hold
@@ -243,85 +251,79 @@ func (s *Source) Changed() <-chan struct{} {
 
 // current is the key to call with; the caller lets it go with free.
 func (s *Source) current(ctx context.Context) (*held, error) {
-	ctx, cancel := context.WithTimeout(ctx, firstWait)
-	defer cancel()
-	began := s.now()
-	for waited := false; ; waited = true {
-		s.mu.Lock()
-		now := s.now()
-		h, err, overdue := s.cur, s.err, s.overdueLocked(now)
-		switch {
-		case s.closed:
-			s.mu.Unlock()
-			return nil, fmt.Errorf("%w: %w", ErrNoKey, errClosed)
-		case h != nil && !h.ends().passed(now) && (!overdue || waited):
-			h.users++
-			s.mu.Unlock()
-			return h, nil
-		case h != nil && h.ends().passed(now):
-			err = fmt.Errorf("that of the last one ended, and no other could be had: %w", orWaiting(err))
-		}
-		// Nothing new is to be expected of asking the same again at once.
-		if final(s.err) && !s.next.passed(now) && (h == nil || h.ends().passed(now)) {
-			s.mu.Unlock()
-			return nil, fmt.Errorf("%w of role %s: %w", ErrNoKey, s.opt.Role, err)
-		}
-		f := s.flight
-		if f == nil && (s.failed == 0 || s.next.passed(now)) {
-			f = s.readLocked("")
-		}
-		wait := firstWait
-		if h != nil && !h.ends().passed(now) {
-			wait = wakeWait
-		}
-		changed := s.changed
-		s.mu.Unlock()
-		var flown <-chan struct{}
-		if f != nil {
-			flown = f.done
-		}
-		pause := time.NewTimer(min(wait, s.retryIn()))
-		select {
-		case <-flown:
-		case <-changed:
-		case <-pause.C:
-		case <-ctx.Done():
-		}
-		pause.Stop()
-		if ctx.Err() != nil || began.add(firstWait).passed(s.now()) {
-			s.mu.Lock()
-			err := s.err
-			s.mu.Unlock()
-			return nil, fmt.Errorf("%w of role %s: %w", ErrNoKey, s.opt.Role, errors.Join(err, ctx.Err()))
-		}
-	}
-}
-
-func orWaiting(err error) error {
-	if err == nil {
-		return errors.New("the server has not answered yet")
-	}
-	return err
-}
-
-// retryIn is how long nothing is to be read.
-func (s *Source) retryIn() time.Duration {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.failed == 0 {
-		return firstWait
+	h := s.usableLocked(s.now(), false)
+	s.mu.Unlock()
+	if h != nil {
+		return h, nil
 	}
-	return max(s.next.until(s.now()), 10*time.Millisecond)
+	return s.await(ctx)
+}
+
+// usableLocked is the key at hand, if it can be used; unless late, not one that should
+// have been read again long ago.
+func (s *Source) usableLocked(now moment, late bool) *held {
+	h := s.cur
+	if h == nil || s.closed || h.ends().passed(now) || !late && s.overdueLocked(now) {
+		return nil
+	}
+	h.users++
+	return h
 }
 
 // overdueLocked reports whether the key should have been read again long ago, and not
 // because the server is away: this machine was suspended.
 func (s *Source) overdueLocked(now moment) bool {
-	return s.cur != nil && s.failed == 0 && s.next.until(now) < -lateness
+	return s.failed == 0 && s.next.until(now) < -lateness
 }
 
 // lateness is by how much a read may be late.
 const lateness = 2 * longestSleep
+
+// await waits until there is a key, or until there will be none.
+func (s *Source) await(ctx context.Context) (*held, error) {
+	ctx, cancel := context.WithTimeout(ctx, firstWait)
+	defer cancel()
+	noKey := func(err error) error { return fmt.Errorf("%w of role %s: %w", ErrNoKey, s.opt.Role, err) }
+	for late := false; ; late = true {
+		s.mu.Lock()
+		now := s.now()
+		if h := s.usableLocked(now, late); h != nil {
+			s.mu.Unlock()
+			return h, nil
+		}
+		err, due, closed, wait := s.err, s.failed == 0 || s.next.passed(now), s.closed, s.next.until(now)
+		if err == nil {
+			err = errors.New("the server has not answered yet")
+		}
+		if ended := s.cur != nil && s.cur.ends().passed(now); ended {
+			err = fmt.Errorf("the lease of the last one ended, and no other could be had: %w", err)
+		} else if s.cur != nil {
+			wait = wakeWait
+		}
+		var read <-chan struct{}
+		if s.flight != nil || due && !closed {
+			read, wait = s.readLocked("").done, max(wait, wakeWait)
+		}
+		s.mu.Unlock()
+		switch {
+		case closed:
+			return nil, noKey(errClosed)
+		case final(err) && !due:
+			return nil, noKey(err) // asking the same again at once brings nothing new
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-read:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return nil, noKey(fmt.Errorf("%w (%w)", err, ctx.Err()))
+		}
+	}
+}
 
 // free lets a key go.
 func (s *Source) free(h *held) {

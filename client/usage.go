@@ -120,7 +120,7 @@ func (s *Source) reportUses(ctx context.Context) {
 	r := &s.usage
 	pause := reportEvery
 	for ctx.Err() == nil {
-		timer := time.NewTimer(pause + below(pause/10))
+		timer := time.NewTimer(pause + s.jitter.below(pause/10))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
