@@ -72,8 +72,8 @@ func newVault(ctx context.Context, done *sync.WaitGroup, opt *Options) (remote, 
 	if opt.TTL > 0 {
 		query.Set("ttl", fmt.Sprint(int64(opt.TTL/time.Second)))
 	}
-	if opt.Label != "" {
-		query.Set("label", opt.Label)
+	if opt.KeyLabel != "" {
+		query.Set("label", opt.KeyLabel)
 	}
 	return &vault{
 		session: session, client: opt.Client, creds: "/v1/" + mount + "/creds/" + opt.Role, usagePath: "/v1/" + mount + "/usage/" + opt.Role,

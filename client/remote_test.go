@@ -53,7 +53,7 @@ func TestWhatTheServerIsAsked(t *testing.T) {
 			fmt.Fprint(w, `{"lease_id": "l1", "lease_duration": 1800}`)
 		}
 	})
-	s, err := New(Options{Client: client, Mount: "/team/keys/", Role: "orders", Scopes: []string{"orders:read", "a b"}, TTL: time.Hour, Label: "shop & co", Instance: "x"})
+	s, err := New(Options{Client: client, Mount: "/team/keys/", Role: "orders", Scopes: []string{"orders:read", "a b"}, TTL: time.Hour, KeyLabel: "shop & co", Instance: "x"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,15 +36,16 @@ type Options struct {
 	// Role whose key it is, static or dynamic.
 	Role string
 
-	// Scopes and TTL narrow the key of a dynamic role, and Label says what it is for. A
-	// static role hands out one key to everybody, and refuses them.
-	Scopes []string
-	TTL    time.Duration
-	Label  string
+	// Scopes and TTL narrow the key of a dynamic role, and KeyLabel says what it is for.
+	// A static role hands out one key to everybody, and refuses them.
+	Scopes   []string
+	TTL      time.Duration
+	KeyLabel string
 
-	// Instance names this consumer in what it reports about its use of keys, by default
-	// with the host's name; random characters are added.
-	Instance string
+	// Label is this consumer's name in the role's status, among those who use a
+	// version: "shop". Instance tells its processes apart, by default with the host's
+	// name; random characters are added.
+	Label, Instance string
 	// NoReports: do not report uses. Then status of the role does not say that this
 	// consumer has moved to a new version.
 	NoReports bool
