@@ -56,7 +56,8 @@ type clientWorld struct {
 
 	// Guarded by the world's lock.
 	closed   map[string]time.Time // roles: when an operator last ended a key early
-	disabled map[string]int
+	failover time.Time            // the last one
+	disabled map[string]bool
 	grants   map[string]*simGrant // by lease id
 	stray    time.Duration        // how much node clocks may differ from each other
 }
@@ -82,13 +83,14 @@ type simCaller struct {
 	down    time.Time // since when; of the last time
 	up      time.Time // since when it is not
 	wall    time.Duration
+	set     time.Time // when its clock was
 	slept   time.Duration
 	asleep  time.Time
 	wakes   chan struct{}
 	token   string
 	tokens  int
 	ended   time.Time // when the last token ended, and another one took its place
-	refused int       // in a row
+	refused string    // the key for which a request failed that could not be made again
 	calls   int
 }
 
@@ -131,7 +133,7 @@ func runClientWorld(t *testing.T, seed uint64) *edgeWorld {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 		synctest.Test(t, func(t *testing.T) {
 			w.t = t
-			(&clientWorld{edgeWorld: w, closed: map[string]time.Time{}, disabled: map[string]int{}, grants: map[string]*simGrant{}}).run()
+			(&clientWorld{edgeWorld: w, closed: map[string]time.Time{}, disabled: map[string]bool{}, grants: map[string]*simGrant{}}).run()
 		})
 	})
 	return w
@@ -355,6 +357,7 @@ func (w *clientWorld) serve(node *simNode, method, path, token string, query map
 	if resp.Secret != nil {
 		id := fmt.Sprint("lease-", resp.Data["key_id"])
 		out["lease_id"], out["lease_duration"], out["renewable"] = id, int(resp.Secret.TTL/time.Second), resp.Secret.Renewable
+		resp.Secret.IssueTime = node.clock.Now()
 		w.mu.Lock()
 		w.grants[id] = &simGrant{simLease{resp.Secret, resp.Data, w.now().Add(resp.Secret.TTL)}, token}
 		w.mu.Unlock()
@@ -386,6 +389,7 @@ func (w *clientWorld) serveLease(node *simNode, path string, data map[string]any
 		op = logical.RevokeOperation
 	}
 	resp, err := w.lease(node, op, g)
+	w.logf("%s %s: %v", op, id, failure(resp, err))
 	if bad := failure(resp, err); bad != nil {
 		return *bad
 	}
@@ -433,6 +437,7 @@ func (w *clientWorld) endGrants() {
 		if g == nil {
 			continue
 		}
+		w.logf("%s ends with %s", id, g.token)
 		if resp, err := w.lease(w.active(), logical.RevokeOperation, g); failure(resp, err) == nil {
 			w.mu.Lock()
 			delete(w.grants, id)
@@ -458,7 +463,7 @@ func (a simAPI) RoundTrip(req *http.Request) (*http.Response, error) {
 		status = http.StatusUnauthorized
 		w.logf("%s: %v %v %v %v", a.c.name, data["key_id"], data["version"], data["code"], data["reason"])
 	}
-	return &http.Response{StatusCode: status, Header: http.Header{"X-Code": {fmt.Sprint(data["code"])}}, Body: io.NopCloser(strings.NewReader("")), Request: req, ProtoMajor: 1, ProtoMinor: 1}, nil
+	return &http.Response{StatusCode: status, Header: http.Header{"X-Code": {fmt.Sprint(data["code"])}, "X-Key": {fmt.Sprint(data["key_id"])}}, Body: io.NopCloser(strings.NewReader("")), Request: req, ProtoMajor: 1, ProtoMinor: 1}, nil
 }
 
 func (w *clientWorld) verdict(secret string) map[string]any {
@@ -510,16 +515,15 @@ func (c *simCaller) call() {
 		}
 		w.saw("no key, excused")
 	case resp.StatusCode == http.StatusOK:
-		c.refused = 0
 		w.saw("accepted")
 		if retried {
 			w.saw("retried")
 		}
 	case excuse != "":
 		w.saw("excused")
-	case once && c.refused == 0 && (w.closed[c.role].After(began.Add(-clientGrace)) || c.role == "leased"):
+	case once && c.refused != resp.Header.Get("X-Key") && (w.closed[c.role].After(began.Add(-clientGrace)) || c.role == "leased"):
 		// It could not be sent again; the next one must succeed.
-		c.refused++
+		c.refused = resp.Header.Get("X-Key")
 		w.saw("refused once")
 	default:
 		w.fail("%s: refused: %s", c.name, resp.Header.Get("X-Code"))
@@ -532,7 +536,7 @@ func (c *simCaller) excuse(began time.Time) string {
 	w := c.w
 	now := w.now()
 	since := began.Add(-clientPause)
-	if w.disabled[c.role] > 0 {
+	if w.disabled[c.role] {
 		return "disabled"
 	}
 	// The consumer can ask, and has been able to for long enough to have noticed.
@@ -543,7 +547,11 @@ func (c *simCaller) excuse(began time.Time) string {
 	switch {
 	case w.closed[c.role].After(lost.Add(-clientRefresh - clientPause)):
 		return "an operator ended the key, and the consumer could not ask"
-	case c.role == "leased" && now.Sub(lost) > clientLease/3:
+	case c.role == "leased" && (w.failover.After(since) || w.failover.After(lost.Add(-clientPause))):
+		return "by the new node's clock the lease is over"
+	case c.role == "leased" && c.set.After(lost.Add(-clientPause)):
+		return "by its own clock the lease is over"
+	case c.role == "leased" && now.Sub(lost) > clientLease/4:
 		return "the lease could not be renewed"
 	case now.Sub(lost) > clientGrace/2:
 		return "the grace is over"
@@ -591,22 +599,23 @@ func (w *clientWorld) decide() {
 			}
 		}
 	case 8:
-		w.saw("disabled")
 		w.mu.Lock()
-		w.disabled[role]++
+		already := w.disabled[role]
+		w.disabled[role] = true
 		w.mu.Unlock()
+		if already {
+			return
+		}
+		w.saw("disabled")
 		w.write("roles/"+role, map[string]any{"disabled": true})
 		w.tasks.Go(func() {
 			_ = until(context.Background(), time.Duration(w.random("disabled").Int64N(int64(time.Minute))))
-			w.mu.Lock()
-			last := w.disabled[role] == 1
-			w.mu.Unlock()
-			if last {
-				w.write("roles/"+role, map[string]any{"disabled": false})
+			for w.write("roles/"+role, map[string]any{"disabled": false}) == nil {
+				_ = until(context.Background(), time.Second) // a failover came between
 			}
 			_ = until(context.Background(), clientPause)
 			w.mu.Lock()
-			w.disabled[role]--
+			w.disabled[role] = false
 			w.mu.Unlock()
 		})
 	}
@@ -645,10 +654,15 @@ func (w *clientWorld) upset() {
 		off := time.Duration(w.rand.Int64N(int64(3*time.Minute))) - 90*time.Second
 		w.logf("failover to a clock off by %v", off)
 		old := w.node
+		w.failover = w.now()
 		for _, c := range w.consumers {
-			if !c.away {
-				c.down, c.up = w.now(), w.now() // calls were under way
+			if c.away {
+				continue
 			}
+			if c.up.Before(w.now().Add(-clientPause)) {
+				c.down = w.now()
+			}
+			c.up = w.now() // calls were under way
 		}
 		w.mu.Unlock()
 		old.stop(orderly)
@@ -670,6 +684,7 @@ func (w *clientWorld) upset() {
 		}
 	case 5:
 		w.saw("clock set")
+		c.set = w.now()
 		c.wall = time.Duration(w.rand.Int64N(int64(20*time.Minute))) - 10*time.Minute
 		w.logf("%s: its clock is off by %v", c.name, c.wall)
 	case 6:
@@ -704,7 +719,9 @@ func (c *simCaller) changed() {
 	away := c.cut || !c.asleep.IsZero()
 	switch {
 	case away && !c.away:
-		c.down = c.w.now()
+		if c.up.Before(c.w.now().Add(-clientPause)) {
+			c.down = c.w.now() // else it had no time to make up for the last time
+		}
 	case !away && c.away:
 		c.up = c.w.now()
 	}
@@ -734,7 +751,7 @@ func TestAConsumerIsSeenToHaveMoved(t *testing.T) {
 	w := &edgeWorld{rand: mathrand.New(mathrand.NewPCG(1, 1)), disk: &logical.InmemStorage{}, seen: map[string]int{}}
 	synctest.Test(t, func(t *testing.T) {
 		w.t = t
-		cw := &clientWorld{edgeWorld: w, closed: map[string]time.Time{}, disabled: map[string]int{}, grants: map[string]*simGrant{}}
+		cw := &clientWorld{edgeWorld: w, closed: map[string]time.Time{}, disabled: map[string]bool{}, grants: map[string]*simGrant{}}
 		w.request = logical.Request{ClientTokenAccessor: "sim", DisplayName: "sim", MountPoint: "apikeys/"}
 		w.start(0)
 		cw.write("roles/hand", map[string]any{"grace_period": "4m", "refresh_interval": "1m"})
