@@ -16,6 +16,7 @@ import (
 // The policies of bootstrap/policies. All but the operator's are for the one role `orders`.
 const (
 	reader   = "reader"
+	consumer = "consumer"
 	rotator  = "rotator"
 	edges    = "edge"
 	oneRole  = "edge-role"
@@ -43,7 +44,7 @@ var engineAccess = []access{
 	{"config", "read", []string{operator}},
 	{"config", "update", []string{operator}},
 	{"config/rotate-digest", "update", []string{operator}},
-	{"creds/{name}", "read", []string{reader}},
+	{"creds/{name}", "read", []string{consumer, reader}},
 	{"creds/{name}", "update", nil},
 	{"creds/{name}/{which}", "read", nil},
 	{"grace/{name}", "update", []string{operator, rotator}},
@@ -73,7 +74,7 @@ var engineAccess = []access{
 	{"status/{name}", "read", []string{operator, rotator}},
 	{"tidy", "update", []string{operator}},
 	{"usage", "update", []string{edges, gateway}},
-	{"usage/{name}", "update", []string{oneRole}},
+	{"usage/{name}", "update", []string{consumer, oneRole}},
 	{"verify", "update", []string{edges, gateway}},
 	{"verify/{name}", "update", []string{oneRole}},
 	{"versions/{name}", "list", []string{operator, rotator}},
@@ -98,7 +99,7 @@ func startingPolicies(t *testing.T, e *env) {
 	for _, file := range files {
 		names = append(names, strings.TrimSuffix(filepath.Base(file), ".hcl"))
 	}
-	if want := []string{oneRole, edges, gateway, operator, reader, rotator}; !slices.Equal(names, want) {
+	if want := []string{consumer, oneRole, edges, gateway, operator, reader, rotator}; !slices.Equal(names, want) {
 		t.Fatalf("policies %q, want %q", names, want)
 	}
 	// No request of this test can change anything: the roles are protected, and bodies have a field that no path takes.
