@@ -3,6 +3,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type engine struct {
 	theToken string
 	tokenTTL time.Duration
 	err      error         // of all calls
+	tokenErr error         // of looks at the token
+	keepErr  error         // of giving back
 	hang     chan struct{} // reads wait for it
 	hung     chan struct{} // and say so
 
@@ -106,13 +109,13 @@ func (e *engine) revoke(_ context.Context, lease string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.revoked = append(e.revoked, lease)
-	return nil
+	return e.keepErr
 }
 
 func (e *engine) tokenLife(context.Context, string) (time.Duration, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.tokenTTL, e.err
+	return e.tokenTTL, cmp.Or(e.err, e.tokenErr)
 }
 
 func (e *engine) token() string {

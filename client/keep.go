@@ -258,7 +258,7 @@ func (s *Source) renew(ctx context.Context, h *held) {
 		s.log.Info("the lease cannot be renewed: the key is replaced", "key_id", h.ID, "error", err)
 		h.renewable = false
 		s.next = began
-	case ctx.Err() == nil || s.next.passed(began):
+	default:
 		s.log.Debug("the lease cannot be renewed yet", "key_id", h.ID, "error", err)
 		s.next = began.add(min(longestRetry, max(h.ends().until(began)/8, firstRetry)))
 	}

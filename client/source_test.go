@@ -487,3 +487,154 @@ func TestAKeyIsNotPrintedByMistake(t *testing.T) {
 		}
 	}
 }
+
+// gaps are the times between calls.
+func gaps(calls []time.Time) (out []time.Duration) {
+	for i := range len(calls) - 1 {
+		out = append(out, calls[i+1].Sub(calls[i]))
+	}
+	return out
+}
+
+func TestPausesAfterFailures(t *testing.T) {
+	for _, without := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine()
+			e.ttl = time.Second
+			if without {
+				e.err = errAway
+			}
+			source(t, e, nil)
+			time.Sleep(time.Second)
+			e.do(func() { e.err = errAway })
+			time.Sleep(10 * time.Minute)
+			var all []time.Duration
+			e.do(func() { all = gaps(e.reads) })
+			longest := longestRetry
+			if without {
+				longest = longestWithout
+			}
+			for i, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second} {
+				if !without {
+					i++
+				}
+				want = min(want, longest)
+				if got := all[i]; got > want || got < want*3/4 {
+					t.Errorf("without a key %v: pause %d is %v, want %v or a little less", without, i, got, want)
+				}
+			}
+			if got := all[len(all)-1]; got > longest || got < longest*3/4 {
+				t.Errorf("without a key %v: the last pause is %v", without, got)
+			}
+		})
+	}
+}
+
+func TestWhenALeaseIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.dynamic = true
+		source(t, e, nil)
+		time.Sleep(10 * time.Hour)
+		e.do(func() {
+			for _, d := range append(gaps(e.renewals), e.renewals[0].Sub(e.reads[0])) {
+				if d < 36*time.Minute || d > 42*time.Minute {
+					t.Errorf("a lease of an hour is renewed after %v", d)
+				}
+			}
+			e.renewals = nil
+			e.err = errAway
+		})
+		// Tried again ever more often, the closer the end is.
+		time.Sleep(59 * time.Minute)
+		e.do(func() {
+			all := gaps(e.renewals)
+			if len(all) < 20 || all[0] > longestRetry || all[len(all)-1] > longestRetry || all[len(all)-1] < time.Second {
+				t.Errorf("pauses: %v", all)
+			}
+		})
+	})
+}
+
+// What many consumers do is spread over time, and what one does can be repeated.
+func TestJitter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := map[time.Duration]bool{}
+		for i := range 20 {
+			e := newEngine()
+			source(t, e, func(o *Options) { o.Instance = fmt.Sprint("c", i) })
+			began := time.Now()
+			time.Sleep(286 * time.Second)
+			e.do(func() { first[e.reads[1].Sub(began)] = true })
+		}
+		if len(first) < 18 {
+			t.Errorf("20 consumers read at %d times", len(first))
+		}
+	})
+	a, b := newJitter("a", 1), newJitter("a", 1)
+	if a.below(time.Hour) != b.below(time.Hour) || a.below(0) != 0 || a.below(-1) != 0 {
+		t.Error("it does not follow from its name")
+	}
+}
+
+func TestChangedTellsOfAnotherKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		s := source(t, e, nil)
+		has(t, s, "k1")
+		changed := s.Changed()
+		time.Sleep(6 * time.Minute)
+		select {
+		case <-changed:
+			t.Error("the same key is no change")
+		default:
+		}
+		e.rotate()
+		<-changed
+		has(t, s, "k2")
+		select {
+		case <-s.Changed():
+			t.Error("the next change is not told ahead")
+		default:
+		}
+	})
+}
+
+// Whoever cannot look at its own token, or give a lease back, has a key all the same.
+func TestAPolicyThatAllowsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.dynamic, e.tokenErr, e.keepErr = true, refusal(403, "permission denied"), refusal(403, "permission denied")
+		s := source(t, e, nil)
+		has(t, s, "k2")
+		if end := s.Stats().Ends; end.Sub(time.Now()) != time.Hour {
+			t.Errorf("it ends in %v", time.Until(end))
+		}
+		h, err := s.current(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.free(h)
+		e.do(func() { e.theToken = "t2" })
+		time.Sleep(longestSleep + time.Second)
+		has(t, s, "k3")
+		s.Close()
+	})
+}
+
+// A read or two that come late are no reason to make requests wait.
+func TestALateReadKeepsNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, e := newMachine(), newEngine()
+		s := source(t, e, func(o *Options) { o.Clock = m.clock })
+		has(t, s, "k1")
+		e.do(func() { e.hang, e.hung = make(chan struct{}), make(chan struct{}, 100) })
+		m.set(255*time.Second + lateness - time.Second)
+		began := time.Now()
+		has(t, s, "k1")
+		if d := time.Since(began); d > 0 {
+			t.Errorf("it took %v", d)
+		}
+		close(e.hang)
+	})
+}
