@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Command apikeys is the program beside the engine. `apikeys edge` verifies keys in
-// front of a gateway.
+// front of a gateway, `apikeys scan` finds them where none should be.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/gate"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/scan"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/version"
 )
 
@@ -28,6 +29,7 @@ const (
 const usage = `Usage: apikeys <command> [flags]
 
   edge     verify API keys for a gateway, also while Vault is away
+  scan     find API keys in files, git history and diffs
   version  say which version this is
 
 apikeys <command> -h tells the flags of a command.
@@ -49,6 +51,9 @@ type streams struct {
 // commands run until they are done or ctx ends, and return the exit status.
 var commands = map[string]func(ctx context.Context, args []string, s streams) int{
 	"edge": func(ctx context.Context, args []string, s streams) int { return runEdge(ctx, args, s.out, s.errs) },
+	"scan": func(ctx context.Context, args []string, s streams) int {
+		return scan.Run(ctx, args, s.in, s.out, s.errs)
+	},
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
