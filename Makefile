@@ -101,6 +101,10 @@ tidy: need-go ## Tidy the go.mod files without asking for the official SDK
 bench: need-go ## Run the benchmarks (BENCH=regexp, BENCH_SIZES=1000,10000: numbers of roles)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./...
 
+.PHONY: bench-scan
+bench-scan: need-go ## Let apikeys scan and the real gitleaks go through the same tree in turn
+	@GOWORK=off $(GO) -C acceptance/gitleaks test -run '^$$' -bench Scan -benchtime 3x -timeout 60m ./...
+
 .PHONY: fuzz
 fuzz: need-go ## Run each fuzz target for FUZZTIME (30s)
 	@scripts/fuzz.sh

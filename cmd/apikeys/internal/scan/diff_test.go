@@ -50,6 +50,7 @@ func TestDiff(t *testing.T) {
 		"a merge": {
 			"diff --cc f\nindex 1,2..3\n--- a/f\n+++ b/f\n@@@ -1,2 -1,2 +1,3 @@@\n  x\n- AAA\n -BBB\n++CCC\n +" + "AAA\n", []string{at("f", 2, 1, c), at("f", 3, 1, a)},
 		},
+		"a merge that removes":   {"diff --cc f\n--- a/f\n+++ b/f\n@@@ -1,2 -1,2 +1,1 @@@\n  x\n- AAA\n -BBB\n", nil},
 		"a hunk that lies":       {head + "@@ -1,100 +1,100 @@\n+AAA\nno line of a hunk BBB\n-CCC\n", []string{at("f", 1, 1, a), at("-", 7, 19, b), at("-", 8, 2, c)}},
 		"a huge number":          {head + "@@ -1,99999999999999999999 +1,99999999999999999999 @@\n+AAA\n", []string{at("-", 6, 2, a)}},
 		"a name with a key":      {"diff --git a/AAA b/AAA\n--- /dev/null\n+++ b/AAA\n@@ -0,0 +1 @@\n+x\n", []string{at("[key "+a.ID()+"]", 0, 0, a)}},

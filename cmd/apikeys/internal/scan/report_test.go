@@ -34,6 +34,10 @@ func (e *engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		items = append(items, one)
 	}
+	if len(items) > 1000 {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
 	e.batches = append(e.batches, items)
 	status, text := e.answer(items)
 	w.WriteHeader(status)

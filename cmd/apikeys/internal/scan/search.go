@@ -104,7 +104,7 @@ func (s *search) look() {
 func (s *search) locate(end int) {
 	text := s.buf[:end]
 	at, line, lineStart := 0, s.line, -(s.column - 1)
-	keyformat.Locate(text, func(k keyformat.Key, start, end int) {
+	locate(text, maxEncoded, func(k keyformat.Key, start, end int) {
 		if end <= s.known {
 			return
 		}
