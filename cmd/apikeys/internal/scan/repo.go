@@ -150,7 +150,7 @@ func (r *repo) hashLen() int {
 // tracked are the names of the files that the repository tracks, in order. It is not
 // known if the index cannot be read.
 func (r *repo) tracked() (names []string, known bool) {
-	raw, err := readPlain(filepath.Join(r.dir, "index"), 4<<30)
+	raw, err := readPlain(filepath.Join(r.dir, "index"), 512<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, true // nothing was ever added
 	}
