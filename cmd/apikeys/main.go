@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Command apikeys is the program beside the engine. `apikeys edge` verifies keys in
-// front of a gateway.
+// front of a gateway; `apikeys fleet` writes what a mount holds for people to look at.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/fleet"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/gate"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/version"
 )
@@ -28,6 +29,7 @@ const (
 const usage = `Usage: apikeys <command> [flags]
 
   edge     verify API keys for a gateway, also while Vault is away
+  fleet    write a page, a table or a calendar of all keys' ages, rotations and problems
   version  say which version this is
 
 apikeys <command> -h tells the flags of a command.
@@ -48,7 +50,8 @@ type streams struct {
 
 // commands run until they are done or ctx ends, and return the exit status.
 var commands = map[string]func(ctx context.Context, args []string, s streams) int{
-	"edge": func(ctx context.Context, args []string, s streams) int { return runEdge(ctx, args, s.out, s.errs) },
+	"edge":  func(ctx context.Context, args []string, s streams) int { return runEdge(ctx, args, s.out, s.errs) },
+	"fleet": func(ctx context.Context, args []string, s streams) int { return fleet.Run(ctx, args, s.out, s.errs) },
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
