@@ -126,7 +126,7 @@ func browse(t *testing.T, file string) (faults []string) {
 		}
 	}
 	sheet, err := chromedp.Run(ctx, chromedp.PrintToPDF())
-	if err != nil || len(sheet) < 10000 {
+	if err != nil || len(sheet) < 20000 {
 		fault("printed: %d bytes, %v", len(sheet), err)
 	}
 	keep(t, name+".pdf", sheet)
@@ -205,7 +205,7 @@ func TestFaultsAreSeen(t *testing.T) {
 	all := strings.Join(browse(t, file), "\n")
 	for _, want := range []string{
 		"light: too pale: p “pale”", "light: too pale: text “pale, too”", "light: wider than the screen: ", "asks for http://127.0.0.1:1/image.png",
-		"the console has a message", "exception: ", "dark: the background", "1 scripts, 1 links", "only ",
+		"the console has a message", "exception: ", "dark: the background", "1 scripts, 2 links and the like", "only ",
 	} {
 		if !strings.Contains(all, want) {
 			t.Errorf("not found: %s", want)

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -116,10 +117,23 @@ func (s *stage) entry(a *actor) object {
 		}
 	}
 	if a.problem != "" {
-		e["problems"] = []string{a.problem}
+		e["problems"] = []string{s.spoken(a.problem)}
 	}
 	return e
 }
+
+// spoken puts times where a text has a distance from now in brackets.
+func (s *stage) spoken(text string) string {
+	return distance.ReplaceAllStringFunc(text, func(d string) string {
+		from, err := time.ParseDuration(strings.Trim(d, "[]"))
+		if err != nil {
+			panic(err)
+		}
+		return s.stamp(from)
+	})
+}
+
+var distance = regexp.MustCompile(`\[-?[0-9]+h\]`)
 
 func (s *stage) status(a *actor) object {
 	never := object{"first_use": ""}
@@ -269,23 +283,23 @@ func small() []actor {
 		{name: "orders", owner: team, born: []time.Duration{86 * day, 56 * day, 26 * day, 20 * time.Hour}, period: 30 * day, grace: 4 * time.Hour, users: []string{"web-7", "nightly-export"}},
 		{
 			name: "checkout", owner: team, born: []time.Duration{74 * day, 44 * day, 2 * day}, period: 42 * day, grace: 5 * day, unread: true, kind: "unclaimed",
-			problem: "nobody has read or used version 3, current since 2 days ago, and version 2 ends in 5 days: hand it out (creds/checkout), or take it back (rollback/checkout)",
+			problem: "nobody has read or used version 3, current since [-48h], and version 2 ends at [120h]: hand it out (creds/checkout), or take it back (rollback/checkout)",
 		},
 		{name: "search", owner: team, born: []time.Duration{80 * day, 50 * day, 20 * day}, period: 30 * day},
-		{name: "payments-eu", owner: pay, born: []time.Duration{89 * day, 61 * day, 33 * day, 5 * day}, period: 28 * day, grace: 2 * day},
+		{name: "payments-eu", owner: pay, born: []time.Duration{89 * day, 61 * day, 33 * day, 5 * day}, period: 28 * day, grace: 2 * day, users: []string{"ledger"}},
 		{
 			name: "payments-us", owner: pay, born: []time.Duration{61 * day, 33 * day, 5 * day}, period: 28 * day, kind: "reported",
-			problem: "version 3 was reported as found in the open 1 hour ago and is accepted without end: revoke/payments-us kills it",
+			problem: "version 3 was reported as found in the open at [-2h] and is accepted without end: revoke/payments-us kills it",
 		},
 		{name: "partner-acme", owner: "partners", born: []time.Duration{412 * day}, why: "only by hand: the role has neither rotation_period nor rotation_schedule"},
 		{name: "partner-globex", owner: "partners", born: []time.Duration{71 * day}, ends: 19 * day, why: "only by hand: the role has neither rotation_period nor rotation_schedule", unread: true},
 		{
 			name: "partner-initech", owner: "partners", born: []time.Duration{230 * day}, revoked: true, kind: "no_current", why: "only by hand: the role has neither rotation_period nor rotation_schedule",
-			problem: "has no current key: version 1 is revoked since 2 hours ago: rotate/partner-initech makes a new one",
+			problem: "has no current key: version 1 is revoked since [-2h]: rotate/partner-initech makes a new one",
 		},
 		{
 			name: "mail-relay", owner: "platform", born: []time.Duration{91 * day}, period: 90 * day, kind: "failing,overdue", failed: "storage: 503",
-			problem: "failing since yesterday, 7 attempts: storage: context deadline exceeded",
+			problem: "failing since [-2h], 7 attempts: storage: context deadline exceeded",
 		},
 		{name: "reports", owner: "", born: []time.Duration{35 * day}, why: "paused: rotation_paused is set on the role", disabled: true},
 		{name: "batch-jobs", owner: "platform", dynamic: true, born: []time.Duration{70 * day, 12 * day}, period: 60 * day},

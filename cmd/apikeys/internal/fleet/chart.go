@@ -38,7 +38,7 @@ func (p *page) chart(r *report) chartView {
 		total.expiries += d.expiries
 		top = max(top, s.rotations+s.ends+s.expiries)
 	}
-	v := chartView{Rotations: number(total.rotations), Ends: number(total.ends), Expires: number(total.expiries), Any: top > 0, Unit: "a day"}
+	v := chartView{Sum: total.words(), Any: top > 0, Unit: "a day"}
 	if per > 1 {
 		v.Unit = "in " + count(per, "day")
 	}
@@ -50,8 +50,7 @@ func (p *page) chart(r *report) chartView {
 	start := r.now.UTC()
 	for i, s := range sums {
 		from, to := start.Add(time.Duration(i*per)*day), start.Add(time.Duration((i+1)*per)*day)
-		title := fmt.Sprintf("%s to %s UTC: %s, %s, %s", from.Format("2 Jan 15:04"), to.Format("2 Jan 15:04"),
-			count(s.rotations, "rotation"), count(s.ends, "end")+" of graces", number(s.expiries)+" expiries")
+		title := fmt.Sprintf("%s to %s UTC: %s", from.Format("2 Jan 15:04"), to.Format("2 Jan 15:04"), s.words())
 		y := float64(chartHeight)
 		for _, part := range []struct {
 			n     int
@@ -78,6 +77,14 @@ func (p *page) chart(r *report) chartView {
 		v.Ticks = append(v.Ticks, tickView{X: percent(float64(at), float64(n)), Label: label, Anchor: "start"})
 	}
 	return v
+}
+
+func (s *daySum) words() string {
+	expiries := "1 expiry"
+	if s.expiries != 1 {
+		expiries = number(s.expiries) + " expiries"
+	}
+	return fmt.Sprintf("%s, %s of graces, %s", count(s.rotations, "rotation"), count(s.ends, "end"), expiries)
 }
 
 // niceTop is the next number that reads well at an axis.
@@ -121,7 +128,7 @@ func (p *page) lanes(r *report, v *pageView) {
 		row := laneView{Role: ro.Name, Owner: p.owner(ro.Owner), Next: p.when(ro.NextRotation.Time, r.now)}
 		row.Version, row.Age = versionAndAge(r, ro)
 		if ro.NextRotation.IsZero() {
-			row.Why = clean(ro.Rotation, 60)
+			row.Why = why(ro)
 		}
 		put := func(b barView, ok bool) {
 			if ok {

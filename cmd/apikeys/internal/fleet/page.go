@@ -40,6 +40,7 @@ const (
 	shownText   = 300 // characters of a text of the server
 	shownOwner  = 60
 	shownUsers  = 6
+	shownID     = 16 // those of imported keys are longer
 )
 
 // page is the report for people.
@@ -51,10 +52,18 @@ type page struct {
 
 func newPage(w io.Writer, o *options, now time.Time) format { return &page{w, o, now} }
 
-func (p *page) begin(*report) error         { return nil }
-func (p *page) role(*report, *role) error   { return nil }
-func (p *page) end(r *report) error         { return pageTemplate.Execute(p.w, p.view(r)) }
-func (p *page) command(words string) string { return strings.ReplaceAll(words, "MOUNT", p.o.mount) }
+func (p *page) begin(*report) error       { return nil }
+func (p *page) role(*report, *role) error { return nil }
+func (p *page) end(r *report) error       { return pageTemplate.Execute(p.w, p.view(r)) }
+
+// command is a command line with the mount and its namespace put in.
+func (p *page) command(words string) string {
+	if p.o.namespace != "" {
+		words = strings.Replace(words, "vault write", "vault write -namespace="+p.o.namespace, 1)
+		words = strings.Replace(words, "vault read", "vault read -namespace="+p.o.namespace, 1)
+	}
+	return strings.ReplaceAll(words, "MOUNT", p.o.mount)
+}
 
 // when is an instant, absolute and as seen from the report's.
 type when struct{ Stamp, Text, Relative string }
@@ -129,12 +138,11 @@ type (
 	tickView  struct{ X, Label, Anchor string }
 	barView   struct{ X, Width, Y, Height, Class, Title string }
 	chartView struct {
-		Bars                     []barView
-		Ticks                    []tickView
-		Top, Half                string
-		Rotations, Ends, Expires string
-		Unit                     string
-		Any                      bool
+		Bars      []barView
+		Ticks     []tickView
+		Top, Half string
+		Sum, Unit string
+		Any       bool
 	}
 	laneView struct {
 		Role, Owner, Version, Age, Label string
@@ -412,7 +420,7 @@ func (p *page) events(r *report, v *pageView) {
 func (p *page) idle(r *report, v *pageView) {
 	v.Looked, v.ToLookAt, v.LookedAll = number(r.lookers), number(r.asked), r.lookers >= r.asked
 	for _, ro := range r.idle[:min(len(r.idle), keptIdle)] {
-		v.Idle = append(v.Idle, idleView{ro.Name, p.owner(ro.Owner), "v" + strconv.Itoa(ro.CurrentVersion), clean(ro.KeyID, 40), p.when(ro.CurrentSince.Time, r.now)})
+		v.Idle = append(v.Idle, idleView{ro.Name, p.owner(ro.Owner), "v" + strconv.Itoa(ro.CurrentVersion), clean(ro.KeyID, shownID), p.when(ro.CurrentSince.Time, r.now)})
 	}
 	v.IdleLeft = len(r.idle) - len(v.Idle)
 }
@@ -454,14 +462,20 @@ func (p *page) roles(r *report, v *pageView) {
 
 func (p *page) roleRow(r *report, ro *role) roleView {
 	row := roleView{
-		Role: ro.Name, Type: clean(ro.Type, 20), Owner: p.owner(ro.Owner), KeyID: clean(ro.KeyID, 40), Next: p.when(ro.NextRotation.Time, r.now),
+		Role: ro.Name, Type: clean(ro.Type, 20), Owner: p.owner(ro.Owner), KeyID: clean(ro.KeyID, shownID), Next: p.when(ro.NextRotation.Time, r.now),
 		Trouble: len(ro.Problems) > 0, Disabled: ro.Disabled,
 	}
 	row.Version, row.Age = versionAndAge(r, ro)
 	if ro.NextRotation.IsZero() {
-		row.Why = clean(ro.Rotation, 80)
+		row.Why = why(ro)
 	}
 	return row
+}
+
+// why is in short why a role has no next rotation.
+func why(ro *role) string {
+	text, _, _ := strings.Cut(ro.Rotation, ": the role has neither")
+	return clean(text, 70)
 }
 
 func versionAndAge(r *report, ro *role) (text, age string) {
