@@ -22,8 +22,9 @@
   result.scripts = document.scripts.length;
   result.links = document.querySelectorAll("a, link, form, iframe, img, object").length;
   const width = document.documentElement.clientWidth;
-  result.scrollWidth = document.documentElement.scrollWidth;
-  if (result.scrollWidth > width) note(result.wide, "the page, " + result.scrollWidth + " of " + width);
+  const whole = document.documentElement.scrollWidth;
+  if (whole > width) note(result.wide, "the page, " + whole + " of " + width);
+  result.height = document.documentElement.scrollHeight;
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   const range = document.createRange();
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {

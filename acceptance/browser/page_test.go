@@ -43,14 +43,14 @@ var looks = []struct {
 
 // seen is what look.js measures.
 type seen struct {
-	Background  float64  `json:"background"` // luminance
-	Wide        []string `json:"wide"`
-	Pale        []string `json:"pale"`
-	Texts       int      `json:"texts"`
-	Scripts     int      `json:"scripts"`
-	Links       int      `json:"links"`
-	Lowest      float64  `json:"lowest"`
-	ScrollWidth int      `json:"scrollWidth"`
+	Background float64  `json:"background"` // luminance
+	Wide       []string `json:"wide"`
+	Pale       []string `json:"pale"`
+	Texts      int      `json:"texts"`
+	Scripts    int      `json:"scripts"`
+	Links      int      `json:"links"`
+	Lowest     float64  `json:"lowest"`
+	Height     int      `json:"height"`
 }
 
 // browse opens a file, and says what is wrong with it in any of the looks.
@@ -120,7 +120,11 @@ func browse(t *testing.T, file string) (faults []string) {
 		}
 		t.Logf("%s: %d texts, lowest contrast %.2f", l.name, s.Texts, s.Lowest)
 		if os.Getenv(shots) != "" {
-			picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+			take := chromedp.FullScreenshot(100)
+			if s.Height > 12000 { // more than a picture may have
+				take = chromedp.CaptureScreenshot()
+			}
+			picture, err := chromedp.Run(ctx, take)
 			must(t, err)
 			keep(t, name+"-"+l.name+".png", picture)
 		}

@@ -34,13 +34,15 @@ func pagePolicy() string {
 
 // What a page shows at most, so that it stays a page.
 const (
-	shownEvents = 150
-	shownGraces = 150
-	shownOwners = 100
-	shownText   = 300 // characters of a text of the server
-	shownOwner  = 60
-	shownUsers  = 6
-	shownID     = 16 // those of imported keys are longer
+	shownProblems = 20 // of each kind
+	shownEvents   = 60
+	shownGraces   = 60
+	shownIdle     = 60
+	shownOwners   = 60
+	shownText     = 300 // characters of a text of the server
+	shownOwner    = 60
+	shownUsers    = 6
+	shownID       = 16 // those of imported keys are longer
 )
 
 // page is the report for people.
@@ -319,7 +321,8 @@ func (p *page) groups(r *report) []groupView {
 		if grave[kind] {
 			v.Class = "bad"
 		}
-		for _, pr := range g.list() {
+		kept := g.list()
+		for _, pr := range kept[:min(len(kept), shownProblems)] {
 			row := problemView{Role: pr.role.Name, Owner: p.owner(pr.role.Owner), Since: p.when(pr.since, r.now), Command: p.todo(words.command, pr)}
 			for _, text := range pr.role.Problems {
 				row.Texts = append(row.Texts, clean(text, shownText))
@@ -335,7 +338,7 @@ func (p *page) groups(r *report) []groupView {
 			}
 			v.Roles = append(v.Roles, row)
 		}
-		if n := g.left(); n > 0 {
+		if n := g.seen - len(v.Roles); n > 0 {
 			v.Left = number(n)
 		}
 		all = append(all, v)
@@ -419,7 +422,7 @@ func (p *page) events(r *report, v *pageView) {
 
 func (p *page) idle(r *report, v *pageView) {
 	v.Looked, v.ToLookAt, v.LookedAll = number(r.lookers), number(r.asked), r.lookers >= r.asked
-	for _, ro := range r.idle[:min(len(r.idle), keptIdle)] {
+	for _, ro := range r.idle[:min(len(r.idle), shownIdle)] {
 		v.Idle = append(v.Idle, idleView{ro.Name, p.owner(ro.Owner), "v" + strconv.Itoa(ro.CurrentVersion), clean(ro.KeyID, shownID), p.when(ro.CurrentSince.Time, r.now)})
 	}
 	v.IdleLeft = len(r.idle) - len(v.Idle)

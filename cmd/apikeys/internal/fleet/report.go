@@ -17,7 +17,6 @@ const (
 	keptGraces   = 250
 	keptLanes    = 40
 	keptRoles    = 1000
-	keptIdle     = 200
 	keptOwners   = 20000
 	// keptKinds bounds what is held of the index of problems.
 	keptKinds = 50000
