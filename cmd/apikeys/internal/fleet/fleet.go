@@ -165,7 +165,7 @@ func (m *mount) write(ctx context.Context, w io.Writer, o *options, now time.Tim
 	if err != nil {
 		return nil, err
 	}
-	r := newReport(c, o.within, o.owner)
+	r := newReport(c, o.within, o.owner, o.details)
 	err = list(ctx, m, "problems", r.warn, func(name string, k *kinds) error {
 		if len(r.kinds) < keptKinds {
 			r.kinds[name] = *k

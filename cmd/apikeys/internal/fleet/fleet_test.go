@@ -306,16 +306,13 @@ func TestRepeats(t *testing.T) {
 
 // TestMountWideTrouble: what is wrong with the mount is told once, and not of each role.
 func TestMountWideTrouble(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		w.write("roles/orders", object{})
-		text := `the mount's mark was written at <b>2031</b>`
-		r := newReport(&calendar{Now: stamp{time.Now()}, Complete: stamp{time.Now()}}, day, "")
-		r.warn([]string{text})
-		r.warn([]string{text})
-		r.role(&role{Name: "orders", Type: "static", Problems: []string{text}})
-		r.role(&role{Name: "mail", Type: "static", Problems: []string{text, "is overdue"}})
-		if r.troubled() != 1 || len(r.warnings) != 1 || r.groups[otherKind].list()[0].role.Name != "mail" {
-			t.Errorf("%d troubled, %q", r.troubled(), r.warnings)
-		}
-	})
+	text := `the mount's mark was written at <b>2031</b>`
+	r := newReport(&calendar{Now: stamp{time.Now()}, Complete: stamp{time.Now()}}, day, "", 10)
+	r.warn([]string{text})
+	r.warn([]string{text})
+	r.role(&role{Name: "orders", Type: "static", Problems: []string{text}})
+	r.role(&role{Name: "mail", Type: "static", Problems: []string{text, "is overdue"}})
+	if r.troubled() != 1 || len(r.warnings) != 1 || r.groups[otherKind].list()[0].role.Name != "mail" {
+		t.Errorf("%d troubled, %q", r.troubled(), r.warnings)
+	}
 }

@@ -31,7 +31,7 @@ type feed struct {
 const icsTime = "20060102T150405Z"
 
 // sequenceStart keeps sequence small enough for the format, and growing.
-var sequenceStart = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+var sequenceStart = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newFeed(w io.Writer, o *options, now time.Time) format {
 	now = now.UTC()
@@ -61,7 +61,7 @@ func (f *feed) role(r *report, ro *role) error {
 		case e.what == rotates:
 			e.version = ro.CurrentVersion
 			f.event(&e, r.now)
-		case e.at.After(r.complete):
+		case !e.at.Before(r.complete):
 			f.event(&e, r.now)
 		}
 	}

@@ -28,8 +28,8 @@ const (
 // only counted.
 type report struct {
 	now, horizon time.Time
-	// complete is up to when the engine's calendar told everything; what is later comes
-	// from the roles.
+	// complete is before what the engine's calendar told everything; what is later comes
+	// from the roles. A list that was cut has some of that, too.
 	complete time.Time
 	owner    string // the one asked for; empty: all
 	warnings []string
@@ -116,7 +116,7 @@ type lane struct {
 	more *status
 }
 
-func newReport(c *calendar, within time.Duration, owner string) *report {
+func newReport(c *calendar, within time.Duration, owner string, details int) *report {
 	r := &report{
 		now: c.Now.Time, horizon: c.Now.Add(within), complete: c.Complete.Time, owner: owner, warnings: c.Warnings,
 		owners: map[string]*ownerSum{}, kinds: map[string]kinds{}, ending: map[string][]coming{}, groups: map[string]*best[*problem]{},
@@ -132,13 +132,13 @@ func newReport(c *calendar, within time.Duration, owner string) *report {
 			return cmp.Or(latest(a.next).Compare(latest(b.next)), cmp.Compare(a.role.Name, b.role.Name))
 		}),
 		listed: newBest(keptRoles, func(a, b *role) int { return cmp.Compare(a.Name, b.Name) }),
-		oldest: newBest(maxDetails, func(a, b *role) int {
+		oldest: newBest(details, func(a, b *role) int {
 			return cmp.Or(a.CurrentSince.Compare(b.CurrentSince.Time), cmp.Compare(a.Name, b.Name))
 		}),
 	}
 	for _, e := range c.Events {
 		// That the next key is made some minutes before its date is nobody's date.
-		if owner != "" && e.Owner != owner || e.What == "staging" {
+		if owner != "" && e.Owner != owner || e.What == "staging" || !e.Time.Before(c.Complete.Time) {
 			continue
 		}
 		if e.What == "activation" {
@@ -198,7 +198,7 @@ func (r *report) add(e event) {
 // later are the events of a role that the engine's calendar has not told.
 func (r *report) later(ro *role) []event {
 	all := eventsOf(ro)
-	return slices.DeleteFunc(all, func(e event) bool { return !e.at.After(r.complete) })
+	return slices.DeleteFunc(all, func(e event) bool { return e.at.Before(r.complete) })
 }
 
 // eventsOf is what a role's own entry says of what comes.

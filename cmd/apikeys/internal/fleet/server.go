@@ -245,6 +245,7 @@ type coming struct {
 // calendar is what the engine knows to come.
 type calendar struct {
 	Now      stamp    `json:"now"`
+	Until    stamp    `json:"until"`
 	Events   []coming `json:"events"`
 	Complete stamp    `json:"complete_until"`
 	Warnings []string `json:"-"`
@@ -259,6 +260,9 @@ func (m *mount) calendar(ctx context.Context, within time.Duration) (*calendar, 
 	var err error
 	if c.Warnings, err = m.read(ctx, "calendar", query, c); err != nil {
 		return nil, err
+	}
+	if !c.Complete.Before(c.Until.Time) {
+		c.Complete.Time = c.Until.Add(1) // what comes at that instant is listed, too
 	}
 	// That a list is cut is no news: what comes later the inventory tells.
 	c.Warnings = slices.DeleteFunc(c.Warnings, func(text string) bool { return strings.Contains(text, "is complete only until") })
