@@ -79,6 +79,7 @@ var scenarios = []scenario{
 	{name: "policies bind", run: policiesBind},
 	{name: "policies to start from", run: startingPolicies},
 	{name: "reader of a dynamic role", run: dynamicReader},
+	{name: "report of the fleet", run: fleetReport},
 	{name: "wrapped key", run: wrappedKey},
 	{name: "answers to wrong requests", run: wrongRequests},
 	{name: "help and OpenAPI", run: helpAndOpenAPI},
