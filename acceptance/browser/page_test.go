@@ -91,6 +91,9 @@ func browse(t *testing.T, file string) (faults []string) {
 	call(t, ctx, log.Enable, cdp.Empty{})
 	call(t, ctx, runtime.Enable, cdp.Empty{})
 	name := strings.ReplaceAll(t.Name(), "/", "-")
+	text, err := os.ReadFile(file)
+	must(t, err)
+	keep(t, name+".html", text)
 	for _, l := range looks {
 		call(t, ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
 			Width: l.width, Height: l.height, DeviceScaleFactor: 1, Mobile: l.width < 500,

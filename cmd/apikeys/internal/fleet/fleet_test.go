@@ -52,7 +52,7 @@ func TestPage(t *testing.T) {
 		problems := section(t, page, "problems")
 		has(t, "problems", problems,
 			"Found in the open, and still accepted 1 role", "partner "+formula, "vault write apikeys/revoke/partner version=1 reason_code=leaked",
-			"No current key 1 role", "revoked payments", "vault write -f apikeys/rotate/revoked",
+			"No current key 1 role", "revoked payments", "has no current key: version 1 is revoked since 2000-04-30 02:00 : rotate/revoked makes a new one", "vault write -f apikeys/rotate/revoked",
 		)
 		if i, j := strings.Index(problems, "Found in the open"), strings.Index(problems, "No current key"); i > j {
 			t.Error("the gravest is not first")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -112,10 +113,15 @@ type (
 		Disabled, Unplanned string
 	}
 	tileView    struct{ Value, Label, Note, Class string }
+	// pieceView is a part of a sentence, or an instant in it.
+	pieceView struct {
+		Text string
+		Time when
+	}
 	problemView struct {
 		Role, Owner, Error string
 		Also               []string
-		Texts              []string
+		Texts              [][]pieceView
 		Since, NextTry     when
 		Command            string
 	}
@@ -325,7 +331,7 @@ func (p *page) groups(r *report) []groupView {
 		for _, pr := range kept[:min(len(kept), shownProblems)] {
 			row := problemView{Role: pr.role.Name, Owner: p.owner(pr.role.Owner), Since: p.when(pr.since, r.now), Command: p.todo(words.command, pr)}
 			for _, text := range pr.role.Problems {
-				row.Texts = append(row.Texts, clean(text, shownText))
+				row.Texts = append(row.Texts, p.pieces(clean(text, shownText), r.now))
 				if len(row.Texts) == 4 {
 					break
 				}
@@ -344,6 +350,23 @@ func (p *page) groups(r *report) []groupView {
 		all = append(all, v)
 	}
 	return all
+}
+
+var instant = regexp.MustCompile(`[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z`)
+
+// pieces are a sentence of the engine with its times as the page writes them.
+func (p *page) pieces(text string, now time.Time) []pieceView {
+	var all []pieceView
+	from := 0
+	for _, at := range instant.FindAllStringIndex(text, -1) {
+		t, err := time.Parse(time.RFC3339, text[at[0]:at[1]])
+		if err != nil {
+			continue
+		}
+		all = append(all, pieceView{Text: text[from:at[0]]}, pieceView{Time: p.when(t, now)})
+		from = at[1]
+	}
+	return append(all, pieceView{Text: text[from:]})
 }
 
 // todo is a command with its names put in; none where one is not known.
