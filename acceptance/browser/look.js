@@ -20,7 +20,7 @@
   const note = (list, text) => { if (list.length < 5) list.push(text); };
   result.background = luminance(behind(document.body));
   result.scripts = document.scripts.length;
-  result.links = document.querySelectorAll("a, link, form, iframe, img, object").length;
+  result.links = document.querySelectorAll('a:not([href^="#"]), link, form, iframe, img, object').length;
   const width = document.documentElement.clientWidth;
   const whole = document.documentElement.scrollWidth;
   if (whole > width) note(result.wide, "the page, " + whole + " of " + width);
