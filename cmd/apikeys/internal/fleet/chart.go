@@ -122,7 +122,7 @@ func (p *page) lanes(r *report, v *pageView) {
 		}
 		v.LaneTicks = append(v.LaneTicks, tick)
 	}
-	v.LanesLeft = r.lanes.left()
+	v.LanesLeft = more(r.lanes.left())
 	for _, l := range r.lanes.list() {
 		ro := l.role
 		row := laneView{Role: ro.Name, Owner: p.owner(ro.Owner), Next: p.when(ro.NextRotation.Time, r.now)}

@@ -93,16 +93,16 @@ type (
 		Tiles               []tileView
 		Groups              []groupView
 		Graces              []graceView
-		GracesLeft          int
+		GracesLeft          string
 		Chart               chartView
 		Events              []eventView
 		EventsLeft          string
 		Lanes               []laneView
-		LanesLeft           int
+		LanesLeft           string
 		LaneTicks           []tickView
 		Ages                []ageView
 		Idle                []idleView
-		IdleLeft            int
+		IdleLeft            string
 		Looked, ToLookAt    string
 		LookedAll           bool
 		Owners              []ownerView
@@ -112,7 +112,7 @@ type (
 		Total               string
 		Disabled, Unplanned string
 	}
-	tileView    struct{ Value, Label, Note, Class string }
+	tileView struct{ Value, Label, Note, Class string }
 	// pieceView is a part of a sentence, or an instant in it.
 	pieceView struct {
 		Text string
@@ -344,9 +344,7 @@ func (p *page) groups(r *report) []groupView {
 			}
 			v.Roles = append(v.Roles, row)
 		}
-		if n := g.seen - len(v.Roles); n > 0 {
-			v.Left = number(n)
-		}
+		v.Left = more(g.seen - len(v.Roles))
 		all = append(all, v)
 	}
 	return all
@@ -391,7 +389,7 @@ func (p *page) todo(words string, pr *problem) string {
 
 func (p *page) graces(r *report, v *pageView) {
 	all := r.graces.list()
-	v.GracesLeft = r.graces.seen - min(len(all), shownGraces)
+	v.GracesLeft = more(r.graces.seen - min(len(all), shownGraces))
 	for _, g := range all[:min(len(all), shownGraces)] {
 		row := graceView{
 			Role: g.role.Name, Owner: p.owner(g.role.Owner), Version: "v" + strconv.Itoa(g.version), State: g.state,
@@ -438,9 +436,7 @@ func (p *page) events(r *report, v *pageView) {
 		}
 		v.Events = append(v.Events, row)
 	}
-	if n := r.events.seen - len(shown); n > 0 {
-		v.EventsLeft = number(n)
-	}
+	v.EventsLeft = more(r.events.seen - len(shown))
 }
 
 func (p *page) idle(r *report, v *pageView) {
@@ -448,7 +444,7 @@ func (p *page) idle(r *report, v *pageView) {
 	for _, ro := range r.idle[:min(len(r.idle), shownIdle)] {
 		v.Idle = append(v.Idle, idleView{ro.Name, p.owner(ro.Owner), "v" + strconv.Itoa(ro.CurrentVersion), clean(ro.KeyID, shownID), p.when(ro.CurrentSince.Time, r.now)})
 	}
-	v.IdleLeft = len(r.idle) - len(v.Idle)
+	v.IdleLeft = more(len(r.idle) - len(v.Idle))
 }
 
 func (p *page) owners(r *report, v *pageView) {

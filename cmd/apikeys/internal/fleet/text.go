@@ -71,6 +71,14 @@ func count(n int, what string) string {
 	return number(n) + " " + what + "s"
 }
 
+// more is a number of what is not shown; empty if that is nothing.
+func more(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return number(n)
+}
+
 // number has its thousands apart.
 func number(n int) string {
 	text := strconv.Itoa(n)
