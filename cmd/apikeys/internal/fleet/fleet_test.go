@@ -316,3 +316,41 @@ func TestMountWideTrouble(t *testing.T) {
 		t.Errorf("%d troubled, %q", r.troubled(), r.warnings)
 	}
 }
+
+// TestCommandsOfThePage: what the page says to do can be done as it is written.
+func TestCommandsOfThePage(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		settledFleet(w)
+		w.write("roles/handed", object{"owner": "partners", "reveal": "once", "grace_period": "48h"})
+		w.key("handed")
+		w.write("rotate/handed", object{})
+		w.write("roles/over", object{"valid_until": time.Now().Add(6 * day).UTC().Format(time.RFC3339), "rotation_period": "0"})
+		w.pass(30 * time.Hour)
+		page := w.must()
+		has(t, "problems", section(t, page, "problems"), "Nobody has come for the new key 2 roles", "The role ends soon 1 role")
+		var done []string
+		for _, code := range regexp.MustCompile(`<code>vault ([^<]*)</code>`).FindAllStringSubmatch(page, -1) {
+			words := strings.Fields(html.UnescapeString(code[1]))
+			path := ""
+			data := object{}
+			for _, word := range words[1:] {
+				if name, value, ok := strings.Cut(word, "="); ok {
+					data[name] = strings.ReplaceAll(value, "…", time.Now().Add(90*day).UTC().Format(time.RFC3339))
+				} else if !strings.HasPrefix(word, "-") {
+					path = strings.TrimPrefix(word, "apikeys/")
+				}
+			}
+			if words[0] == "read" {
+				w.do(logical.ReadOperation, path, nil)
+			} else {
+				w.write(path, data)
+			}
+			done = append(done, path)
+		}
+		slices.Sort(done)
+		if want := []string{"grace/handed", "grace/orders", "revoke/partner", "roles/over", "rotate/revoked"}; !slices.Equal(done, want) {
+			t.Errorf("%q, want %q", done, want)
+		}
+		has(t, "problems", section(t, w.must(), "problems"), "No role has a problem.")
+	})
+}
