@@ -5,6 +5,7 @@ package fleet
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"strings"
@@ -131,6 +132,21 @@ func TestWords(t *testing.T) {
 	for n, want := range map[int]int{0: 2, 1: 2, 3: 4, 7: 8, 9: 10, 11: 20, 41: 50, 999: 1000} {
 		if got := niceTop(n); got != want {
 			t.Errorf("the top of %d is %d, want %d", n, got, want)
+		}
+	}
+}
+
+func TestWhoHasCome(t *testing.T) {
+	for text, want := range map[string]bool{
+		`{}`: false,
+		`{"usage": {"reads": 0, "first_use": "", "reported": {"first_use": ""}}}`:                     false,
+		`{"usage": {"reads": 1, "first_use": "", "reported": {"first_use": ""}}}`:                     true,
+		`{"usage": {"reads": 0, "first_use": "2026-01-01T00:00:00Z", "reported": {"first_use": ""}}}`: true,
+		`{"usage": {"reads": 0, "first_use": "", "reported": {"first_use": "2026-01-01T00:00:00Z"}}}`: true,
+	} {
+		var v keyVersion
+		if err := json.Unmarshal([]byte(text), &v); err != nil || v.known() != want {
+			t.Errorf("%s: %v %v", text, v.known(), err)
 		}
 	}
 }
