@@ -78,8 +78,14 @@ bench-gateways: need-go ## Measure an edge behind gateways (BENCH=Nginx)
 	@GOWORK=off $(GO) -C acceptance/gateways test -run '^$$' -bench '$(BENCH)' -benchtime 200x -timeout 20m ./...
 
 .PHONY: acceptance
-acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao>
+acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao>; needs Chromium (CHROME_BIN=path)
 	@scripts/acceptance.sh "$(SERVER_BIN)"
+	@$(MAKE) --no-print-directory browser
+
+# Another module, for what drives a browser.
+.PHONY: browser
+browser: need-go ## Look at the page of apikeys fleet with Chromium (CHROME_BIN=path; SHOTS=directory: keep the pictures)
+	@GOWORK=off $(GO) -C acceptance/browser test -count=1 -timeout 15m ./...
 
 .PHONY: lint
 lint: need-go tools ## Check formatting, code, imports, modules and tree
@@ -127,7 +133,7 @@ cover: need-go ## Measure test coverage into cover.out and cover.html
 vuln: need-go $(TOOLS)/govulncheck ## Look for known vulnerabilities (needs the network)
 	@failed=0; \
 	$(TOOLS)/govulncheck -test $(PACKAGES) || failed=1; \
-	for m in gitleaks gateways; do GOWORK=off $(TOOLS)/govulncheck -C acceptance/$$m -test ./... || failed=1; done; \
+	for m in gitleaks gateways browser; do GOWORK=off $(TOOLS)/govulncheck -C acceptance/$$m -test ./... || failed=1; done; \
 	exit $$failed
 
 .PHONY: clean

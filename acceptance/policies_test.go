@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// The policies of bootstrap/policies. All but the operator's are for the one role `orders`.
+// The policies of bootstrap/policies. Those of the operator and of the fleet's report are
+// for all roles, the others for the one role `orders`.
 const (
 	reader   = "reader"
 	consumer = "consumer"
@@ -21,6 +22,7 @@ const (
 	edges    = "edge"
 	oneRole  = "edge-role"
 	gateway  = "gateway"
+	report   = "fleet"
 	operator = "operator"
 )
 
@@ -37,7 +39,7 @@ var engineAccess = []access{
 	{"bulk/{job}", "delete", []string{operator}},
 	{"bulk/{job}", "read", []string{operator}},
 	{"calendar", "list", []string{operator}},
-	{"calendar", "read", []string{operator}},
+	{"calendar", "read", []string{operator, report}},
 	{"changes", "read", []string{edges, oneRole}},
 	{"changes", "update", []string{edges, oneRole}},
 	{"config", "patch", []string{operator}},
@@ -51,11 +53,11 @@ var engineAccess = []access{
 	{"history/{name}", "list", []string{operator, rotator}},
 	{"history/{name}", "read", []string{operator, rotator}},
 	{"import", "update", []string{operator}},
-	{"inventory", "list", []string{operator}},
+	{"inventory", "list", []string{operator, report}},
 	{"key-format", "read", []string{gateway, operator}},
 	{"keys/{name}", "list", []string{operator}},
 	{"lookup", "update", []string{operator}},
-	{"problems", "list", []string{operator}},
+	{"problems", "list", []string{operator, report}},
 	{"promote/{name}", "update", []string{operator, rotator}},
 	{"report", "update", []string{operator}},
 	{"report/deferred", "list", []string{operator}},
@@ -71,7 +73,7 @@ var engineAccess = []access{
 	{"roles/{name}", "update", []string{operator}},
 	{"rollback/{name}", "update", []string{operator, rotator}},
 	{"rotate/{name}", "update", []string{operator, rotator}},
-	{"status/{name}", "read", []string{operator, rotator}},
+	{"status/{name}", "read", []string{operator, rotator, report}},
 	{"tidy", "update", []string{operator}},
 	{"usage", "update", []string{edges, gateway}},
 	{"usage/{name}", "update", []string{consumer, oneRole}},
@@ -99,7 +101,7 @@ func startingPolicies(t *testing.T, e *env) {
 	for _, file := range files {
 		names = append(names, strings.TrimSuffix(filepath.Base(file), ".hcl"))
 	}
-	if want := []string{consumer, oneRole, edges, gateway, operator, reader, rotator}; !slices.Equal(names, want) {
+	if want := []string{consumer, oneRole, edges, report, gateway, operator, reader, rotator}; !slices.Equal(names, want) {
 		t.Fatalf("policies %q, want %q", names, want)
 	}
 	// No request of this test can change anything: the roles are protected, and bodies have a field that no path takes.
@@ -113,7 +115,7 @@ func startingPolicies(t *testing.T, e *env) {
 				if role == "other" && !strings.Contains(a.path, "{name}") {
 					continue
 				}
-				want := slices.Contains(a.policies, name) && (role == "orders" || name == operator)
+				want := slices.Contains(a.policies, name) && (role == "orders" || name == operator || name == report)
 				e.tries(t, name, token, a, role, want)
 			}
 		}

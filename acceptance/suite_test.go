@@ -80,6 +80,7 @@ var scenarios = []scenario{
 	{name: "policies to start from", run: startingPolicies},
 	{name: "reader of a dynamic role", run: dynamicReader},
 	{name: "scanner reports what it finds", run: scannerReports},
+	{name: "report of the fleet", run: fleetReport},
 	{name: "wrapped key", run: wrappedKey},
 	{name: "answers to wrong requests", run: wrongRequests},
 	{name: "help and OpenAPI", run: helpAndOpenAPI},

@@ -73,6 +73,8 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"help"}, exitOK, "Usage: apikeys", ""},
 		{[]string{"version"}, exitOK, "apikeys " + version.Version, ""},
 		{[]string{"edgy"}, exitUsage, "", `"edgy" is no command`},
+		{[]string{"fleet", "-h"}, exitOK, "", "Usage: apikeys fleet"},
+		{[]string{"fleet", "-format", "pdf"}, exitUsage, "", "give one of csv, html, ics, json"},
 		{[]string{"edge"}, exitUsage, "", "give -config"},
 		{[]string{"edge", "-h"}, exitOK, "", "-config"},
 		{[]string{"edge", "-nonsense"}, exitUsage, "", "nonsense"},
