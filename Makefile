@@ -86,11 +86,12 @@ lint: need-go tools ## Check formatting, code, imports, modules and tree
 	@scripts/lint.sh
 
 .PHONY: fmt
-fmt: need-go tools ## Format all Go files
+fmt: need-go tools ## Format all Go and HCL files
 	@scripts/gofiles.sh | xargs $(TOOLS)/gofumpt -w
+	@scripts/hclfiles.sh | xargs $(GO) run ./scripts/hclfmt -w
 
 .PHONY: fmtcheck
-fmtcheck: need-go tools ## Fail if a Go file is not formatted
+fmtcheck: need-go tools ## Fail if a Go or HCL file is not formatted
 	@scripts/fmtcheck.sh
 
 .PHONY: tidy
