@@ -3,6 +3,7 @@
 variable "mount" {
   description = "Where the engine is mounted. Once it is, another value is refused: it never moves a mount."
   type        = string
+  nullable    = false
 
   validation {
     condition     = can(regex("^[^/ ]+(/[^/ ]+)*$", var.mount))
@@ -14,6 +15,7 @@ variable "description" {
   description = "What the server's list of mounts says of it."
   type        = string
   default     = "API keys: issued, rotated, verified and revoked here"
+  nullable    = false
 }
 
 variable "plugin_version" {
@@ -30,18 +32,21 @@ variable "config" {
   description = "Fields of the mount's config. Those that are not named have their defaults."
   type        = any
   default     = {}
+  nullable    = false
 }
 
 variable "roles" {
   description = "Role name => its fields. Those that are not named have their defaults, but for deletion_protection, which is true."
   type        = any
   default     = {}
+  nullable    = false
 }
 
 variable "rotations" {
   description = "Role name => a name for its last rotation by hand, such as a date or a ticket. Another name rotates the role's key once. Empty: none."
   type        = map(string)
   default     = {}
+  nullable    = false
 
   validation {
     condition     = alltrue([for name in values(var.rotations) : can(regex("^[A-Za-z0-9._:-]{0,64}$", name))])
@@ -53,6 +58,7 @@ variable "policies" {
   description = "Which policies each role gets: reader (its current key), rotator (rotate it, see its state), gateway (verify its keys)."
   type        = set(string)
   default     = ["reader"]
+  nullable    = false
 
   validation {
     condition     = length(setsubtract(var.policies, ["reader", "rotator", "gateway"])) == 0
