@@ -8,8 +8,11 @@ output "mount" {
 output "policies" {
   description = "Kind => role => the policy's name. Attach them to whoever reads, rotates or verifies."
   value = { for kind in var.policies :
-    kind => { for name, p in local.policies : p.role => vault_policy.role[name].name if p.kind == kind }
+    kind => { for name, p in local.policies : p.role => name if p.kind == kind }
   }
+
+  # By the names and not by the resources: those are not all there during an import.
+  depends_on = [vault_policy.role]
 }
 
 output "rotations" {
