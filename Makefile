@@ -78,8 +78,8 @@ bench-gateways: need-go ## Measure an edge behind gateways (BENCH=Nginx)
 	@GOWORK=off $(GO) -C acceptance/gateways test -run '^$$' -bench '$(BENCH)' -benchtime 200x -timeout 20m ./...
 
 .PHONY: acceptance
-acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao>
-	@scripts/acceptance.sh "$(SERVER_BIN)"
+acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao> (TERRAFORM_BIN=<terraform or tofu> PROVIDER_BIN=<hashicorp/vault>: the module, too; RUN=regexp)
+	@TERRAFORM_BIN="$(TERRAFORM_BIN)" PROVIDER_BIN="$(PROVIDER_BIN)" scripts/acceptance.sh "$(SERVER_BIN)" "$(RUN)"
 
 .PHONY: lint
 lint: need-go tools ## Check formatting, code, imports, modules and tree

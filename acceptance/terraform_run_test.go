@@ -390,7 +390,7 @@ func terraformModule(t *testing.T, e *env) {
 
 	// Neither the mount nor a role is destroyed by mistake.
 	k = made.creds("orders")
-	tf.fails([]string{"destroy"}, "Error: Instance cannot be destroyed")
+	tf.fails([]string{"destroy"}, "cannot be destroyed")
 	tf.with(mount, nil, nil, nil)
 	tf.fails([]string{"apply"}, "deletion_protection: true: role")
 	made.judged(k, "VALID current")
