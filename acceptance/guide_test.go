@@ -126,10 +126,10 @@ func (b block) statements() []string {
 func (tf *terraform) reads(page string) {
 	tf.t.Helper()
 	raw, err := os.ReadFile(page)
-	tf.no(err)
+	tf.must(err)
 	// Each command is a shell of its own, which takes over directory and variables from the one before it.
 	memory := filepath.Join(filepath.Dir(tf.dir), "environment")
-	tf.no(os.WriteFile(memory, []byte("cd '"+tf.dir+"'\n"), 0o600))
+	tf.must(os.WriteFile(memory, []byte("cd '"+tf.dir+"'\n"), 0o600))
 	here := strings.NewReplacer("http://127.0.0.1:8200", tf.client.Address(), "VAULT_TOKEN=root", "VAULT_TOKEN="+tf.client.Token())
 
 	// run returns what a command says, and whether it was refused.
@@ -194,10 +194,10 @@ func matches(said, line string) bool {
 func (tf *terraform) quotes(where, text string) {
 	tf.t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", "bootstrap", "terraform", "*", "*.tf"))
-	tf.no(err)
+	tf.must(err)
 	for _, f := range files {
 		raw, err := os.ReadFile(f)
-		tf.no(err)
+		tf.must(err)
 		if strings.Contains(string(raw), text) {
 			return
 		}
