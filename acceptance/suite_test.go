@@ -67,6 +67,7 @@ var scenarios = []scenario{
 	{name: "module for Terraform, played", run: terraformLife},
 	{name: "module for Terraform", run: terraformModule, needs: runsTerraform},
 	{name: "every field with Terraform", run: terraformFields, needs: runsTerraform},
+	{name: "keys in a configuration of Terraform", run: terraformReads, needs: runsTerraform},
 	{name: "guide to Terraform", run: terraformGuide, needs: runsGuides},
 	{name: "example for Terraform", run: terraformExample, needs: runsGuides},
 	{name: "role refusals", run: roleRefusals},

@@ -325,7 +325,8 @@ func terraformModule(t *testing.T, e *env) {
 	tf.planIsEmpty(true)
 	e.fieldsAre(made.read("roles/orders"), map[string]string{"owner": `"team-orders"`})
 	e.fieldsAre(made.read("config"), map[string]string{"cache_size": "500"})
-	tf.must(e.client.Sys().TuneMount(mount, api.MountConfigInput{MaxLeaseTTL: "50h"}))
+	longer := "50h"
+	tf.must(e.client.Sys().TuneMountAllowNil(mount, api.TuneMountConfigInput{MaxLeaseTTL: &longer}))
 	tf.planIsEmpty(true)
 
 	// A field that is taken away, or null, is as if it had never been.
@@ -494,6 +495,51 @@ func terraformFields(t *testing.T, e *env) {
 	tf.does([]string{"state", "rm", "module.apikeys.vault_mount.apikeys"})
 	tf.does([]string{"destroy"})
 	tf.must(e.client.Sys().Unmount(mount))
+}
+
+// terraformReads has the configuration of bootstrap/terraform/reading read keys, which only plans can see.
+func terraformReads(t *testing.T, e *env) {
+	e.write("roles/shared", nil)
+	e.write("roles/once", data{"reveal": "once"})
+	e.write("roles/leased", data{"type": "dynamic", "ttl": "1h"})
+	tf := e.terraform()
+	tf.dir = filepath.Join(filepath.Dir(tf.dir), checkout, "bootstrap", "terraform", "reading")
+	// What the provider makes for itself ends soon, and nothing ends what was read before.
+	tf.environ = append(tf.environ, "TF_VAR_mount="+e.mount, "TERRAFORM_VAULT_MAX_TTL=5")
+	tf.does([]string{"init"})
+	k := e.creds("shared")
+	for _, args := range [][]string{{"plan", "-out=saved"}, {"show", "-json", "saved"}, {"apply"}} {
+		if args[0] != "show" {
+			args = append(args, "-var", "role=shared")
+		}
+		tf.does(args)
+	}
+	e.write("roles/shared", data{"disabled": true})
+	tf.fails([]string{"plan", "-var", "role=shared"}, `verdict = regex("^VALID$"`)
+	tf.fails([]string{"plan", "-var", "role=once"}, "repeatable: true: role once hands out each version once only")
+	if once := e.creds("once"); once.version != 1 || once.secret == k.secret {
+		t.Errorf("after a plan was refused version %d is read", once.version)
+	}
+	live := func() int {
+		t.Helper()
+		s, err := e.client.Logical().List(e.path("keys/leased"))
+		tf.must(err)
+		if s == nil {
+			return 0
+		}
+		keys, _ := s.Data["keys"].([]any)
+		return len(keys)
+	}
+	tf.does([]string{"plan", "-var", "role=leased"})
+	if live() != 1 {
+		t.Errorf("after a plan %d keys are live, and nothing gives one back", live())
+	}
+	eventually(t, "the end of the key with the provider's token", func() error {
+		if live() > 0 {
+			return errNotYet
+		}
+		return nil
+	})
 }
 
 // terraformPins has Terraform choose the version that a mount runs.
