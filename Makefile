@@ -78,9 +78,9 @@ bench-gateways: need-go ## Measure an edge behind gateways (BENCH=Nginx)
 	@GOWORK=off $(GO) -C acceptance/gateways test -run '^$$' -bench '$(BENCH)' -benchtime 200x -timeout 20m ./...
 
 .PHONY: acceptance
-acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao>; needs Chromium (CHROME_BIN=path)
-	@scripts/acceptance.sh "$(SERVER_BIN)"
-	@$(MAKE) --no-print-directory browser
+acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao> (TERRAFORM_BIN=<terraform or tofu> PROVIDER_BIN=<hashicorp/vault>: the module, too; RUN=regexp); needs Chromium (CHROME_BIN=path)
+	@TERRAFORM_BIN="$(TERRAFORM_BIN)" PROVIDER_BIN="$(PROVIDER_BIN)" scripts/acceptance.sh "$(SERVER_BIN)" "$(RUN)"
+	@[ -n "$(RUN)" ] || $(MAKE) --no-print-directory browser
 
 # Another module, for what drives a browser.
 .PHONY: browser
@@ -92,11 +92,12 @@ lint: need-go tools ## Check formatting, code, imports, modules and tree
 	@scripts/lint.sh
 
 .PHONY: fmt
-fmt: need-go tools ## Format all Go files
+fmt: need-go tools ## Format all Go and HCL files
 	@scripts/gofiles.sh | xargs $(TOOLS)/gofumpt -w
+	@scripts/hclfiles.sh | xargs $(GO) run ./scripts/hclfmt -w
 
 .PHONY: fmtcheck
-fmtcheck: need-go tools ## Fail if a Go file is not formatted
+fmtcheck: need-go tools ## Fail if a Go or HCL file is not formatted
 	@scripts/fmtcheck.sh
 
 .PHONY: tidy

@@ -22,6 +22,10 @@ const (
 	runsAgent
 	// isReal says that it is a Vault or an OpenBao, alone, with all their auth methods.
 	isReal
+	// runsTerraform says that a real Terraform is at hand.
+	runsTerraform
+	// runsGuides says that a command line of a server is at hand, too.
+	runsGuides
 )
 
 // server is one running server, or cluster, with the plugin registered.
@@ -59,7 +63,13 @@ var scenarios = []scenario{
 	{name: "role update, patch and drift", run: roleUpdates},
 	{name: "role lists in pages", run: rolePages},
 	{name: "fields as Terraform writes them", run: terraformWrites},
-	{name: "example for Terraform", run: terraformLife},
+	{name: "fields of the module for Terraform", run: moduleFields},
+	{name: "module for Terraform, played", run: terraformLife},
+	{name: "module for Terraform", run: terraformModule, needs: runsTerraform},
+	{name: "every field with Terraform", run: terraformFields, needs: runsTerraform},
+	{name: "keys in a configuration of Terraform", run: terraformReads, needs: runsTerraform},
+	{name: "guide to Terraform", run: terraformGuide, needs: runsGuides},
+	{name: "example for Terraform", run: terraformExample, needs: runsGuides},
 	{name: "role refusals", run: roleRefusals},
 	{name: "role deletion and restore", run: roleDeletion},
 	{name: "static key", run: staticKey},

@@ -1,23 +1,27 @@
-# What this configuration needs, for a mount at apikeys-tf/. Leave out "delete" of
+# What this configuration needs, for a mount at apikeys-teams/. Leave out "delete" of
 # roles, and no apply can take one away.
 
-path "sys/mounts/apikeys-tf" {
+path "sys/mounts/apikeys-teams" {
   capabilities = ["create", "read", "update"]
 }
 
-path "sys/mounts/apikeys-tf/tune" {
+path "sys/mounts/apikeys-teams/tune" {
   capabilities = ["read", "update"]
 }
 
-path "sys/policies/acl/apikeys-tf-orders-reader" {
+path "sys/policies/acl/apikeys-teams-*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
-path "apikeys-tf/roles/*" {
+path "apikeys-teams/config" {
+  capabilities = ["read", "update"]
+}
+
+path "apikeys-teams/roles/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
-path "apikeys-tf/rotate/*" {
+path "apikeys-teams/rotate/*" {
   capabilities = ["update"]
 }
 
