@@ -90,6 +90,7 @@ var scenarios = []scenario{
 	{name: "Secrets Operator follows a dynamic role", run: operatorFollowsDynamicRole},
 	{name: "Secrets Operator and schedules", run: operatorAndSchedules},
 	{name: "External Secrets leave one-time keys", run: externalSecretsLeaveOthers},
+	{name: "pipeline rotates and watches", run: pipelineDecides},
 
 	{name: "plugin reload", run: pluginReload, alone: true},
 	{name: "plugin killed in a storm", run: pluginKilledInStorm, alone: true},
