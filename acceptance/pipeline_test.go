@@ -323,7 +323,7 @@ func pipelineDecides(t *testing.T, e *env) {
 		"not-allowed": func(t *testing.T, p *pipeline, role string) {
 			p.run(t, 1, "-role", "absent", "-request-id", "job-00000001", "-for", "30s", "-every", "1s")
 			p.runWith(t, []string{"VAULT_ADDR=http://127.0.0.1:1", "BAO_ADDR=http://127.0.0.1:1", "VAULT_MAX_RETRIES=0", "BAO_MAX_RETRIES=0"}, 1,
-				"-role", role, "-request-id", "job-00000001", "-for", "1s", "-every", "1s")
+				"-role", role, "-request-id", "job-00000001", "-for", "0", "-every", "1s")
 			e.statesAre(t, role, "1 current")
 		},
 	}

@@ -142,11 +142,10 @@ fi
 command -v "$cli" >/dev/null || wrong "CLI: $cli: is not there"
 
 tmp=$(mktemp -d) || die 1 "mktemp failed"
-checker='' timer=''
+checker=''
 finish() {
 	# A check that is under way ends with this.
 	[ -z "$checker" ] || kill "$checker" 2>/dev/null
-	[ -z "$timer" ] || kill "$timer" 2>/dev/null
 	rm -rf "$tmp"
 }
 trap finish EXIT
@@ -154,7 +153,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 begin=$(date +%s)
-# over: the time for watching is up. The machine's clock is asked for nothing else.
+# over: the time is up. The machine's clock is asked for nothing else.
 over() { [ $(($(date +%s) - begin)) -ge "$limit" ]; }
 
 # flat: JSON as lines of a path, a tab and a value; texts as they are written, escapes
@@ -223,9 +222,10 @@ ask() {
 # said: what the program said last, for a log.
 said() { grep -v -e '^$' -e '^URL: ' "$tmp/said" | tail -5 >&2; }
 
-# do_it <what> <words of vault>: asks until there is an answer or the time is over.
+# do_it <what> <words of vault>: asks until there is an answer or the time is over, three
+# times at least: who lost an answer does not know what was done.
 do_it() {
-	what=$1
+	what=$1 tries=0
 	shift
 	while :; do
 		ask "$@" && return
@@ -233,7 +233,8 @@ do_it() {
 			said
 			die 1 "$what: refused"
 		fi
-		if over; then
+		tries=$((tries + 1))
+		if over && [ "$tries" -ge 3 ]; then
 			said
 			die 1 "$what: nobody could be asked"
 		fi
@@ -289,21 +290,17 @@ refusals() {
 run_check() {
 	APIKEYS_ROLE=$role APIKEYS_VERSION=$1 APIKEYS_KEY_ID=$2 APIKEYS_STATE=$3 sh -c "$check" </dev/null &
 	checker=$!
-	sleep 60 >/dev/null 2>&1 &
-	timer=$!
 	(
-		# Ends with the timer: by itself, or because the check was faster.
-		while kill -0 "$timer" 2>/dev/null; do
-			kill -0 "$checker" 2>/dev/null || exit 0
+		n=0
+		while kill -0 "$checker"; do
+			[ "$n" -lt 60 ] || kill "$checker"
+			n=$((n + 1))
 			sleep 1
 		done
-		kill "$checker" 2>/dev/null
 	) >/dev/null 2>&1 &
 	wait "$checker"
 	result=$?
-	kill "$timer" 2>/dev/null
-	wait 2>/dev/null
-	checker='' timer=''
+	checker=''
 	[ "$result" -le 1 ] || result=2
 	return "$result"
 }
@@ -342,6 +339,8 @@ else
 	say "version $new ($key) is made"
 fi
 
+# The time for watching begins now.
+begin=$(date +%s)
 pause=$every refused_before='' told=''
 while :; do
 	if ! ask read "$mount/status/$role"; then
