@@ -22,6 +22,8 @@ const (
 	runsAgent
 	// isReal says that it is a Vault or an OpenBao, alone, with all their auth methods.
 	isReal
+	// logsIn says that the server has ways to log in other than a token.
+	logsIn
 )
 
 // server is one running server, or cluster, with the plugin registered.
@@ -91,6 +93,7 @@ var scenarios = []scenario{
 	{name: "Secrets Operator and schedules", run: operatorAndSchedules},
 	{name: "External Secrets leave one-time keys", run: externalSecretsLeaveOthers},
 	{name: "pipeline rotates and watches", run: pipelineDecides},
+	{name: "set up as written", run: setUpAsWritten, needs: logsIn},
 
 	{name: "plugin reload", run: pluginReload, alone: true},
 	{name: "plugin killed in a storm", run: pluginKilledInStorm, alone: true},
