@@ -117,6 +117,10 @@ func (e *env) asWritten(dir, heading string, replace ...string) string {
 func (e *env) documented() *env {
 	e.t.Helper()
 	d := &env{suite: e.suite, t: e.t, mount: "apikeys", client: e.client}
+	// Whoever had it before has no need of it any more.
+	if err := e.client.Sys().Unmount(d.mount); err != nil {
+		e.t.Fatal(err)
+	}
 	if err := e.client.Sys().Mount(d.mount, &api.MountInput{Type: pluginName}); err != nil {
 		e.t.Fatal(err)
 	}
@@ -236,6 +240,13 @@ func (e *env) kubernetesSetUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := e.keyOf(s)
+	s, err = orders.Logical().Read(e.path("creds/jobs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := orders.Sys().Renew(e.keyOf(s).lease.LeaseID, 600); err != nil {
+		t.Errorf("renewing a lease: %v", err)
+	}
 	_, err = orders.Logical().Write(e.path("verify"), data{"key": k.secret})
 	e.refused(err, 403)
 	edge, err := login("edge", "api", "api", "vault")

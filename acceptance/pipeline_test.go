@@ -313,8 +313,8 @@ func pipelineDecides(t *testing.T, e *env) {
 			if err := os.WriteFile(lossy, []byte("#!/bin/sh\n\"$REAL\" \"$@\" >"+dir+"/out || exit\n[ -e "+dir+"/lost ] || { touch "+dir+"/lost; echo 'connection reset' >&2; exit 2; }\ncat "+dir+"/out\n"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			real := strings.TrimPrefix(p.env[len(p.env)-1], "CLI=")
-			said := p.runWith(t, []string{"REAL=" + real, "CLI=" + lossy}, 4, "-role", role, "-request-id", "job-00000001", "-for", "3s", "-every", "1s")
+			cli := strings.TrimPrefix(p.env[len(p.env)-1], "CLI=")
+			said := p.runWith(t, []string{"REAL=" + cli, "CLI=" + lossy}, 4, "-role", role, "-request-id", "job-00000001", "-for", "3s", "-every", "1s")
 			if !strings.Contains(said, "by this request id") {
 				t.Errorf("said\n%s", said)
 			}

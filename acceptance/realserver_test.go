@@ -26,11 +26,7 @@ func startReal(t *testing.T) server {
 
 func (s *single) root() string                  { return s.token }
 func (s *single) addresses(*testing.T) []string { return []string{s.node.url()} }
-<<<<<<< HEAD
 func (s *single) can(f feature) bool            { return f == crashes || f == runsAgent || f == isReal }
-=======
-func (s *single) can(f feature) bool            { return f == crashes || f == runsAgent || f == logsIn }
->>>>>>> b0775c0 (Ship pipelines that log in by OIDC, and run their set-up as written)
 
 func (s *single) pluginPIDs(t *testing.T) []int { return children(t, s.node.process.cmd.Process.Pid) }
 func (s *single) stepDown(t *testing.T)         { t.Fatal("a single server has no other node") }
