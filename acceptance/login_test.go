@@ -105,7 +105,7 @@ func (e *env) asWritten(dir, heading string, replace ...string) string {
 	for name, value := range map[string]string{"ADDR": e.client.Address(), "TOKEN": e.client.Token()} {
 		cmd.Env = append(cmd.Env, "VAULT_"+name+"="+value, "BAO_"+name+"="+value)
 	}
-	cmd.Env = append(os.Environ(), append(cmd.Env, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+bin)...)
+	cmd.Env = append(os.Environ(), append(cmd.Env, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+bin, "CLI=")...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		e.t.Fatalf("the commands of %s below %q: %v\n%s", dir, heading, err, out)
