@@ -232,7 +232,7 @@ func pipelineDecides(t *testing.T, e *env) {
 		"old-one-in-use-near-its-end": func(t *testing.T, p *pipeline, role string) {
 			old := e.creds(role)
 			e.presents(t, old, nil)
-			args := []string{"-role", role, "-request-id", "job-00000001", "-grace", "16s", "-every", "1s", "-quiet", "8s", "-extend", "40s"}
+			args := []string{"-role", role, "-request-id", "job-00000001", "-grace", "16s", "-every", "1s", "-quiet", "8s", "-extend", "12s"}
 			p.run(t, 4, append(args, "-for", "0")...)
 			e.presents(t, e.creds(role), nil)
 			ends := e.endsOf(t, role, 1)
@@ -240,11 +240,20 @@ func pipelineDecides(t *testing.T, e *env) {
 			if !strings.Contains(said, "in use by batch-job") {
 				t.Errorf("said\n%s", said)
 			}
-			if got := e.endsOf(t, role, 1); !got.Equal(ends.Add(40 * time.Second)) {
+			if got := e.endsOf(t, role, 1); !got.Equal(ends.Add(12 * time.Second)) {
 				t.Errorf("the end was %s and is %s", ends, got)
 			}
-			// The next run has the later end before it, and decides nothing yet.
-			p.run(t, 4, append(args, "-for", "1s")...)
+			// The next run has the later end before it, and puts that off in its turn.
+			p.run(t, 3, append(args, "-for", "60s")...)
+			if got := e.endsOf(t, role, 1); !got.Equal(ends.Add(24 * time.Second)) {
+				t.Errorf("the end was %s and is %s after two runs", ends, got)
+			}
+			e.statesAre(t, role, "2 current", "1 previous")
+		},
+		"old-one-used-before-only": func(t *testing.T, p *pipeline, role string) {
+			old := e.creds(role)
+			e.judged(old, "VALID current")
+			p.run(t, 4, "-role", role, "-request-id", "job-00000001", "-grace", "60s", "-for", "2s", "-every", "1s", "-quiet", "10m", "-check", "exit 0")
 			e.statesAre(t, role, "2 current", "1 previous")
 		},
 		"new-one-is-refused": func(t *testing.T, p *pipeline, role string) {
