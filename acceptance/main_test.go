@@ -36,6 +36,9 @@ var programs struct {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(standInVariable) != "" {
+		os.Exit(standIn(os.Args[1:]))
+	}
 	os.Exit(run(m))
 }
 

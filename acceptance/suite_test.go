@@ -96,6 +96,14 @@ var scenarios = []scenario{
 	{name: "help and OpenAPI", run: helpAndOpenAPI},
 	{name: "disabled mount", run: disabledMount},
 
+	{name: "Kubernetes Secrets follow a static role", run: secretsFollowStaticRole},
+	{name: "Secrets Operator follows a dynamic role", run: operatorFollowsDynamicRole},
+	{name: "Secrets Operator and schedules", run: operatorAndSchedules},
+	{name: "External Secrets leave one-time keys", run: externalSecretsLeaveOthers},
+	{name: "pipeline rotates and watches", run: pipelineDecides},
+
+	// It has the mount that pages call apikeys/, as another one had it.
+	{name: "set up as written", run: setUpAsWritten, alone: true, needs: isReal},
 	{name: "plugin reload", run: pluginReload, alone: true},
 	{name: "plugin killed in a storm", run: pluginKilledInStorm, alone: true},
 	{name: "seal and unseal", run: sealAndUnseal, alone: true},
