@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Command apikeys is the program beside the engine. `apikeys edge` verifies keys in
-// front of a gateway.
+// front of a gateway, `apikeys proxy` adds them to the requests of a program.
 package main
 
 import (
@@ -28,6 +28,8 @@ const (
 const usage = `Usage: apikeys <command> [flags]
 
   edge     verify API keys for a gateway, also while Vault is away
+  proxy    pass requests on to an API, with the current key
+  health   ask an address of edge or proxy once, for probes
   version  say which version this is
 
 apikeys <command> -h tells the flags of a command.
@@ -48,7 +50,9 @@ type streams struct {
 
 // commands run until they are done or ctx ends, and return the exit status.
 var commands = map[string]func(ctx context.Context, args []string, s streams) int{
-	"edge": func(ctx context.Context, args []string, s streams) int { return runEdge(ctx, args, s.out, s.errs) },
+	"edge":   func(ctx context.Context, args []string, s streams) int { return runEdge(ctx, args, s.out, s.errs) },
+	"proxy":  func(ctx context.Context, args []string, s streams) int { return runProxy(ctx, args, s.errs) },
+	"health": func(ctx context.Context, args []string, s streams) int { return runHealth(ctx, args, s.errs) },
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
