@@ -25,7 +25,7 @@ type body struct {
 	whole   bool // kept begins with the body
 	err     error
 	current *pass
-	atEnd   func() // called once, before the end is told
+	atEnd   func() // called once, before the end is first told
 }
 
 // pass is one reading of a body. When the next has begun, it gets nothing any more: an
@@ -93,9 +93,6 @@ func (s *pass) Read(p []byte) (int, error) {
 		return n, err
 	}
 	n, err := b.from.Read(p)
-	if errors.Is(err, io.EOF) && b.atEnd != nil {
-		b.atEnd()
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.err = err
@@ -109,7 +106,7 @@ func (s *pass) Read(p []byte) (int, error) {
 	}
 	s.at = b.total
 	b.dropLocked()
-	return n, err
+	return n, b.toldLocked()
 }
 
 // atHand is what needs no reading.
@@ -126,9 +123,18 @@ func (s *pass) atHand(p []byte) (n int, err error, ok bool) {
 		b.dropLocked()
 		return n, nil, true
 	case b.err != nil:
-		return 0, b.err, true
+		return 0, b.toldLocked(), true
 	}
 	return 0, nil, false
+}
+
+// toldLocked is how the body ends, as who reads now is told.
+func (b *body) toldLocked() error {
+	if errors.Is(b.err, io.EOF) && b.atEnd != nil {
+		b.atEnd()
+		b.atEnd = nil
+	}
+	return b.err
 }
 
 // dropLocked lets go what nobody will read again.

@@ -35,6 +35,7 @@ type Flags struct {
 	scopes   string
 	ttl      time.Duration
 	label    string
+	keyLabel string
 	drain    time.Duration
 	level    slog.Level
 	format   string
@@ -64,7 +65,8 @@ func Register(set *flag.FlagSet) *Flags {
 	set.StringVar(&f.admin, "admin", "", "`address` of /healthz, /readyz and /metrics: any, or unix:/path (default: none)")
 	set.StringVar(&f.scopes, "scopes", "", "`scopes` to narrow a dynamic role's key to, with commas")
 	set.DurationVar(&f.ttl, "ttl", 0, "`duration` of a dynamic role's key (default: the role's)")
-	set.StringVar(&f.label, "label", "", "`text` that says what a dynamic role's key is for")
+	set.StringVar(&f.keyLabel, "key-label", "", "`text` that says what a dynamic role's key is for")
+	set.StringVar(&f.label, "label", "", "this consumer's `name` in the status of the role")
 	set.DurationVar(&f.drain, "drain", 10*time.Second, "`duration` that requests under way have at the end")
 	set.TextVar(&f.level, "log-level", slog.LevelInfo, "`level` of the log: debug, info, warn or error")
 	set.StringVar(&f.format, "log-format", "json", "`form` of the log: json or text")
@@ -124,6 +126,9 @@ func (f *Flags) settings(log *slog.Logger) (*settings, error) {
 	if s.transport.RefusedStatus, err = statuses(f.refused); err != nil {
 		return nil, fmt.Errorf("-refused-status: %w", err)
 	}
+	if err := f.checkScheme(); err != nil {
+		return nil, err
+	}
 	s.transport.Hosts = []string{hostPort(s.upstream)}
 	s.transport.Header, s.transport.Scheme = f.header, f.scheme
 	login, err := f.access.Options(log)
@@ -132,7 +137,7 @@ func (f *Flags) settings(log *slog.Logger) (*settings, error) {
 	}
 	s.source = client.Options{
 		Client: login.Client, Auth: login.Auth, TokenFile: login.TokenFile, Mount: f.access.Mount(), Role: f.role,
-		TTL: f.ttl, Label: f.label, Log: log,
+		TTL: f.ttl, KeyLabel: f.keyLabel, Label: f.label, Log: log,
 	}
 	if f.scopes != "" {
 		for scope := range strings.SplitSeq(f.scopes, ",") {
@@ -140,6 +145,16 @@ func (f *Flags) settings(log *slog.Logger) (*settings, error) {
 		}
 	}
 	return s, nil
+}
+
+// checkScheme refuses what a Transport understands as not given.
+func (f *Flags) checkScheme() (err error) {
+	f.set.Visit(func(given *flag.Flag) {
+		if given.Name == "scheme" && f.scheme == "" && strings.EqualFold(f.header, "Authorization") {
+			err = errors.New("-scheme: is empty: Authorization has a scheme; leave it out for Bearer")
+		}
+	})
+	return err
 }
 
 // log is the log that the flags ask for.

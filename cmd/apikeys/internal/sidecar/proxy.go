@@ -28,6 +28,7 @@ const retryAfter = "5"
 // proxy passes requests on to the upstream, with the key.
 type proxy struct {
 	upstream *url.URL
+	header   string // that of the key
 	judge    *judge
 	reverse  *httputil.ReverseProxy
 	metrics  *metrics
@@ -53,8 +54,8 @@ func exchangeOf(ctx context.Context) *exchange {
 }
 
 // newProxy passes on over transport, which adds the key.
-func newProxy(life context.Context, upstream *url.URL, transport http.RoundTripper, m *metrics, log *slog.Logger) *proxy {
-	p := &proxy{upstream: upstream, metrics: m, log: log, failures: rate.Sometimes{First: 1, Interval: 10 * time.Second}, life: life}
+func newProxy(life context.Context, upstream *url.URL, header string, transport http.RoundTripper, m *metrics, log *slog.Logger) *proxy {
+	p := &proxy{upstream: upstream, header: header, metrics: m, log: log, failures: rate.Sometimes{First: 1, Interval: 10 * time.Second}, life: life}
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite: p.rewrite, Transport: transport, FlushInterval: -1, BufferPool: &buffers{},
 		ModifyResponse: p.answered, ErrorHandler: p.failed, ErrorLog: complaintsTo(log),
@@ -115,7 +116,32 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 		out.Header.Set("Origin", p.upstream.Scheme+"://"+p.upstream.Host)
 	}
 	out.Trailer = nil
+	if x := exchangeOf(in.Context()); x.body != nil {
+		out.Trailer = p.trailer(in.Trailer)
+		x.body.atEnd = func() {
+			for name := range out.Trailer {
+				out.Trailer[name] = in.Trailer[name]
+			}
+		}
+	}
 }
+
+// trailer is what comes after a body, as far as it is passed on: its values come later.
+func (p *proxy) trailer(announced http.Header) http.Header {
+	var trailer http.Header
+	for name := range announced {
+		if !strings.EqualFold(plainName.Replace(name), plainName.Replace(p.header)) {
+			if trailer == nil {
+				trailer = http.Header{}
+			}
+			trailer[name] = nil
+		}
+	}
+	return trailer
+}
+
+// plainName is how servers may understand the name of a header.
+var plainName = strings.NewReplacer("_", "-", ".", "-")
 
 // answered looks at the upstream's answer before it is passed on.
 func (p *proxy) answered(resp *http.Response) error {

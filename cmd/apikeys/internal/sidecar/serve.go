@@ -150,7 +150,7 @@ func (s *sidecar) build(pool *x509.CertPool, addr net.Addr) error {
 	s.idle = base.CloseIdleConnections
 	life, cut := context.WithCancel(context.Background())
 	s.cut = cut
-	s.proxy = newProxy(life, s.settings.upstream, transport, m, s.log)
+	s.proxy = newProxy(life, s.settings.upstream, options.Header, transport, m, s.log)
 	s.proxy.judge = newJudge(addr, s.settings.hosts)
 	s.main = s.server(s.proxy)
 	s.main.BaseContext = func(net.Listener) context.Context { return life }

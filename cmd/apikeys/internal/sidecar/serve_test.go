@@ -285,4 +285,3 @@ func TestPassesOn(t *testing.T) {
 		t.Error(err)
 	}
 }
-
