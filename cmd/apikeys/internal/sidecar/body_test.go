@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -80,7 +79,7 @@ func TestBodyAgain(t *testing.T) {
 				t.Errorf("%+v: another text at last", test)
 			}
 		}
-		if b.kept != nil && test.size > maxKept {
+		if len(b.kept) > 0 && test.size > maxKept {
 			t.Errorf("%+v: %d bytes are still kept", test, len(b.kept))
 		}
 		b.end()
@@ -96,7 +95,8 @@ func TestBodyIsPassedWhileRead(t *testing.T) {
 	for _, size := range []int{100, maxKept, maxKept + 7, 3 * maxKept} {
 		from, to := io.Pipe()
 		want := text(size)
-		b := newBody(from)
+		entered := make(chan struct{}, 100)
+		b := newBody(telling{from, entered})
 		first := b.current
 		wrote := make(chan struct{})
 		go func() {
@@ -108,14 +108,13 @@ func TestBodyIsPassedWhileRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-wrote
+		<-entered
 		stale := make(chan error)
 		go func() {
 			_, err := first.Read(make([]byte, 2*maxKept))
 			stale <- err
 		}()
-		for len(b.turn) == 0 { // until it holds the turn
-			runtime.Gosched()
-		}
+		<-entered // now it is read for the first
 		next, err := b.again()
 		if err != nil {
 			t.Fatal(err)
@@ -163,6 +162,45 @@ func TestBodyErrors(t *testing.T) {
 	}
 	if ends != 1 {
 		t.Errorf("the end is told %d times", ends)
+	}
+}
+
+// telling tells of each read.
+type telling struct {
+	io.Reader
+
+	entered chan struct{}
+}
+
+func (r telling) Read(p []byte) (int, error) {
+	r.entered <- struct{}{}
+	return r.Reader.Read(p)
+}
+
+// Closing ends a read that waits for the client, and nothing else.
+func TestBodyClose(t *testing.T) {
+	from, to := io.Pipe()
+	b := newBody(from)
+	first := b.current
+	told := make(chan error)
+	go func() {
+		_, err := first.Read(make([]byte, 1))
+		told <- err
+	}()
+	_ = first.Close()
+	if err := <-told; !errors.Is(err, errPassed) {
+		t.Errorf("a read that was closed: %v", err)
+	}
+	next, err := b.again()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, _ = io.WriteString(to, "text")
+		_ = to.Close()
+	}()
+	if got := reads(t, next); got != "text" {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -44,6 +44,7 @@ type exchange struct {
 	attempts int
 	body     *body
 	upgraded bool
+	empty    bool // the answer has no body
 }
 
 type exchangeKey struct{}
@@ -57,7 +58,7 @@ func exchangeOf(ctx context.Context) *exchange {
 func newProxy(life context.Context, upstream *url.URL, header string, transport http.RoundTripper, m *metrics, log *slog.Logger) *proxy {
 	p := &proxy{upstream: upstream, header: header, metrics: m, log: log, failures: rate.Sometimes{First: 1, Interval: 10 * time.Second}, life: life}
 	p.reverse = &httputil.ReverseProxy{
-		Rewrite: p.rewrite, Transport: transport, FlushInterval: -1, BufferPool: &buffers{},
+		Rewrite: p.rewrite, Transport: transport, FlushInterval: -1, BufferPool: pooled,
 		ModifyResponse: p.answered, ErrorHandler: p.failed, ErrorLog: complaintsTo(log),
 	}
 	return p
@@ -76,20 +77,37 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer p.metrics.inFlight.Dec()
 	x := &exchange{began: time.Now()}
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
-	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
-		// Answers may begin while the body still comes; HTTP/2 is so anyway.
-		_ = http.NewResponseController(w).EnableFullDuplex()
-		x.body = newBody(r.Body)
-		defer x.body.end()
-		r.Body, r.GetBody = x.body.current, x.body.again
-	}
 	defer func() {
+		if x.body != nil {
+			x.body.end()
+		}
 		if x.upgraded {
 			p.metrics.upgraded.Dec()
 		}
 	}()
-	p.reverse.ServeHTTP(w, r)
+	// Answers may begin while the body still comes; with HTTP/2 they may anyway.
+	_ = http.NewResponseController(w).EnableFullDuplex()
+	p.reverse.ServeHTTP(&writer{w, x}, r)
 }
+
+// writer passes an answer on. One without a body is not flushed before it is over: with
+// HTTP/2 its header is its end, and gRPC tells by that where the status is.
+type writer struct {
+	http.ResponseWriter
+
+	x *exchange
+}
+
+// FlushError is what a ResponseController calls.
+func (w *writer) FlushError() error {
+	if w.x.empty {
+		return nil
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Unwrap is for a ResponseController too.
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // forwarded are headers that httputil takes away. The program and its sidecar are one to
 // the upstream: what the program says of whom it works for is passed on, and nothing is
@@ -116,12 +134,15 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 		out.Header.Set("Origin", p.upstream.Scheme+"://"+p.upstream.Host)
 	}
 	out.Trailer = nil
-	if x := exchangeOf(in.Context()); x.body != nil {
-		out.Trailer = p.trailer(in.Trailer)
-		x.body.atEnd = func() {
-			for name := range out.Trailer {
-				out.Trailer[name] = in.Trailer[name]
-			}
+	if out.Body == nil {
+		return
+	}
+	x := exchangeOf(in.Context())
+	x.body = newBody(in.Body)
+	out.Body, out.GetBody, out.Trailer = x.body.current, x.body.again, p.trailer(in.Trailer)
+	x.body.atEnd = func() {
+		for name := range out.Trailer {
+			out.Trailer[name] = in.Trailer[name]
 		}
 	}
 }
@@ -149,6 +170,7 @@ func (p *proxy) answered(resp *http.Response) error {
 	x := exchangeOf(resp.Request.Context())
 	if x != nil {
 		p.metrics.seconds.Observe(time.Since(x.began).Seconds())
+		x.empty = resp.ContentLength == 0
 		if resp.StatusCode == http.StatusSwitchingProtocols {
 			x.upgraded = true
 			p.metrics.upgraded.Inc()
@@ -164,11 +186,18 @@ func (p *proxy) answered(resp *http.Response) error {
 // stay has a redirect within the upstream lead here again, and not past this proxy.
 func (p *proxy) stay(h http.Header) {
 	to, err := url.Parse(h.Get("Location"))
-	if err != nil || to.Host == "" || to.User != nil || !strings.EqualFold(to.Host, p.upstream.Host) || to.Scheme != "" && to.Scheme != p.upstream.Scheme {
+	if err != nil || to.User != nil || to.Opaque != "" {
+		return
+	}
+	if to.Host == "" && to.Scheme == "" {
+		if p.upstream.Path == "" {
+			return // it leads here anyway
+		}
+	} else if !strings.EqualFold(to.Host, p.upstream.Host) || to.Scheme != "" && to.Scheme != p.upstream.Scheme {
 		return
 	}
 	path, ok := strings.CutPrefix(to.EscapedPath(), strings.TrimSuffix(p.upstream.EscapedPath(), "/"))
-	if !ok || path != "" && path[0] != '/' || strings.HasPrefix(path, "//") {
+	if !ok || path != "" && path[0] != '/' || strings.HasPrefix(path, "//") || to.Path == "" && to.Host == "" {
 		return
 	}
 	if path == "" {
@@ -237,8 +266,10 @@ func class(status int) string {
 	return string(rune('0'+status/100)) + "xx"
 }
 
-// buffers are those that answers are copied with.
+// buffers are those that bodies are copied with.
 type buffers struct{ pool sync.Pool }
+
+var pooled = &buffers{}
 
 type buffer [32 << 10]byte
 
