@@ -22,7 +22,7 @@ const pluginName = "vault-plugin-secrets-apikeys"
 
 // programs are what is tested, built once from the sources beside this package.
 var programs struct {
-	dir, plugin, devserver, demo string
+	dir, plugin, devserver, demo, apikeys string
 	// real is a Vault or OpenBao, or empty.
 	real string
 }
@@ -77,10 +77,12 @@ func prepare() error {
 	programs.plugin = filepath.Join(plugins, pluginName)
 	programs.devserver = filepath.Join(programs.dir, "devserver")
 	programs.demo = filepath.Join(programs.dir, "demo")
+	programs.apikeys = filepath.Join(programs.dir, "apikeys")
 	for out, pkg := range map[string]string{
 		programs.plugin:    "../cmd/" + pluginName,
 		programs.devserver: "../cmd/devserver",
 		programs.demo:      "../scripts/demo",
+		programs.apikeys:   "../cmd/apikeys",
 	} {
 		build := exec.Command("go", "build", "-o", out, pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
