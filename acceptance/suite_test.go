@@ -86,6 +86,7 @@ var scenarios = []scenario{
 	{name: "dynamic generation", run: dynamicGeneration},
 	{name: "batch verification", run: batchVerification},
 	{name: "edges follow decisions", run: edgesFollow},
+	{name: "programs behind the proxy", run: programsBehindProxy},
 	{name: "policies bind", run: policiesBind},
 	{name: "policies to start from", run: startingPolicies},
 	{name: "reader of a dynamic role", run: dynamicReader},

@@ -208,6 +208,7 @@ func again(req *http.Request) (io.ReadCloser, bool) {
 func (t *Transport) try(req *http.Request, h *held, body io.ReadCloser) (*http.Response, error) {
 	keyed := req.Clone(req.Context())
 	keyed.Body = body
+	keyed.Trailer = req.Trailer // the caller sets its values while the body is read
 	if keyed.Header == nil {
 		keyed.Header = http.Header{}
 	}
