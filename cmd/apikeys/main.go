@@ -56,9 +56,11 @@ type streams struct {
 
 // commands run until they are done or ctx ends, and return the exit status.
 var commands = map[string]func(ctx context.Context, args []string, s streams) int{
-	"edge":   func(ctx context.Context, args []string, s streams) int { return runEdge(ctx, args, s.out, s.errs) },
-	"proxy":  func(ctx context.Context, args []string, s streams) int { return runProxy(ctx, args, s.errs) },
-	"scan":   func(ctx context.Context, args []string, s streams) int { return scan.Run(ctx, args, s.in, s.out, s.errs) },
+	"edge":  func(ctx context.Context, args []string, s streams) int { return runEdge(ctx, args, s.out, s.errs) },
+	"proxy": func(ctx context.Context, args []string, s streams) int { return runProxy(ctx, args, s.errs) },
+	"scan": func(ctx context.Context, args []string, s streams) int {
+		return scan.Run(ctx, args, s.in, s.out, s.errs)
+	},
 	"fleet":  func(ctx context.Context, args []string, s streams) int { return fleet.Run(ctx, args, s.out, s.errs) },
 	"health": func(ctx context.Context, args []string, s streams) int { return runHealth(ctx, args, s.errs) },
 }
