@@ -58,13 +58,18 @@ demo: build ## Watch a key being issued, rotated and revoked, and an API go on w
 .PHONY: test
 test: need-go ## Run all tests with the race detector
 	@scripts/test.sh $(PACKAGES)
-	@$(MAKE) --no-print-directory test-gitleaks
+	@$(MAKE) --no-print-directory test-gitleaks test-kubernetes
 
 # A module of its own and outside the workspace, so that the scanner's
 # requirements stay out of the plugin's.
 .PHONY: test-gitleaks
 test-gitleaks: need-go ## Hold the rules that key-format serves against the real gitleaks
 	@GOWORK=off $(GO) -C acceptance/gitleaks test -timeout 5m ./...
+
+# Likewise, for Kubernetes' own types.
+.PHONY: test-kubernetes
+test-kubernetes: need-go ## Hold the manifests and pipelines of bootstrap against the rules of their readers
+	@GOWORK=off $(GO) -C acceptance/kubernetes test -timeout 5m ./...
 
 # Another module, for Caddy's sake.
 .PHONY: gateways
@@ -78,19 +83,26 @@ bench-gateways: need-go ## Measure an edge behind gateways (BENCH=Nginx)
 	@GOWORK=off $(GO) -C acceptance/gateways test -run '^$$' -bench '$(BENCH)' -benchtime 200x -timeout 20m ./...
 
 .PHONY: acceptance
-acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao>
-	@scripts/acceptance.sh "$(SERVER_BIN)"
+acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao> (TERRAFORM_BIN=<terraform or tofu> PROVIDER_BIN=<hashicorp/vault>: the module, too; RUN=regexp); needs Chromium (CHROME_BIN=path)
+	@TERRAFORM_BIN="$(TERRAFORM_BIN)" PROVIDER_BIN="$(PROVIDER_BIN)" scripts/acceptance.sh "$(SERVER_BIN)" "$(RUN)"
+	@[ -n "$(RUN)" ] || $(MAKE) --no-print-directory browser
+
+# Another module, for what drives a browser.
+.PHONY: browser
+browser: need-go ## Look at the page of apikeys fleet with Chromium (CHROME_BIN=path; SHOTS=directory: keep the pictures)
+	@GOWORK=off $(GO) -C acceptance/browser test -count=1 -timeout 15m ./...
 
 .PHONY: lint
 lint: need-go tools ## Check formatting, code, imports, modules and tree
 	@scripts/lint.sh
 
 .PHONY: fmt
-fmt: need-go tools ## Format all Go files
+fmt: need-go tools ## Format all Go and HCL files
 	@scripts/gofiles.sh | xargs $(TOOLS)/gofumpt -w
+	@scripts/hclfiles.sh | xargs $(GO) run ./scripts/hclfmt -w
 
 .PHONY: fmtcheck
-fmtcheck: need-go tools ## Fail if a Go file is not formatted
+fmtcheck: need-go tools ## Fail if a Go or HCL file is not formatted
 	@scripts/fmtcheck.sh
 
 .PHONY: tidy
@@ -100,6 +112,10 @@ tidy: need-go ## Tidy the go.mod files without asking for the official SDK
 .PHONY: bench
 bench: need-go ## Run the benchmarks (BENCH=regexp, BENCH_SIZES=1000,10000: numbers of roles)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./...
+
+.PHONY: bench-scan
+bench-scan: need-go ## Let apikeys scan and the real gitleaks go through the same tree in turn
+	@GOWORK=off $(GO) -C acceptance/gitleaks test -run '^$$' -bench Scan -benchtime 3x -timeout 60m ./...
 
 .PHONY: fuzz
 fuzz: need-go ## Run each fuzz target for FUZZTIME (30s)
@@ -117,13 +133,13 @@ cover: need-go ## Measure test coverage into cover.out and cover.html
 	$(GO) tool cover -html=cover.out -o cover.html
 	@$(GO) tool cover -func=cover.out | tail -1
 
-# The scanner's module is no part of the workspace, so it is a run of its own. The
+# The modules below acceptance are no part of the workspace, so each is a run of its own. The
 # linters read this source only.
 .PHONY: vuln
 vuln: need-go $(TOOLS)/govulncheck ## Look for known vulnerabilities (needs the network)
 	@failed=0; \
 	$(TOOLS)/govulncheck -test $(PACKAGES) || failed=1; \
-	for m in gitleaks gateways; do GOWORK=off $(TOOLS)/govulncheck -C acceptance/$$m -test ./... || failed=1; done; \
+	for m in gitleaks gateways browser kubernetes; do GOWORK=off $(TOOLS)/govulncheck -C acceptance/$$m -test ./... || failed=1; done; \
 	exit $$failed
 
 .PHONY: clean

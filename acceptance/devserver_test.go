@@ -53,7 +53,10 @@ func (s *devserver) addresses(*testing.T) []string { return []string{"http://" +
 func (s *devserver) pluginPIDs(t *testing.T) []int { return children(t, s.process.cmd.Process.Pid) }
 func (s *devserver) logs() string                  { return s.out.String() }
 func (s *devserver) stepDown(t *testing.T)         { t.Fatal("a development server is alone") }
-func (s *devserver) can(f feature) bool            { return f == crashes || f == runsAgent && programs.real != "" }
+
+func (s *devserver) can(f feature) bool {
+	return f == crashes || f == runsAgent && programs.real != "" || atHand(f)
+}
 
 func (s *devserver) seal(t *testing.T) {
 	t.Helper()

@@ -12,8 +12,14 @@ import (
 	"testing"
 )
 
-// serverVariable names the program of a real server; unset, the suite runs behind the development server only.
-const serverVariable = "SERVER_BIN"
+const (
+	// serverVariable names the program of a real server; unset, the suite runs behind the development server only.
+	serverVariable = "SERVER_BIN"
+	// terraformVariable names a Terraform or OpenTofu, and providerVariable the provider hashicorp/vault that it runs;
+	// unset, the tests play what these send, and no more.
+	terraformVariable = "TERRAFORM_BIN"
+	providerVariable  = "PROVIDER_BIN"
+)
 
 // errNotYet is why a wait goes on.
 var errNotYet = errors.New("not yet")
@@ -22,12 +28,17 @@ const pluginName = "vault-plugin-secrets-apikeys"
 
 // programs are what is tested, built once from the sources beside this package.
 var programs struct {
-	dir, plugin, devserver, demo string
+	dir, plugin, devserver, demo, apikeys string
 	// real is a Vault or OpenBao, or empty.
 	real string
+	// terraform and its provider are both there, or both empty.
+	terraform, provider string
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(standInVariable) != "" {
+		os.Exit(standIn(os.Args[1:]))
+	}
 	os.Exit(run(m))
 }
 
@@ -41,21 +52,20 @@ func run(m *testing.M) int {
 }
 
 func prepare() error {
-	if name, set := os.LookupEnv(serverVariable); set {
-		if name == "" {
-			return errors.New(serverVariable + " is empty: name the program of a Vault or OpenBao, or unset it")
-		}
-		path, err := exec.LookPath(name)
-		if err != nil {
-			return fmt.Errorf("%s: %w", serverVariable, err)
-		}
-		if programs.real, err = filepath.Abs(path); err != nil {
+	for variable, to := range map[string]*string{
+		serverVariable: &programs.real, terraformVariable: &programs.terraform, providerVariable: &programs.provider,
+	} {
+		if err := given(variable, to); err != nil {
 			return err
 		}
 	}
+	if (programs.terraform == "") != (programs.provider == "") {
+		return errors.New(terraformVariable + " and " + providerVariable + " are given together, or neither is")
+	}
 	// What a developer exported for servers of his own must not reach clients or servers here.
 	for _, kv := range os.Environ() {
-		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") {
+		name, _, _ := strings.Cut(kv, "=")
+		if strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") || strings.HasPrefix(name, "TF_") {
 			if err := os.Unsetenv(name); err != nil {
 				return err
 			}
@@ -77,10 +87,12 @@ func prepare() error {
 	programs.plugin = filepath.Join(plugins, pluginName)
 	programs.devserver = filepath.Join(programs.dir, "devserver")
 	programs.demo = filepath.Join(programs.dir, "demo")
+	programs.apikeys = filepath.Join(programs.dir, "apikeys")
 	for out, pkg := range map[string]string{
 		programs.plugin:    "../cmd/" + pluginName,
 		programs.devserver: "../cmd/devserver",
 		programs.demo:      "../scripts/demo",
+		programs.apikeys:   "../cmd/apikeys",
 	} {
 		build := exec.Command("go", "build", "-o", out, pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -89,6 +101,23 @@ func prepare() error {
 		}
 	}
 	return nil
+}
+
+// given finds the program that the variable names, if it is set.
+func given(variable string, to *string) error {
+	name, set := os.LookupEnv(variable)
+	if !set {
+		return nil
+	}
+	if name == "" {
+		return errors.New(variable + " is empty: name a program, or unset it")
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return fmt.Errorf("%s: %w", variable, err)
+	}
+	*to, err = filepath.Abs(path)
+	return err
 }
 
 // TestAcceptance runs every scenario on every server at hand that can take part in it.
@@ -117,6 +146,13 @@ func TestAcceptance(t *testing.T) {
 			s := &suite{server: startReal(t)}
 			t.Cleanup(func() { s.checkLogs(t) })
 			upgrade(t, s.newEnv(t, "upgrade"))
+		})
+	}
+	if programs.real != "" && programs.terraform != "" {
+		t.Run("Terraform pins the version", func(t *testing.T) {
+			s := &suite{server: startReal(t)}
+			t.Cleanup(func() { s.checkLogs(t) })
+			terraformPins(t, s.newEnv(t, "pins"))
 		})
 	}
 }

@@ -13,13 +13,16 @@ import (
 	"testing"
 )
 
-// The policies of bootstrap/policies. All but the operator's are for the one role `orders`.
+// The policies of bootstrap/policies. Those of the operator and of the fleet's report are
+// for all roles, the others for the one role `orders`.
 const (
 	reader   = "reader"
+	consumer = "consumer"
 	rotator  = "rotator"
 	edges    = "edge"
 	oneRole  = "edge-role"
 	gateway  = "gateway"
+	report   = "fleet"
 	operator = "operator"
 )
 
@@ -36,14 +39,14 @@ var engineAccess = []access{
 	{"bulk/{job}", "delete", []string{operator}},
 	{"bulk/{job}", "read", []string{operator}},
 	{"calendar", "list", []string{operator}},
-	{"calendar", "read", []string{operator}},
+	{"calendar", "read", []string{operator, report}},
 	{"changes", "read", []string{edges, oneRole}},
 	{"changes", "update", []string{edges, oneRole}},
 	{"config", "patch", []string{operator}},
 	{"config", "read", []string{operator}},
 	{"config", "update", []string{operator}},
 	{"config/rotate-digest", "update", []string{operator}},
-	{"creds/{name}", "read", []string{reader}},
+	{"creds/{name}", "read", []string{consumer, reader}},
 	{"creds/{name}", "update", nil},
 	{"creds/{name}/{which}", "read", nil},
 	{"events", "list", []string{operator}},
@@ -59,11 +62,11 @@ var engineAccess = []access{
 	{"history/{name}", "list", []string{operator, rotator}},
 	{"history/{name}", "read", []string{operator, rotator}},
 	{"import", "update", []string{operator}},
-	{"inventory", "list", []string{operator}},
+	{"inventory", "list", []string{operator, report}},
 	{"key-format", "read", []string{gateway, operator}},
 	{"keys/{name}", "list", []string{operator}},
 	{"lookup", "update", []string{operator}},
-	{"problems", "list", []string{operator}},
+	{"problems", "list", []string{operator, report}},
 	{"promote/{name}", "update", []string{operator, rotator}},
 	{"report", "update", []string{operator}},
 	{"report/deferred", "list", []string{operator}},
@@ -79,10 +82,10 @@ var engineAccess = []access{
 	{"roles/{name}", "update", []string{operator}},
 	{"rollback/{name}", "update", []string{operator, rotator}},
 	{"rotate/{name}", "update", []string{operator, rotator}},
-	{"status/{name}", "read", []string{operator, rotator}},
+	{"status/{name}", "read", []string{operator, rotator, report}},
 	{"tidy", "update", []string{operator}},
 	{"usage", "update", []string{edges, gateway}},
-	{"usage/{name}", "update", []string{oneRole}},
+	{"usage/{name}", "update", []string{consumer, oneRole}},
 	{"verify", "update", []string{edges, gateway}},
 	{"verify/{name}", "update", []string{oneRole}},
 	{"versions/{name}", "list", []string{operator, rotator}},
@@ -107,7 +110,7 @@ func startingPolicies(t *testing.T, e *env) {
 	for _, file := range files {
 		names = append(names, strings.TrimSuffix(filepath.Base(file), ".hcl"))
 	}
-	if want := []string{oneRole, edges, gateway, operator, reader, rotator}; !slices.Equal(names, want) {
+	if want := []string{consumer, oneRole, edges, report, gateway, operator, reader, rotator}; !slices.Equal(names, want) {
 		t.Fatalf("policies %q, want %q", names, want)
 	}
 	// No request of this test can change anything: the roles are protected, and bodies have a field that no path takes.
@@ -121,7 +124,7 @@ func startingPolicies(t *testing.T, e *env) {
 				if role == "other" && !strings.Contains(a.path, "{name}") {
 					continue
 				}
-				want := slices.Contains(a.policies, name) && (role == "orders" || name == operator)
+				want := slices.Contains(a.policies, name) && (role == "orders" || name == operator || name == report)
 				e.tries(t, name, token, a, role, want)
 			}
 		}

@@ -45,7 +45,13 @@ func (o *output) String() string {
 
 func launch(t testing.TB, out *output, env []string, name string, args ...string) *process {
 	t.Helper()
+	return launchIn(t, "", out, env, name, args...)
+}
+
+func launchIn(t testing.TB, dir string, out *output, env []string, name string, args ...string) *process {
+	t.Helper()
 	p := &process{cmd: exec.Command(name, args...), out: out, exited: make(chan struct{})}
+	p.cmd.Dir = dir
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -69,6 +75,18 @@ func (p *process) end() {
 	}
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.exited
+}
+
+// interrupt is what Ctrl-C does in a terminal: the whole group is told.
+func (p *process) interrupt(t testing.TB) {
+	t.Helper()
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT)
+	eventually(t, "the end of "+p.cmd.Path, func() error {
+		if p.running() == nil {
+			return errNotYet
+		}
+		return nil
+	})
 }
 
 // kill gives neither the process nor its children a chance.

@@ -26,7 +26,10 @@ func startReal(t *testing.T) server {
 
 func (s *single) root() string                  { return s.token }
 func (s *single) addresses(*testing.T) []string { return []string{s.node.url()} }
-func (s *single) can(f feature) bool            { return f == crashes || f == runsAgent }
+
+func (s *single) can(f feature) bool {
+	return f == crashes || f == runsAgent || f == isReal || atHand(f)
+}
 
 func (s *single) pluginPIDs(t *testing.T) []int { return children(t, s.node.process.cmd.Process.Pid) }
 func (s *single) stepDown(t *testing.T)         { t.Fatal("a single server has no other node") }

@@ -20,6 +20,12 @@ const (
 	crashes
 	// runsAgent says that the server's program is an agent too.
 	runsAgent
+	// isReal says that it is a Vault or an OpenBao, alone, with all their auth methods.
+	isReal
+	// runsTerraform says that a real Terraform is at hand.
+	runsTerraform
+	// runsGuides says that a command line of a server is at hand, too.
+	runsGuides
 )
 
 // server is one running server, or cluster, with the plugin registered.
@@ -48,11 +54,22 @@ type scenario struct {
 }
 
 var scenarios = []scenario{
+	// The longest of them first, so that others run beside them.
+	{name: "agents with a dynamic role", run: agentsWithDynamicRole, needs: runsAgent},
+	{name: "agents with a static role", run: agentsWithStaticRole, needs: runsAgent},
+	{name: "first ten minutes with an agent", run: agentReadme, needs: isReal},
+
 	{name: "role defaults and every field", run: roleFields},
 	{name: "role update, patch and drift", run: roleUpdates},
 	{name: "role lists in pages", run: rolePages},
 	{name: "fields as Terraform writes them", run: terraformWrites},
-	{name: "example for Terraform", run: terraformLife},
+	{name: "fields of the module for Terraform", run: moduleFields},
+	{name: "module for Terraform, played", run: terraformLife},
+	{name: "module for Terraform", run: terraformModule, needs: runsTerraform},
+	{name: "every field with Terraform", run: terraformFields, needs: runsTerraform},
+	{name: "keys in a configuration of Terraform", run: terraformReads, needs: runsTerraform},
+	{name: "guide to Terraform", run: terraformGuide, needs: runsGuides},
+	{name: "example for Terraform", run: terraformExample, needs: runsGuides},
 	{name: "role refusals", run: roleRefusals},
 	{name: "role deletion and restore", run: roleDeletion},
 	{name: "static key", run: staticKey},
@@ -69,19 +86,29 @@ var scenarios = []scenario{
 	{name: "dynamic generation", run: dynamicGeneration},
 	{name: "batch verification", run: batchVerification},
 	{name: "edges follow decisions", run: edgesFollow},
+	{name: "programs behind the proxy", run: programsBehindProxy},
 	{name: "policies bind", run: policiesBind},
 	{name: "policies to start from", run: startingPolicies},
 	{name: "reader of a dynamic role", run: dynamicReader},
+	{name: "scanner reports what it finds", run: scannerReports},
+	{name: "report of the fleet", run: fleetReport},
 	{name: "wrapped key", run: wrappedKey},
 	{name: "answers to wrong requests", run: wrongRequests},
 	{name: "help and OpenAPI", run: helpAndOpenAPI},
 	{name: "disabled mount", run: disabledMount},
 
-	{name: "agent renders through a rotation", run: agentRendersRotation, needs: runsAgent},
+	{name: "Kubernetes Secrets follow a static role", run: secretsFollowStaticRole},
+	{name: "Secrets Operator follows a dynamic role", run: operatorFollowsDynamicRole},
+	{name: "Secrets Operator and schedules", run: operatorAndSchedules},
+	{name: "External Secrets leave one-time keys", run: externalSecretsLeaveOthers},
+	{name: "pipeline rotates and watches", run: pipelineDecides},
 
+	// It has the mount that pages call apikeys/, as another one had it.
+	{name: "set up as written", run: setUpAsWritten, alone: true, needs: isReal},
 	{name: "plugin reload", run: pluginReload, alone: true},
 	{name: "plugin killed in a storm", run: pluginKilledInStorm, alone: true},
 	{name: "seal and unseal", run: sealAndUnseal, alone: true},
+	{name: "agents through a killed plugin and a seal", run: agentsThroughUpheaval, alone: true, needs: isReal},
 	{name: "server killed in a storm", run: serverKilledInStorm, alone: true, needs: crashes},
 	{name: "every node answers", run: everyNodeAnswers, alone: true, needs: stepsDown},
 	{name: "step-down in a storm", run: stepDownInStorm, alone: true, needs: stepsDown},

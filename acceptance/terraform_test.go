@@ -8,10 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/vault/api"
 )
 
@@ -192,15 +195,15 @@ func fieldsOf(ds []declared) []string {
 	return slices.Compact(names)
 }
 
-// terraformLife is what the example of bootstrap/terraform does, with no more than its policy.
+// terraformLife is what the module of bootstrap/terraform sends for one role, with no more than the policy of the example.
 func terraformLife(t *testing.T, e *env) {
 	mount := e.mount + "-example"
-	raw, err := os.ReadFile(filepath.Join("..", "bootstrap", "terraform", "policy.hcl"))
+	raw, err := os.ReadFile(filepath.Join("..", "bootstrap", "terraform", "example", "policy.hcl"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader := strings.ReplaceAll(mount, "/", "-") + "-orders-reader"
-	rules := strings.NewReplacer("apikeys-tf-orders-reader", reader, "apikeys-tf", mount).Replace(string(raw))
+	policies := strings.ReplaceAll(mount, "/", "-") + "-"
+	rules := strings.NewReplacer("sys/policies/acl/apikeys-teams-", "sys/policies/acl/"+policies, "apikeys-teams", mount).Replace(string(raw))
 	parent := e.tokenFor(t, rules)
 	// The provider works with a child of its token, another one in each run.
 	run := func() *api.Client {
@@ -223,28 +226,39 @@ func terraformLife(t *testing.T, e *env) {
 	must(err)
 	_, err = c.Sys().GetMount(mount)
 	must(err)
-	must(c.Sys().PutPolicy(reader, `path "`+mount+`/creds/orders" { capabilities = ["read"] }`))
-	_, err = c.Sys().GetPolicy(reader)
-	must(err)
 	made := &env{suite: e.suite, t: t, mount: mount, client: e.client}
-	role := &endpoint{e: e, client: c, path: made.path("roles/orders")}
-	config := data{
-		"owner": "team-orders", "description": "key of the orders service for the payment API", "scopes": []string{"payments:read", "payments:refund"},
-		"prefix": "acme_live", "rotation_period": 90 * 24 * 3600, "grace_period": 24 * 3600, "deletion_protection": true, "replace": true,
-	}
+	role := &endpoint{e: e, client: c, path: made.path("roles/orders.api")}
 	eventually(t, "the mount of the example", func() error {
 		_, err := c.Logical().Read(role.path)
 		return err
 	})
+	for kind, raw := range modulePolicies(t) {
+		name := policies + "orders.api-" + kind
+		must(c.Sys().PutPolicy(name, strings.NewReplacer("${mount}", mount, "${role}", "orders.api").Replace(raw)))
+		_, err = c.Sys().GetPolicy(name)
+		must(err)
+		defer func() { must(c.Sys().DeletePolicy(name)) }()
+	}
+	limits := &endpoint{e: e, client: c, path: made.path("config")}
+	ofMount := data{"delete_recovery": 7 * 24 * 3600, "replace": true}
+	limits.apply(ofMount)
+	if !limits.planIsEmpty(ofMount) {
+		t.Errorf("the second plan of the config is not empty: %s", limits.state)
+	}
+	config := data{
+		"owner": "team-orders@example.com", "description": "key of the orders service for the payment API",
+		"scopes": []string{"payments:read", "payments:refund"}, "prefix": "acme_live", "rotation_schedule": "CRON_TZ=Europe/Berlin 30 9 * * 2",
+		"grace_period": 24 * 3600, "deletion_protection": true, "replace": true,
+	}
 	role.apply(config)
 	if !role.planIsEmpty(config) {
 		t.Errorf("the second plan is not empty: %s", role.state)
 	}
-	k := made.creds("orders")
+	k := made.creds("orders.api")
 
 	rotation := func(c *api.Client) data {
 		t.Helper()
-		s, err := c.Logical().Write(made.path("rotate/orders"), data{"request_id": "terraform/2030-01-31", "reason": "terraform: 2030-01-31"})
+		s, err := c.Logical().Write(made.path("rotate/orders.api"), data{"request_id": "terraform/2030-01-31", "reason": "terraform: 2030-01-31"})
 		if err != nil || s == nil {
 			t.Fatalf("rotate: %v, %v", s, err)
 		}
@@ -255,7 +269,7 @@ func terraformLife(t *testing.T, e *env) {
 		text(again, "previous_valid_until") != text(first, "previous_valid_until") {
 		t.Errorf("the rotation answered %v, again %v", first, again)
 	}
-	if got := made.creds("orders"); got.version != 2 || got.id != text(first, "key_id") {
+	if got := made.creds("orders.api"); got.version != 2 || got.id != text(first, "key_id") {
 		t.Errorf("after the rotation version %d is read", got.version)
 	}
 	role.refresh(config)
@@ -266,9 +280,14 @@ func terraformLife(t *testing.T, e *env) {
 	if got := number(t, rotation(run()), "version"); got != 3 {
 		t.Errorf("in a run with another token the rotation answers version %d", got)
 	}
+	// The ephemeral resource writes where others read.
+	s, err := e.client.Logical().Write(made.path("creds/orders.api"), data{"repeatable": true})
+	if err != nil || number(t, s.Data, "version") != 3 {
+		t.Errorf("creds by a write: %v", err)
+	}
 
 	_, err = c.Logical().Delete(role.path)
-	e.refused(err, 400, `deletion_protection: true: role "orders" is protected: set it to false first`)
+	e.refused(err, 400, `deletion_protection: true: role "orders.api" is protected: set it to false first`)
 	made.judged(k, "VALID previous")
 	config["deletion_protection"] = false
 	role.apply(config)
@@ -278,7 +297,145 @@ func terraformLife(t *testing.T, e *env) {
 		t.Errorf("the state still has the role that was destroyed: %s", role.state)
 	}
 	made.judged(k, "NOT_FOUND")
-	must(c.Sys().DeletePolicy(reader))
 	e.refused(c.Sys().Unmount(mount), 403)
 	must(e.client.Sys().Unmount(mount))
+}
+
+// modulePolicies are the templates of the module by kind.
+func modulePolicies(t *testing.T) map[string]string {
+	t.Helper()
+	const suffix = ".hcl.tftpl"
+	files, err := filepath.Glob(filepath.Join("..", "bootstrap", "terraform", "modules", "apikeys", "policies", "*"+suffix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, f := range files {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[strings.TrimSuffix(filepath.Base(f), suffix)] = string(raw)
+	}
+	if got := slices.Sorted(maps.Keys(out)); !slices.Equal(got, []string{"gateway", "reader", "rotator"}) {
+		t.Errorf("the module has the policies %q", got)
+	}
+	return out
+}
+
+// TestTerraformPolicies holds the module's policies against those of bootstrap/policies.
+func TestTerraformPolicies(t *testing.T) {
+	t.Parallel()
+	for kind, made := range modulePolicies(t) {
+		raw, err := os.ReadFile(filepath.Join("..", "bootstrap", "policies", kind+".hcl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := string(raw)
+		if kind == "gateway" {
+			want = strings.NewReplacer(`"apikeys/verify"`, `"apikeys/verify/orders"`, `"apikeys/usage"`, `"apikeys/usage/orders"`).Replace(want)
+		}
+		made = strings.NewReplacer("${mount}", "apikeys", "${role}", "orders").Replace(made)
+		if got, want := rulesOf(made), rulesOf(want); !slices.Equal(got, want) {
+			t.Errorf("the module's %s has %q, bootstrap/policies %q", kind, got, want)
+		}
+	}
+}
+
+// rulesOf are the lines of a policy without comments and empty ones.
+func rulesOf(policy string) []string {
+	var out []string
+	for line := range strings.Lines(policy) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// drifting are values that the engine takes, and answers in another form.
+var drifting = []declared{
+	{field: "rotation_period", value: "10h"},
+	{field: "rotation_period", value: "36000"},
+	{field: "rate_limit", value: "5"},
+	{field: "disabled", value: "true"},
+	{field: "disabled", value: 1},
+	{field: "scopes", value: "a:read,b:read"},
+	{field: "scopes", value: []any{1}},
+	{field: "allowed_cidrs", value: "10.0.0.0/8"},
+	{field: "metadata", value: "env=prod"},
+	{field: "owner", value: 5},
+}
+
+// moduleFields holds the module's table of fields and their forms against the engine: each field of a declared role or
+// config is in it, the values that this package declares are in its form, and those that would make a plan that is never
+// empty are not.
+func moduleFields(t *testing.T, e *env) {
+	locals := moduleLocals(t)
+	form := locals["form"]
+	inForm := func(fields string, d declared) bool {
+		t.Helper()
+		return regexp.MustCompile(form[locals[fields][d.field]]).MatchString(inJSON(t, d.value))
+	}
+	for fields, declared := range map[string][]declared{"role_fields": declaredRole, "config_fields": declaredConfig} {
+		want := fieldsOf(declared)
+		if fields == "role_fields" {
+			want = append(want, "type")
+		}
+		if got := slices.Collect(maps.Keys(locals[fields])); !sameSet(got, want...) {
+			t.Errorf("%s of the module are %q, want %q", fields, got, want)
+		}
+		for _, d := range declared {
+			if !inForm(fields, d) {
+				t.Errorf("the module refuses %s = %v", d.field, d.value)
+			}
+		}
+	}
+	for form := range form {
+		if locals["form_says"][form] == "" {
+			t.Errorf("the module has no words for the form %s", form)
+		}
+	}
+	for _, d := range drifting {
+		r := &endpoint{e: e, client: e.client, path: e.path("roles/drifting")}
+		config := data{d.field: d.value, "replace": true}
+		r.apply(config)
+		if r.planIsEmpty(config) {
+			t.Errorf("%s = %v makes no drift, so it is no example", d.field, d.value)
+		}
+		if inForm("role_fields", d) {
+			t.Errorf("the module takes %s = %v, which is read back as %s", d.field, d.value, r.state)
+		}
+	}
+}
+
+// moduleLocals are the maps of texts among the module's local values.
+func moduleLocals(t *testing.T) map[string]map[string]string {
+	t.Helper()
+	file, diags := hclparse.NewParser().ParseHCLFile(filepath.Join("..", "bootstrap", "terraform", "modules", "apikeys", "fields.tf"))
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	content, diags := file.Body.Content(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "locals"}}})
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	out := map[string]map[string]string{}
+	for _, b := range content.Blocks {
+		attributes, diags := b.Body.JustAttributes()
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		for name, a := range attributes {
+			v, diags := a.Expr.Value(nil)
+			if diags.HasErrors() {
+				continue // it needs other values, and is no table
+			}
+			out[name] = map[string]string{}
+			for k, v := range v.AsValueMap() {
+				out[name][k] = v.AsString()
+			}
+		}
+	}
+	return out
 }

@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -59,7 +60,9 @@ type edgeWorld struct {
 	seed uint64
 	rand *mathrand.Rand // of what is decided, by the world's own goroutine
 	dir  string
-	wait time.Duration // the mount's feed_wait
+	// again is how a world is run again.
+	again string
+	wait  time.Duration // the mount's feed_wait
 	// bound is the role that some edges know alone.
 	bound string
 
@@ -117,8 +120,8 @@ func (w *edgeWorld) fail(format string, args ...any) {
 		return
 	}
 	w.failed = true
-	w.t.Errorf("world %d at %s: %s\n%s\nagain: go test ./backend -run TestEdgesAgree -world %d", w.seed, w.now().Format("04:05.000000"),
-		fmt.Sprintf(format, args...), strings.Join(w.log[max(0, len(w.log)-*worldLog):], "\n"), w.seed)
+	w.t.Errorf("world %d at %s: %s\n%s\nagain: go test ./backend -run %s %d", w.seed, w.now().Format("04:05.000000"),
+		fmt.Sprintf(format, args...), strings.Join(w.log[max(0, len(w.log)-*worldLog):], "\n"), cmp.Or(w.again, "TestEdgesAgree -world"), w.seed)
 }
 
 // settled is after how long without trouble an edge is held to the bounds of a live feed:

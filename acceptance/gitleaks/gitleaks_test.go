@@ -41,7 +41,12 @@ func rules() string {
 
 // scan runs the scanner over a directory and returns what the rules of our
 // prefixes found, by file.
-func scan(t *testing.T, toml, dir string) map[string][]report.Finding {
+func scan(t testing.TB, toml, dir string) map[string][]report.Finding {
+	t.Helper()
+	return scanTo(t, toml, dir, decodeDepth)
+}
+
+func scanTo(t testing.TB, toml, dir string, depth int) map[string][]report.Finding {
 	t.Helper()
 	v := viper.New()
 	v.SetConfigType("toml")
@@ -57,7 +62,7 @@ func scan(t *testing.T, toml, dir string) map[string][]report.Finding {
 		t.Fatal(err)
 	}
 	d := detect.NewDetector(cfg)
-	d.MaxDecodeDepth = decodeDepth
+	d.MaxDecodeDepth = depth
 	findings, err := d.DetectSource(context.Background(), &sources.Files{Config: &cfg, Path: dir, Sema: d.Sema})
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +81,7 @@ func scan(t *testing.T, toml, dir string) map[string][]report.Finding {
 	return byFile
 }
 
-func plant(t *testing.T, dir string, files map[string]string) {
+func plant(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for name, text := range files {
 		path := filepath.Join(dir, name)
@@ -89,7 +94,7 @@ func plant(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-func mint(t *testing.T, prefix string) string {
+func mint(t testing.TB, prefix string) string {
 	t.Helper()
 	key, err := keyformat.Mint(prefix, rand.Reader)
 	if err != nil {

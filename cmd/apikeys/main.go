@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Command apikeys is the program beside the engine. `apikeys edge` verifies keys in
-// front of a gateway.
+// front of a gateway, `apikeys proxy` adds them to the requests of a program, `apikeys
+// scan` finds them where none should be, and `apikeys fleet` writes what a mount holds
+// for people to look at.
 package main
 
 import (
@@ -14,7 +16,9 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/fleet"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/gate"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/scan"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/version"
 )
 
@@ -28,6 +32,10 @@ const (
 const usage = `Usage: apikeys <command> [flags]
 
   edge     verify API keys for a gateway, also while Vault is away
+  proxy    pass requests on to an API, with the current key
+  scan     find API keys in files, git history and diffs
+  fleet    write a page, a table or a calendar of all keys' ages, rotations and problems
+  health   ask an address of edge or proxy once, for probes
   version  say which version this is
 
 apikeys <command> -h tells the flags of a command.
@@ -48,7 +56,13 @@ type streams struct {
 
 // commands run until they are done or ctx ends, and return the exit status.
 var commands = map[string]func(ctx context.Context, args []string, s streams) int{
-	"edge": func(ctx context.Context, args []string, s streams) int { return runEdge(ctx, args, s.out, s.errs) },
+	"edge":  func(ctx context.Context, args []string, s streams) int { return runEdge(ctx, args, s.out, s.errs) },
+	"proxy": func(ctx context.Context, args []string, s streams) int { return runProxy(ctx, args, s.errs) },
+	"scan": func(ctx context.Context, args []string, s streams) int {
+		return scan.Run(ctx, args, s.in, s.out, s.errs)
+	},
+	"fleet":  func(ctx context.Context, args []string, s streams) int { return fleet.Run(ctx, args, s.out, s.errs) },
+	"health": func(ctx context.Context, args []string, s streams) int { return runHealth(ctx, args, s.errs) },
 }
 
 func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {

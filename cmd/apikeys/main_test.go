@@ -5,16 +5,26 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyformat"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/version"
 )
 
 func TestExitStatus(t *testing.T) {
+	// Whoever runs this may be logged in, or in a hook.
+	for _, kv := range os.Environ() {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "GIT_") || strings.HasPrefix(name, "VAULT_") || strings.HasPrefix(name, "BAO_") || name == "PRE_COMMIT" {
+			t.Setenv(name, "")
+			os.Unsetenv(name)
+		}
+	}
+	t.Setenv("HOME", t.TempDir())
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -46,6 +56,11 @@ func TestExitStatus(t *testing.T) {
 	badKey := write("key.hcl", state(filepath.Join(dir, "state"), token))
 	taken := write("taken.hcl", vault("token_file = \""+token+"\"")+"listen \"admin\" {\n address = \""+listen.Addr().String()+"\"\n}\n")
 	empty := write("empty.hcl", vault("token_file = \""+write("empty", "\n")+"\"")+admin)
+	k, err := keyformat.Mint("ak", rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leak := write("leak", k.Reveal())
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, test := range []struct {
@@ -58,6 +73,8 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"help"}, exitOK, "Usage: apikeys", ""},
 		{[]string{"version"}, exitOK, "apikeys " + version.Version, ""},
 		{[]string{"edgy"}, exitUsage, "", `"edgy" is no command`},
+		{[]string{"fleet", "-h"}, exitOK, "", "Usage: apikeys fleet"},
+		{[]string{"fleet", "-format", "pdf"}, exitUsage, "", "give one of csv, html, ics, json"},
 		{[]string{"edge"}, exitUsage, "", "give -config"},
 		{[]string{"edge", "-h"}, exitOK, "", "-config"},
 		{[]string{"edge", "-nonsense"}, exitUsage, "", "nonsense"},
@@ -75,10 +92,33 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"edge", "-config", absent}, exitUsage, "", "paths are relative to the working directory"},
 		{[]string{"edge", "-config", badKey}, exitUsage, "", "want 32 bytes in base64"},
 		{[]string{"edge", "-config", empty}, exitUsage, "", "is empty"},
+		{[]string{"scan"}, exitUsage, "", "what should it look at?"},
+		{[]string{"scan", "-h"}, exitOK, "", "-format"},
+		{[]string{"scan", "-nonsense", dir}, exitUsage, "", "nonsense"},
+		{[]string{"scan", "-format", "xml", dir}, exitUsage, "", `-format: "xml": is none`},
+		{[]string{"scan", "-prefix", "ak,A", dir}, exitUsage, "", `"A": a prefix is one or more parts`},
+		{[]string{"scan", "-except", "x", dir}, exitUsage, "", `"x": is not the id of a key`},
+		{[]string{"scan", "-", dir}, exitUsage, "", "standard input stands alone"},
+		{[]string{"scan", "-history", "-"}, exitUsage, "", "standard input stands alone"},
+		{[]string{"scan", good}, exitOK, "", "0 keys in 1 file"},
+		{[]string{"scan", "-"}, exitOK, "", "0 keys in 1 file"},
+		{[]string{"scan", leak}, exitFailed, leak + ":1:1: key " + k.ID(), "1 key in 1 file"},
+		{[]string{"scan", "-format", "json", dir}, exitFailed, `"key_id": "` + k.ID(), "1 key in"},
+		{[]string{"scan", "-format", "sarif", leak}, exitFailed, `"version": "2.1.0"`, ""},
+		{[]string{"scan", "-prefix", "other", leak}, exitOK, "", "0 keys in 1 file"},
+		{[]string{"scan", "-except", k.ID(), leak}, exitOK, "", "0 keys in 1 file"},
+		{[]string{"scan", leak, filepath.Join(dir, "none")}, exitUsage, "key " + k.ID(), "none: no such file"},
+		{[]string{"scan", filepath.Join(dir, "none")}, exitUsage, "", "none: no such file"},
+		{[]string{"scan", "-history", dir}, exitUsage, "", "is not in a repository of git"},
+		{[]string{"scan", "-report", leak}, exitUsage, "", "-report: "},
 		{[]string{"edge", "-config", taken}, exitUsage, "", `the edge cannot begin: listen "admin"`},
 	} {
+		ctx := ended // an edge ends at once
+		if len(test.args) > 0 && test.args[0] == "scan" {
+			ctx = t.Context()
+		}
 		var out, errs bytes.Buffer
-		if got := run(ended, test.args, strings.NewReader(""), &out, &errs); got != test.status || !strings.Contains(out.String(), test.out) || !strings.Contains(errs.String(), test.errs) {
+		if got := run(ctx, test.args, strings.NewReader(""), &out, &errs); got != test.status || !strings.Contains(out.String(), test.out) || !strings.Contains(errs.String(), test.errs) {
 			t.Errorf("%v: %d\n%s%s", test.args, got, &out, &errs)
 		}
 	}

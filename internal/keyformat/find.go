@@ -132,21 +132,60 @@ var kinds = func() (t [256]uint8) {
 // the prefix. The same body may even follow two prefixes, both with the right
 // checksum, if somebody took the trouble.
 func visit(text string, yield func(found)) {
-	// Most of a text is in words too short for a key.
-	for i := 0; i+minKeyLen <= len(text); i++ {
-		start, all := i, uint8(0)
-		for i < len(text) && kinds[text[i]] != apart {
-			all |= kinds[text[i]]
+	for start, end := nextWord(text, 0); start < end; start, end = nextWord(text, end) {
+		visitWord(text[start:end], start, yield)
+	}
+}
+
+// visitWord is visit for what nextWord found at offset.
+func visitWord(word string, offset int, yield func(found)) {
+	if holdsStrange(word) {
+		visitSpelled(word, offset, yield)
+	} else {
+		visitPlain(word, offset, yield)
+	}
+}
+
+// nextWord is the next part of text from i on that is long enough for a key and
+// holds only what can stand in the spelling of one; i is where text or the word
+// before it begins or ends. At the end of the text it is empty.
+func nextWord[T string | []byte](text T, i int) (start, end int) {
+	for i+minKeyLen <= len(text) {
+		if text[i] == 0 { // no key begins with it, and there may be very many
 			i++
+			continue
 		}
-		switch word := text[start:i]; {
-		case len(word) < minKeyLen:
-		case all&strange == 0:
-			visitPlain(word, start, yield)
-		default:
-			visitSpelled(word, start, yield)
+		// Most of a text is in words too short. Where one of the first bytes that a
+		// key must have stands apart no key begins before it, so going backwards
+		// most bytes are never looked at.
+		j := i + minKeyLen - 1
+		for j >= i && kinds[text[j]] != apart {
+			j--
+		}
+		if j >= i {
+			i = j + 1
+			continue
+		}
+		if end = wordEnd(text, i); end-i >= minKeyLen {
+			return i, end
+		}
+		i = end
+	}
+	return len(text), len(text)
+}
+
+// wordEnd is where the word that begins at i ends: before what stands apart, or
+// more zero bytes in a row than a key is read over.
+func wordEnd[T string | []byte](text T, i int) int {
+	zeros := 0
+	for ; i < len(text) && kinds[text[i]] != apart; i++ {
+		if text[i] != 0 {
+			zeros = 0
+		} else if zeros++; zeros > maxBlanks {
+			return i + 1 - zeros
 		}
 	}
+	return i
 }
 
 // visitPlain is visit for a word that has no other reading. It begins at offset.

@@ -86,21 +86,38 @@ func Start(ctx context.Context, done *sync.WaitGroup, opt Options) (*Session, er
 // Do makes a call, and returns what it answered. A call that is refused for its token
 // is made once more with a new one.
 func (s *Session) Do(ctx context.Context, call func(*api.Client) (*api.Response, error)) ([]byte, error) {
+	body, _, err := s.Call(ctx, call)
+	return body, err
+}
+
+// Call is Do, and returns the client that was answered too: its token is that of the
+// call.
+func (s *Session) Call(ctx context.Context, call func(*api.Client) (*api.Response, error)) ([]byte, *api.Client, error) {
 	client, err := s.ready(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	body, err := read(call(client))
 	if !refused(err) || s.inVain() {
-		return body, err
+		return body, client, err
 	}
 	again, lerr := s.anew(ctx, client.Token())
 	if lerr != nil || again == nil {
-		return nil, errors.Join(err, lerr)
+		return nil, client, errors.Join(err, lerr)
 	}
 	body, err = read(call(again))
 	s.tried(refused(err))
-	return body, err
+	return body, again, err
+}
+
+// Token is the one that the next call is made with; empty before the first login.
+func (s *Session) Token() string {
+	if s.opt.TokenFile != "" {
+		s.look()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.client.Token()
 }
 
 // inVain reports whether a new token has just been no remedy for a refusal.
@@ -144,15 +161,7 @@ func refused(err error) bool {
 // ready is the client, with a token if it can have one by now.
 func (s *Session) ready(ctx context.Context) (*api.Client, error) {
 	if s.opt.TokenFile != "" {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if info, err := os.Stat(s.opt.TokenFile); err == nil && (!info.ModTime().Equal(s.modified) || info.Size() != s.size) {
-			// One that is half written is read again with the next call.
-			if err := s.readFileLocked(); err != nil {
-				s.opt.Log.Warn("the token file cannot be read", "error", err)
-			}
-		}
-		return s.client, nil
+		s.look()
 	}
 	s.mu.Lock()
 	client := s.client
@@ -161,6 +170,20 @@ func (s *Session) ready(ctx context.Context) (*api.Client, error) {
 		return client, nil
 	}
 	return s.anew(ctx, "")
+}
+
+// look reads the token file again where it has changed.
+func (s *Session) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info, err := os.Stat(s.opt.TokenFile)
+	if err != nil || info.ModTime().Equal(s.modified) && info.Size() == s.size {
+		return
+	}
+	// One that is half written is read again with the next call.
+	if err := s.readFileLocked(); err != nil {
+		s.opt.Log.Warn("the token file cannot be read", "error", err)
+	}
 }
 
 func (s *Session) readFile() error {

@@ -35,7 +35,7 @@ func (s *story) tell(ctx context.Context) error {
 	defer cancel()
 	seen := make(chan error, 1)
 	go func() { seen <- s.watch(ctx, watched) }()
-	for _, chapter := range []func(context.Context) error{s.issue, s.rotate, s.lease, s.outage} {
+	for _, chapter := range []func(context.Context) error{s.issue, s.rotate, s.consumer, s.lease, s.outage} {
 		if err := chapter(ctx); err != nil {
 			return err
 		}
