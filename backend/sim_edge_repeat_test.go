@@ -16,7 +16,7 @@ import (
 // A seed repeats its world, so that what it finds can be looked at. What happens at the
 // same instant may happen in another order.
 func TestWorldsRepeat(t *testing.T) {
-	for _, seed := range []uint64{3, 24} {
+	for _, seed := range []uint64{3, 25} {
 		one, two := runWorld(t, fmt.Sprint("world ", seed), seed), runWorld(t, fmt.Sprint("world ", seed, " again"), seed)
 		slices.Sort(one.log)
 		slices.Sort(two.log)
