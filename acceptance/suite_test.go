@@ -87,6 +87,7 @@ var scenarios = []scenario{
 	{name: "batch verification", run: batchVerification},
 	{name: "edges follow decisions", run: edgesFollow},
 	{name: "programs behind the proxy", run: programsBehindProxy},
+	{name: "events reach a receiver", run: eventsReachAReceiver},
 	{name: "policies bind", run: policiesBind},
 	{name: "policies to start from", run: startingPolicies},
 	{name: "reader of a dynamic role", run: dynamicReader},

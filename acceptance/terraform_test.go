@@ -116,6 +116,10 @@ var (
 		{field: "count_reads", value: true},
 		{field: "edge_max_staleness", value: 600},
 		{field: "feed_wait", value: 5},
+		{field: "egress_allow", value: []string{"hooks.example.com", "10.20.0.0/16", "!10.20.0.5"}},
+		{field: "egress_proxy", value: "http://proxy.example.com:3128"},
+		{field: "outbound_paused", value: true},
+		{field: "notify_before", value: []int{86400, 1209600}},
 	}
 )
 

@@ -247,3 +247,23 @@ func TestAKillIsToldLater(t *testing.T) {
 		}
 	}
 }
+
+// Notices keep the order and the form in which a program writes them.
+func TestNotifyBefore(t *testing.T) {
+	t.Parallel()
+	m := newEventMount(t)
+	m.write("config", map[string]any{"notify_before": []any{json.Number("86400"), "14d"}})
+	if got := fmt.Sprint(m.read("config")["notify_before"]); got != "[86400 1209600]" {
+		t.Errorf("it is %s", got)
+	}
+	for value, want := range map[string]string{"1d,x": "notify_before: ", "1s": "1m to 365d", "1d,2d,3d,4d,5d,6d,7d,8d,9d": "more than 8"} {
+		m.refused(logical.UpdateOperation, "config", map[string]any{"notify_before": value}, want)
+	}
+	m.write("config", map[string]any{"notify_before": []any{}})
+	m.endpoint("e", map[string]any{"types": "key.expiring"})
+	m.write("roles/r", map[string]any{"rotation_period": 0, "ttl": "30d"})
+	m.pass(29*24*time.Hour, time.Hour)
+	if got := m.heardBy("e"); len(got) > 0 {
+		t.Errorf("it tells %q", kinds(got))
+	}
+}

@@ -134,15 +134,11 @@ func setNotifyBefore(c *configRecord, v any) error {
 		if n < 60 || n > 365*24*3600 {
 			return refusal.New("notify_before", text, "must be from 1m to 365d", todo)
 		}
-		if !slices.Contains(all, n) {
-			all = append(all, n)
-		}
+		all = append(all, n)
 	}
 	if len(all) > maxNotices {
 		return refusal.New("notify_before", len(all), "has more than 8 entries", todo)
 	}
-	slices.Sort(all)
-	slices.Reverse(all)
 	c.NotifyBefore = &all
 	return nil
 }

@@ -5,20 +5,22 @@
 # apply ends. This is the one form of each field, as a pattern of its JSON.
 locals {
   form = {
-    text   = "^\""
-    number = "^[0-9]+([.][0-9]+)?$"
-    bool   = "^(true|false)$"
-    list   = "^\\[(\"([^\"\\\\]|\\\\.)*\",?)*\\]$"
-    map    = "^\\{(\"([^\"\\\\]|\\\\.)*\":\"([^\"\\\\]|\\\\.)*\",?)*\\}$"
+    text    = "^\""
+    number  = "^[0-9]+([.][0-9]+)?$"
+    bool    = "^(true|false)$"
+    list    = "^\\[(\"([^\"\\\\]|\\\\.)*\",?)*\\]$"
+    numbers = "^\\[([0-9]+,?)*\\]$"
+    map     = "^\\{(\"([^\"\\\\]|\\\\.)*\":\"([^\"\\\\]|\\\\.)*\",?)*\\}$"
   }
 
   # How each is written, for messages.
   form_says = {
-    text   = "a text in quotes"
-    number = "a number without quotes; of a duration the seconds, such as 24 * 3600"
-    bool   = "true or false, without quotes"
-    list   = "a list of texts, such as [\"orders:read\"]"
-    map    = "a map of texts, such as { env = \"prod\" }"
+    text    = "a text in quotes"
+    number  = "a number without quotes; of a duration the seconds, such as 24 * 3600"
+    bool    = "true or false, without quotes"
+    list    = "a list of texts, such as [\"orders:read\"]"
+    numbers = "a list of numbers; of durations the seconds, such as [7 * 24 * 3600]"
+    map     = "a map of texts, such as { env = \"prod\" }"
   }
 
   role_fields = {
@@ -61,6 +63,10 @@ locals {
     count_reads              = "bool"
     edge_max_staleness       = "number"
     feed_wait                = "number"
+    egress_allow             = "list"
+    egress_proxy             = "text"
+    outbound_paused          = "bool"
+    notify_before            = "numbers"
   }
 
   # A null is a field that is not named.
