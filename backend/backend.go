@@ -140,9 +140,7 @@ func newBackend(c clock, random io.Reader) *backend {
 	b.listen, b.spread = b.publish, b.toldOutcome
 	b.egress = egress.NewManager(egress.Options{})
 	b.courier = func(req *http.Request, ca string) (*egress.Answer, error) { return b.egress.Do(req, ca, maxAnswer) }
-	b.outbox.may, b.outbox.spawn = b.mandated, func(fn func()) { go fn() }
-	flight, cancel := context.WithCancel(context.Background())
-	b.outbox.flight, b.outbox.cancel = flight, cancel
+	b.outbox.open(b.mandated)
 	b.jobs.path, b.jobs.read = jobPrefix, readJobs
 	for _, clock := range []*clock{
 		&b.configs.clock, &b.endpoints.clock, &b.digestSecrets.clock, &b.mark.clock, &b.imported.clock, &b.aside.clock, &b.prefixes.clock, &b.renames.clock, &b.jobs.clock,

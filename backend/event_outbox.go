@@ -59,6 +59,15 @@ type outbox struct {
 	cancel context.CancelFunc
 }
 
+// open readies it; may says whether this node may deliver.
+func (o *outbox) open(may func() bool) {
+	o.may, o.spawn = may, func(fn func()) { go fn() }
+	o.flight, o.cancel = context.WithCancel(context.Background())
+}
+
+// timeOver reports whether nothing more is to be begun.
+func timeOver(begin context.Context) bool { return begin.Err() != nil }
+
 // commitIDs and tags are lower-case letters and digits.
 var tagForm = base32.NewEncoding("abcdefghijkmnpqrstuvwxyz23456789").WithPadding(base32.NoPadding)
 

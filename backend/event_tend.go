@@ -226,7 +226,7 @@ func (b *backend) proveHeads(ctx, begin context.Context, w *tending) error {
 	}
 	o.mu.Unlock()
 	for _, h := range unsure {
-		if over := begin.Err() != nil; over {
+		if timeOver(begin) {
 			break
 		}
 		p, err := b.prove(ctx, w.s, h.rec)

@@ -157,7 +157,7 @@ func (b *backend) readOutbox(ctx, begin context.Context, w *tending, prefix stri
 			return false, err
 		}
 		for _, id := range ids {
-			if over := begin.Err() != nil; over {
+			if timeOver(begin) {
 				return true, nil
 			}
 			o.mu.Lock()

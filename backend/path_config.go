@@ -78,9 +78,9 @@ var configFields = []configField{
 			about: "Where deliveries of events, and whatever else the engine sends, may go: hosts (hooks.example.com, *.example.com:8443; public addresses only), networks (10.20.0.0/16, 127.0.0.1:*; private addresses need one), and ! before what is excluded. Port 443 unless said. Default: nowhere.",
 		},
 		set: func(c *configRecord, v any) error {
-			p, err := egress.Parse(egress.Config{Allow: v.([]string)})
+			_, err := egress.Parse(egress.Config{Allow: v.([]string)})
 			if err == nil {
-				c.EgressAllow = p.Entries()
+				c.EgressAllow = slices.Clone(v.([]string)) // as written: what is read is no change
 			}
 			return err
 		},
@@ -91,9 +91,9 @@ var configFields = []configField{
 		name:  "egress_proxy",
 		field: field{kind: kindText, empty: emptyTaken, about: "The URL of a proxy that takes all connections but those to this machine. The engine resolves names and checks addresses itself. Default: none."},
 		set: func(c *configRecord, v any) error {
-			p, err := egress.Parse(egress.Config{Proxy: v.(string)})
+			_, err := egress.Parse(egress.Config{Proxy: v.(string)})
 			if err == nil {
-				c.EgressProxy = p.Proxy()
+				c.EgressProxy = v.(string)
 			}
 			return err
 		},
