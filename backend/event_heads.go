@@ -189,7 +189,9 @@ func (p *post) list(q *queue, urgency int) {
 // relist is list by what the queue holds.
 func (p *post) relist(q *queue) {
 	if len(q.events) == 0 {
-		delete(p.queues, q.id)
+		if p.queues[q.id] == q {
+			delete(p.queues, q.id)
+		}
 		return
 	}
 	urgency := urgentNews

@@ -267,3 +267,37 @@ func TestNotifyBefore(t *testing.T) {
 		t.Errorf("it tells %q", kinds(got))
 	}
 }
+
+// What another node may have dealt with meanwhile is read anew: nothing is lost, and
+// what it has removed is not told again.
+func TestAnotherNodeWrites(t *testing.T) {
+	t.Parallel()
+	m := newEventMount(t)
+	m.endpoint("e", map[string]any{"types": "key.activated"})
+	m.answer("e.example.com", badAnswers["breaks"])
+	for _, role := range []string{"a", "b", "c"} {
+		m.write("roles/"+role, map[string]any{"rotation_period": 0})
+		m.write("rotate/"+role, nil)
+	}
+	m.pass(time.Minute, 10*time.Second)
+	paths := m.under(outboxPrefix)
+	if len(paths) != 6 {
+		t.Fatalf("%d entries", len(paths))
+	}
+	if err := m.storage.Delete(t.Context(), paths[0]); err != nil { // another node has told it
+		t.Fatal(err)
+	}
+	m.invalidate(t.Context(), paths[0])
+	m.pass(time.Minute, 10*time.Second)
+	if st := m.read("events/e/status"); number(t, st["backlog"]) != 5 {
+		t.Errorf("the status is %v", st)
+	}
+	m.answer("e.example.com", nil)
+	m.pass(10*time.Minute, time.Minute)
+	if got := m.heardBy("e"); len(got) != 5 {
+		t.Errorf("it got %d", len(got))
+	}
+	if left := m.under(outboxPrefix); len(left) > 0 {
+		t.Errorf("left in the outbox: %q", left)
+	}
+}

@@ -110,6 +110,9 @@ func (o *outbox) forget() {
 				continue
 			}
 			p.waiting -= len(q.events)
+			for _, d := range q.events {
+				delete(p.failed, d)
+			}
 			q.events = nil
 			delete(p.queues, id)
 		}
