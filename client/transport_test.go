@@ -273,7 +273,10 @@ func TestASecondRefusalIsFinal(t *testing.T) {
 		t.Errorf("%v %v after %d", resp, err, sent)
 	}
 	sent = 0
-	tr = transport(t, s, TransportOptions{}, func(r *http.Request) (*http.Response, error) { sent++; return answered(r, http.StatusForbidden, nil, ""), nil })
+	tr = transport(t, s, TransportOptions{}, func(r *http.Request) (*http.Response, error) {
+		sent++
+		return answered(r, http.StatusForbidden, nil, ""), nil
+	})
 	if resp, err := tr.RoundTrip(request(t, "GET", "https://api.example.com", "")); err != nil || resp.StatusCode != http.StatusForbidden || sent != 1 {
 		t.Errorf("403 is no refusal unless somebody says so: %v %v after %d", resp, err, sent)
 	}
