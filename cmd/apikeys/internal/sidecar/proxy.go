@@ -138,7 +138,7 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 		return
 	}
 	x := exchangeOf(in.Context())
-	x.body = newBody(in.Body)
+	x.body = newBody(in.Body, in.ContentLength)
 	out.Body, out.GetBody, out.Trailer = x.body.current, x.body.again, p.trailer(in.Trailer)
 	x.body.atEnd = func() {
 		for name := range out.Trailer {
