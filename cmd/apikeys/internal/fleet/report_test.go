@@ -77,6 +77,9 @@ func TestAnySize(t *testing.T) {
 			if out.Len() > 5<<20 {
 				t.Errorf("%d bytes", out.Len())
 			}
+			if n := strings.Count(out.String(), "<tr"); test.roles > keptRoles && n > 600 {
+				t.Errorf("%d lines of tables", n)
+			}
 			has(t, "page", words(out.String()), count(test.roles, "role")+" at https://vault.example.com")
 		})
 	}
@@ -148,5 +151,19 @@ func TestWhoHasCome(t *testing.T) {
 		if err := json.Unmarshal([]byte(text), &v); err != nil || v.known() != want {
 			t.Errorf("%s: %v %v", text, v.known(), err)
 		}
+	}
+}
+
+// TestVersionToRevoke: the version that was reported and lives, not another one.
+func TestVersionToRevoke(t *testing.T) {
+	at := stamp{time.Now()}
+	p := &page{o: &options{mount: "keys", namespace: "team"}}
+	pr := &problem{role: &role{Name: "orders"}}
+	if got, want := p.todo(kindViews["reported"].command, pr), "vault read -namespace=team keys/status/orders"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	pr.more = &status{Versions: []keyVersion{{Version: 4}, {Version: 3, Reported: at}, {Version: 2}, {Version: 1, Reported: at, Ended: at}}}
+	if got, want := p.todo(kindViews["reported"].command, pr), "vault write -namespace=team keys/revoke/orders version=3 reason_code=leaked"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
