@@ -167,3 +167,24 @@ func TestVersionToRevoke(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// TestTimeLineAfterRollback: what was taken back is none of the versions before.
+func TestTimeLineAfterRollback(t *testing.T) {
+	now := time.Now()
+	r := newReport(&calendar{Now: stamp{now}, Complete: stamp{now}}, 90*day, "", 10)
+	r.role(&role{Name: "orders", Type: "static", CurrentVersion: 2, CurrentSince: stamp{now.Add(-day)}})
+	r.details(map[string]*status{"orders": {Versions: []keyVersion{
+		{Version: 3, State: "withdrawn", Activated: stamp{now.Add(-3 * day)}},
+		{Version: 2, State: "current", Activated: stamp{now.Add(-40 * day)}},
+		{Version: 1, State: "retired", Activated: stamp{now.Add(-50 * day)}},
+	}}})
+	var out bytes.Buffer
+	if err := newPage(&out, &options{mount: "apikeys"}, now).end(r); err != nil {
+		t.Fatal(err)
+	}
+	line := section(t, out.String(), "timeline")
+	has(t, "time line", line, "version 1, retired", "version 2, current since")
+	if strings.Contains(line, "version 3") {
+		t.Error(line)
+	}
+}
