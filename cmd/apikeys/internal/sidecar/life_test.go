@@ -42,7 +42,7 @@ func TestNoKeyAtFirst(t *testing.T) {
 	}
 	body, _ := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
-	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "5" || resp.Header.Get("Proxy-Status") != "apikeys; error=proxy_internal_error" ||
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") != "5" || resp.Header.Get("Proxy-Status") != "apikeys; error=proxy_internal_error" ||
 		string(body) != "apikeys proxy: there is no key yet: the proxy's log says why\n" {
 		t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
 	}
@@ -138,7 +138,7 @@ func TestUpstreamFails(t *testing.T) {
 		}
 		body, _ := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
-		if resp.StatusCode != 502 || resp.Header.Get("Proxy-Status") != "apikeys; error=destination_unavailable" || strings.Contains(string(body), "the-key") {
+		if resp.StatusCode != http.StatusBadGateway || resp.Header.Get("Proxy-Status") != "apikeys; error=destination_unavailable" || strings.Contains(string(body), "the-key") {
 			t.Errorf("%s: %d %v %s", url, resp.StatusCode, resp.Header, body)
 		}
 		r.says("the upstream does not answer")
