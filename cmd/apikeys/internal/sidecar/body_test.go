@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -227,11 +228,21 @@ func TestBodyRaces(t *testing.T) {
 	}
 }
 
+// slow lets others go on before it reads.
+type slow struct{ io.Reader }
+
+func (r slow) Read(p []byte) (int, error) {
+	for range 100 {
+		runtime.Gosched()
+	}
+	return r.Reader.Read(p)
+}
+
 // Whoever is woken without need has nothing read ahead of it, where the buffer begins
 // anew.
 func TestBodyIsReadOnDemand(t *testing.T) {
 	want := text(4 * maxKept)
-	b := newBody(iotest.HalfReader(strings.NewReader(want)), -1)
+	b := newBody(slow{strings.NewReader(want)}, -1)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {

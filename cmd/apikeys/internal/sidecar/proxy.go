@@ -256,7 +256,7 @@ func tell(w http.ResponseWriter, status int, kind, text string) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Proxy-Status", "apikeys; error="+kind)
 	w.WriteHeader(status)
-	fmt.Fprintf(w, "apikeys proxy: %s\n", text)
+	fmt.Fprintf(w, "apikeys proxy: %s\n", text) //nolint:gosec // plain text, of constants
 }
 
 func class(status int) string {
