@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -532,3 +533,50 @@ func TestManyRequestsThroughARevocation(t *testing.T) {
 		}
 	}
 }
+
+// A refusal whose body never ends keeps nobody waiting.
+func TestARefusalThatTrickles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		s := source(t, e, nil)
+		has(t, s, "k1")
+		e.rotate()
+		tr := transport(t, s, TransportOptions{}, func(r *http.Request) (*http.Response, error) {
+			resp := revoked(r)
+			if resp.StatusCode == http.StatusUnauthorized {
+				resp.Body, _ = io.Pipe()
+			}
+			return resp, nil
+		})
+		began := time.Now()
+		resp, err := tr.RoundTrip(request(t, "GET", "https://api.example.com", ""))
+		if err != nil || resp.StatusCode != http.StatusOK || time.Since(began) > drainTime {
+			t.Errorf("after %v: %v %v", time.Since(began), resp, err)
+		}
+	})
+}
+
+// What follows a body is sent as well; it is set while the body is read.
+func TestTrailers(t *testing.T) {
+	s := source(t, newEngine(), nil)
+	tr := transport(t, s, TransportOptions{}, func(r *http.Request) (*http.Response, error) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if got := r.Trailer.Get("X-Sum"); got != "3" {
+			t.Errorf("the trailer is %q", got)
+		}
+		return answered(r, http.StatusOK, nil, ""), nil
+	})
+	req := request(t, "POST", "https://api.example.com", "")
+	req.Trailer = http.Header{"X-Sum": nil}
+	req.Body = io.NopCloser(reader(func([]byte) (int, error) {
+		req.Trailer.Set("X-Sum", "3")
+		return 0, io.EOF
+	}))
+	if _, err := tr.RoundTrip(req); err != nil {
+		t.Error(err)
+	}
+}
+
+type reader func([]byte) (int, error)
+
+func (f reader) Read(p []byte) (int, error) { return f(p) }
