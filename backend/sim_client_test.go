@@ -59,7 +59,6 @@ type clientWorld struct {
 	failover time.Time            // the last one
 	disabled map[string]bool
 	grants   map[string]*simGrant // by lease id
-	stray    time.Duration        // how much node clocks may differ from each other
 }
 
 // simGrant is a lease, and the token that it ends with.
@@ -89,8 +88,7 @@ type simCaller struct {
 	wakes   chan struct{}
 	token   string
 	tokens  int
-	ended   time.Time // when the last token ended, and another one took its place
-	refused string    // the key for which a request failed that could not be made again
+	refused string // the key for which a request failed that could not be made again
 	calls   int
 }
 

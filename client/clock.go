@@ -62,6 +62,9 @@ func newJitter(name string, wall int64) *jitter {
 	return &jitter{rand: rand.New(rand.NewPCG(h.Sum64(), uint64(wall)))} //nolint:gosec // spreads load
 }
 
+// firstPause is the pause after a first failure.
+const firstPause = time.Second
+
 // below is a random duration that is shorter than d.
 func (j *jitter) below(d time.Duration) time.Duration {
 	if d <= 0 {
@@ -72,9 +75,9 @@ func (j *jitter) below(d time.Duration) time.Duration {
 	return time.Duration(j.rand.Int64N(int64(d)))
 }
 
-// backoff is the pause after so many failures in a row.
-func (j *jitter) backoff(failures int, first, longest time.Duration) time.Duration {
-	pause := first << min(max(failures-1, 0), 20)
-	pause = min(pause, longest)
+// backoff is the pause after so many failures in a row: a second, then twice as long
+// each time.
+func (j *jitter) backoff(failures int, longest time.Duration) time.Duration {
+	pause := min(firstPause<<min(max(failures-1, 0), 20), longest)
 	return pause - j.below(pause/4)
 }

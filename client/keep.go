@@ -145,7 +145,7 @@ func (s *Source) failedLocked(err error) {
 	if s.cur == nil || s.cur.ends().passed(now) {
 		longest = longestWithout // requests wait
 	}
-	s.next = now.add(s.jitter.backoff(s.failed, firstRetry, longest))
+	s.next = now.add(s.jitter.backoff(s.failed, longest))
 	if s.cur != nil && !s.cur.ends().passed(now) {
 		s.next = earlier(s.next, s.cur.ends())
 	}
@@ -171,7 +171,7 @@ func (s *Source) takeLocked(h *held, g *grant, began moment, refused string) (sp
 		// What a key succeeds is never handed out again as of an earlier time: a node
 		// that lags behind has answered.
 		s.older++
-		s.next = began.add(s.jitter.backoff(s.older, firstRetry, longestRetry))
+		s.next = began.add(s.jitter.backoff(s.older, longestRetry))
 		return nil
 	}
 	s.older = 0
@@ -183,7 +183,7 @@ func (s *Source) takeLocked(h *held, g *grant, began moment, refused string) (sp
 	if old != nil && old.ID == h.ID {
 		old.scopes, old.since = h.Scopes, h.since
 		if old.suspect {
-			s.next = earlier(s.next, began.add(s.jitter.backoff(old.refusals, firstRefused, longestRefused)))
+			s.next = earlier(s.next, began.add(s.jitter.backoff(old.refusals, longestRefused)))
 		}
 		return nil
 	}
@@ -260,7 +260,7 @@ func (s *Source) renew(ctx context.Context, h *held) {
 		s.next = began
 	default:
 		s.log.Debug("the lease cannot be renewed yet", "key_id", h.ID, "error", err)
-		s.next = began.add(min(longestRetry, max(h.ends().until(began)/8, firstRetry)))
+		s.next = began.add(min(longestRetry, max(h.ends().until(began)/8, firstPause)))
 	}
 }
 
@@ -325,7 +325,7 @@ func (s *Source) forceLocked(h *held, now moment) *flight {
 		}
 	}
 	h.refusals++
-	h.notBefore = now.add(s.jitter.backoff(h.refusals, firstRefused, longestRefused))
+	h.notBefore = now.add(s.jitter.backoff(h.refusals, longestRefused))
 	return s.readLocked(h.ID)
 }
 

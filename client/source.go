@@ -92,12 +92,13 @@ const (
 	// lastCalls is what everything at the end may take.
 	lastCalls = 2 * time.Second
 
-	firstRetry, longestRetry = time.Second, 30 * time.Second
+	// longestRetry bounds the pauses between reads that fail.
+	longestRetry = 30 * time.Second
 	// longestWithout is longestRetry where there is no key at hand.
 	longestWithout = 5 * time.Second
-	// firstRefused and longestRefused bound the pauses between reads for the sake of a
-	// key that is refused though it is the current one.
-	firstRefused, longestRefused = time.Second, 15 * time.Second
+	// longestRefused bounds the pauses between reads for the sake of a key that is
+	// refused though it is the current one.
+	longestRefused = 15 * time.Second
 	// forgiven is how long after the last of these pauses they begin anew.
 	forgiven = 5 * time.Minute
 )

@@ -154,7 +154,7 @@ func TestAKeyIsReplacedBeforeItsTokenEnds(t *testing.T) {
 		has(t, s, "k2")
 		time.Sleep(6 * time.Minute)
 		has(t, s, "k2")
-		if end := s.Stats().Ends; end.Sub(time.Now()) > 4*time.Minute {
+		if end := s.Stats().Ends; time.Until(end) > 4*time.Minute {
 			t.Errorf("it is to end in %v, the token ends in four minutes", time.Until(end))
 		}
 		e.do(func() { e.theToken = "t2" })
@@ -607,7 +607,7 @@ func TestAPolicyThatAllowsLittle(t *testing.T) {
 		e.dynamic, e.tokenErr, e.keepErr = true, refusal(403, "permission denied"), refusal(403, "permission denied")
 		s := source(t, e, nil)
 		has(t, s, "k2")
-		if end := s.Stats().Ends; end.Sub(time.Now()) != time.Hour {
+		if end := s.Stats().Ends; time.Until(end) != time.Hour {
 			t.Errorf("it ends in %v", time.Until(end))
 		}
 		h, err := s.current(t.Context())

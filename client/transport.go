@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -173,9 +174,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		t.source.free(next)
 		return resp, nil
 	}
-	// So that the connection can be used again.
-	_, _ = io.CopyN(io.Discard, resp.Body, maxDrained)
-	resp.Body.Close()
+	drain(resp.Body)
 	resp, err = t.try(req, next, body)
 	if err == nil && t.refuses(resp) {
 		t.source.noteRefused(next)
@@ -183,8 +182,19 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// maxDrained is how much of a refusal is read.
-const maxDrained = 64 << 10
+const (
+	// maxDrained is how much of a refusal is read, and drainTime how long.
+	maxDrained = 64 << 10
+	drainTime  = time.Second
+)
+
+// drain reads what is left of a refusal, so that its connection can be used again.
+func drain(body io.ReadCloser) {
+	late := time.AfterFunc(drainTime, func() { body.Close() })
+	_, _ = io.CopyN(io.Discard, body, maxDrained)
+	late.Stop()
+	body.Close()
+}
 
 func closeBody(req *http.Request) {
 	if req.Body != nil {

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -90,7 +91,7 @@ func TestWhoGetsTheKey(t *testing.T) {
 		got := ""
 		tr := transport(t, s, TransportOptions{Hosts: strings.Split(test.hosts, ",")}, func(r *http.Request) (*http.Response, error) {
 			got = r.Header.Get("Authorization")
-			return answered(r, 200, nil, ""), nil
+			return answered(r, http.StatusOK, nil, ""), nil
 		})
 		req := request(t, "GET", test.target, "")
 		resp, err := tr.RoundTrip(req)
@@ -152,7 +153,7 @@ func TestRedirects(t *testing.T) {
 						return answered(r, http.StatusTemporaryRedirect, http.Header{"Location": {hops[i+1]}}, ""), nil
 					}
 				}
-				return answered(r, 200, nil, ""), nil
+				return answered(r, http.StatusOK, nil, ""), nil
 			})
 			resp, err := (&http.Client{Transport: tr}).Do(request(t, "GET", hops[0], ""))
 			if err != nil {
@@ -189,7 +190,7 @@ func TestHeaderAndScheme(t *testing.T) {
 			if r.Header.Get("Accept") != "text/plain" {
 				t.Error("other headers are gone")
 			}
-			return answered(r, 200, nil, ""), nil
+			return answered(r, http.StatusOK, nil, ""), nil
 		})
 		req := request(t, "GET", "https://api.example.com", "")
 		req.Header = http.Header{"Accept": {"text/plain"}, test.header: {"mine"}, strings.ToLower(test.header): {"mine"}, strings.ReplaceAll(test.header, "-", "_"): {"mine"}}
@@ -205,9 +206,9 @@ func TestHeaderAndScheme(t *testing.T) {
 // revoked answers as an API does whose key k1 was revoked.
 func revoked(r *http.Request) *http.Response {
 	if r.Header.Get("Authorization") == "Bearer value-k1" {
-		return answered(r, 401, nil, strings.Repeat("x", 100_000))
+		return answered(r, http.StatusUnauthorized, nil, strings.Repeat("x", 100_000))
 	}
-	return answered(r, 200, nil, "fine")
+	return answered(r, http.StatusOK, nil, "fine")
 }
 
 func TestARefusedRequestIsMadeOnceMore(t *testing.T) {
@@ -266,15 +267,18 @@ func TestASecondRefusalIsFinal(t *testing.T) {
 	tr := transport(t, s, TransportOptions{RefusedStatus: []int{403}}, func(r *http.Request) (*http.Response, error) {
 		sent++
 		e.rotate()
-		return answered(r, 403, nil, ""), nil
+		return answered(r, http.StatusForbidden, nil, ""), nil
 	})
 	resp, err := tr.RoundTrip(request(t, "GET", "https://api.example.com", ""))
-	if err != nil || resp.StatusCode != 403 || sent != 2 {
+	if err != nil || resp.StatusCode != http.StatusForbidden || sent != 2 {
 		t.Errorf("%v %v after %d", resp, err, sent)
 	}
 	sent = 0
-	tr = transport(t, s, TransportOptions{}, func(r *http.Request) (*http.Response, error) { sent++; return answered(r, 403, nil, ""), nil })
-	if resp, err := tr.RoundTrip(request(t, "GET", "https://api.example.com", "")); err != nil || resp.StatusCode != 403 || sent != 1 {
+	tr = transport(t, s, TransportOptions{}, func(r *http.Request) (*http.Response, error) {
+		sent++
+		return answered(r, http.StatusForbidden, nil, ""), nil
+	})
+	if resp, err := tr.RoundTrip(request(t, "GET", "https://api.example.com", "")); err != nil || resp.StatusCode != http.StatusForbidden || sent != 1 {
 		t.Errorf("403 is no refusal unless somebody says so: %v %v after %d", resp, err, sent)
 	}
 }
@@ -317,7 +321,7 @@ func TestAKeyIsInUseUntilItsAnswerWasRead(t *testing.T) {
 		{"closed", func(r *http.Response) { r.Body.Close() }},
 		{"both", func(r *http.Response) { _, _ = io.Copy(io.Discard, r.Body); r.Body.Close(); r.Body.Close() }},
 	} {
-		tr := transport(t, s, TransportOptions{}, func(r *http.Request) (*http.Response, error) { return answered(r, 200, nil, "abc"), nil })
+		tr := transport(t, s, TransportOptions{}, func(r *http.Request) (*http.Response, error) { return answered(r, http.StatusOK, nil, "abc"), nil })
 		resp, err := tr.RoundTrip(request(t, "GET", "https://api.example.com", ""))
 		if err != nil || users() != 1 {
 			t.Fatalf("%s: %v, %d in use", test.name, err, users())
@@ -377,7 +381,7 @@ func TestGRPC(t *testing.T) {
 		sent := 0
 		tr := transport(t, s, TransportOptions{RefusedGRPC: test.statuses}, func(r *http.Request) (*http.Response, error) {
 			sent++
-			resp := answered(r, 200, grpc(), "")
+			resp := answered(r, http.StatusOK, grpc(), "")
 			if sent == 2 {
 				resp.Header.Set("Grpc-Status", "5")
 				return resp, nil
@@ -440,7 +444,7 @@ func TestSwitchedProtocols(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	conn, ok := resp.Body.(io.ReadWriteCloser)
-	if !ok || resp.StatusCode != 101 {
+	if !ok || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("%d, %T cannot be written to", resp.StatusCode, resp.Body)
 	}
 	fmt.Fprintln(conn, "hello")
@@ -499,7 +503,7 @@ func TestManyRequestsThroughARevocation(t *testing.T) {
 				}
 				_, _ = io.Copy(io.Discard, resp.Body)
 				resp.Body.Close()
-				if resp.StatusCode != 200 {
+				if resp.StatusCode != http.StatusOK {
 					t.Errorf("%d", resp.StatusCode)
 				}
 			}
@@ -524,8 +528,55 @@ func TestManyRequestsThroughARevocation(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
-		if resp.StatusCode != 200 || conns.Load() != 1 {
+		if resp.StatusCode != http.StatusOK || conns.Load() != 1 {
 			t.Errorf("%d, %d connections", resp.StatusCode, conns.Load())
 		}
 	}
 }
+
+// A refusal whose body never ends keeps nobody waiting.
+func TestARefusalThatTrickles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		s := source(t, e, nil)
+		has(t, s, "k1")
+		e.rotate()
+		tr := transport(t, s, TransportOptions{}, func(r *http.Request) (*http.Response, error) {
+			resp := revoked(r)
+			if resp.StatusCode == http.StatusUnauthorized {
+				resp.Body, _ = io.Pipe()
+			}
+			return resp, nil
+		})
+		began := time.Now()
+		resp, err := tr.RoundTrip(request(t, "GET", "https://api.example.com", ""))
+		if err != nil || resp.StatusCode != http.StatusOK || time.Since(began) > drainTime {
+			t.Errorf("after %v: %v %v", time.Since(began), resp, err)
+		}
+	})
+}
+
+// What follows a body is sent as well; it is set while the body is read.
+func TestTrailers(t *testing.T) {
+	s := source(t, newEngine(), nil)
+	tr := transport(t, s, TransportOptions{}, func(r *http.Request) (*http.Response, error) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if got := r.Trailer.Get("X-Sum"); got != "3" {
+			t.Errorf("the trailer is %q", got)
+		}
+		return answered(r, http.StatusOK, nil, ""), nil
+	})
+	req := request(t, "POST", "https://api.example.com", "")
+	req.Trailer = http.Header{"X-Sum": nil}
+	req.Body = io.NopCloser(reader(func([]byte) (int, error) {
+		req.Trailer.Set("X-Sum", "3")
+		return 0, io.EOF
+	}))
+	if _, err := tr.RoundTrip(req); err != nil {
+		t.Error(err)
+	}
+}
+
+type reader func([]byte) (int, error)
+
+func (f reader) Read(p []byte) (int, error) { return f(p) }

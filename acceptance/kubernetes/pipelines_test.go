@@ -59,10 +59,12 @@ func lint(t *testing.T, text []byte) []*actionlint.Error {
 
 func TestWorkflowIsInOrder(t *testing.T) {
 	t.Parallel()
-	text := pipelineFile(t, "github-actions.yml")
-	for _, e := range lint(t, text) {
-		t.Error(e)
+	for _, name := range []string{"github-actions.yml", "scan/github-actions.yml"} {
+		for _, e := range lint(t, pipelineFile(t, name)) {
+			t.Errorf("%s: %v", name, e)
+		}
 	}
+	text := pipelineFile(t, "github-actions.yml")
 	if found := lint(t, []byte(strings.Replace(string(text), "steps.login.outputs", "steps.logon.outputs", 1))); len(found) == 0 {
 		t.Error("a step that does not exist passes")
 	}

@@ -3,14 +3,19 @@
 package kubernetes_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/pem"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -95,5 +100,71 @@ func TestEdgeReadsItsConfiguration(t *testing.T) {
 	}
 	if out, err := exec.Command(program, "edge", "-check", "-config", path).CombinedOutput(); err == nil {
 		t.Errorf("a field that does not exist passed:\n%s", out)
+	}
+}
+
+// TestProxyStartsWithItsArguments has the program take the arguments of the manifest, with a Vault that is away: it is
+// alive, and not ready.
+func TestProxyStartsWithItsArguments(t *testing.T) {
+	t.Parallel()
+	files := vaultFiles(t)
+	admin := "unix:" + filepath.Join(t.TempDir(), "admin")
+	args := slices.Clone(pods(t)["proxy"].Spec.InitContainers[0].Args)
+	for i, arg := range args {
+		// What is elsewhere here: the Pod's files, its ports, and the cluster's Vault.
+		switch name, _, _ := strings.Cut(arg, "="); name {
+		case "-admin":
+			args[i] = "-admin=" + admin
+		case "-listen":
+			args[i] = "-listen=127.0.0.1:0"
+		case "-address":
+			args[i] = "-address=https://127.0.0.1:1"
+		default:
+			args[i] = strings.Replace(arg, "=/var/run/vault/", "="+files+"/", 1)
+		}
+	}
+	program := apikeys(t)
+	var out bytes.Buffer
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	go func() {
+		// How it ended is told by what it printed.
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	t.Cleanup(func() {
+		if err := cmd.Process.Kill(); err == nil {
+			<-exited
+		}
+	})
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", strings.TrimPrefix(admin, "unix:"))
+	}}}
+	status := func(path string) int {
+		resp, err := client.Get("http://proxy" + path)
+		if err != nil {
+			return 0
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(30 * time.Second)
+	for status("/healthz") != http.StatusOK {
+		select {
+		case <-exited:
+			t.Fatalf("%q: it ended:\n%s", args, out.String())
+		case <-late:
+			t.Fatalf("%q: it is not alive", args)
+		case <-tick.C:
+		}
+	}
+	if got := status("/readyz"); got != http.StatusServiceUnavailable {
+		t.Errorf("without a key it is ready: %d", got)
 	}
 }

@@ -112,6 +112,15 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"scan", "-history", dir}, exitUsage, "", "is not in a repository of git"},
 		{[]string{"scan", "-report", leak}, exitUsage, "", "-report: "},
 		{[]string{"edge", "-config", taken}, exitUsage, "", `the edge cannot begin: listen "admin"`},
+		{[]string{"proxy"}, exitUsage, "", "apikeys proxy: the proxy cannot begin: -role: is missing"},
+		{[]string{"proxy", "-h"}, exitOK, "", "Every local\nprocess that reaches the listener can use the key"},
+		{[]string{"proxy", "-nonsense"}, exitUsage, "", "nonsense"},
+		{[]string{"proxy", "-role", "orders", "-listen", "127.0.0.1:0", "-upstream", "https://api.example.com", "-token-file", token, "-header", "X-API-Key"}, exitOK, "", "the proxy ends"},
+		{[]string{"proxy", "-role", "orders", "-listen", listen.Addr().String(), "-upstream", "https://api.example.com", "-token-file", token}, exitUsage, "", "-listen: listen tcp"},
+		{[]string{"health"}, exitUsage, "", "-url: is missing"},
+		{[]string{"health", "-h"}, exitOK, "", "Ends with 0"},
+		{[]string{"health", "-timeout", "x"}, exitUsage, "", "invalid value"},
+		{[]string{"health", "http://127.0.0.1:1/healthz"}, exitFailed, "", "127.0.0.1:1"},
 	} {
 		ctx := ended // an edge ends at once
 		if len(test.args) > 0 && test.args[0] == "scan" {

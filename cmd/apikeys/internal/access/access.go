@@ -70,13 +70,13 @@ func (f *Flags) Options(log *slog.Logger) (vaultlogin.Options, error) {
 	if auth != nil && f.tokenFile != "" {
 		return vaultlogin.Options{}, errors.New("-auth and -token-file: one of them says where the token comes from")
 	}
-	client, err := f.client()
+	client, err := Reach(f.address, f.namespace, f.caCert, func(name string) string { return "-" + name })
 	if err != nil {
 		return vaultlogin.Options{}, err
 	}
 	opt := vaultlogin.Options{Client: client, Auth: auth, TokenFile: f.tokenFile, Log: log}
 	if auth == nil && opt.TokenFile == "" && client.Token() == "" {
-		if opt.TokenFile, err = homeToken(); err != nil {
+		if opt.TokenFile, err = HomeToken(); err != nil {
 			return vaultlogin.Options{}, err
 		}
 	}
@@ -97,27 +97,32 @@ func variable(name string) string {
 	return cmp.Or(os.Getenv("VAULT_"+name), os.Getenv("BAO_"+name))
 }
 
-func (f *Flags) client() (*api.Client, error) {
+// Reach is a client for a server. What is empty is as the environment says, and the token
+// is the environment's. Errors name flag's form of what is wrong.
+func Reach(address, namespace, caCert string, flag func(name string) string) (*api.Client, error) {
 	config := api.DefaultConfig()
 	if config.Error != nil {
 		return nil, fmt.Errorf("the environment: %w", config.Error)
 	}
-	if address := cmp.Or(f.address, variable("ADDR")); address != "" {
+	if address != "" {
+		config.AgentAddress = "" // VAULT_AGENT_ADDR, which counts for more than Address
+	}
+	if address = cmp.Or(address, variable("ADDR")); address != "" {
 		if u, err := url.Parse(address); err != nil || !slices.Contains([]string{"http", "https", "unix"}, u.Scheme) {
-			return nil, fmt.Errorf("-address: %q: is not a URL such as https://vault.example.com:8200", address)
+			return nil, fmt.Errorf("%s: %q: is not a URL such as https://vault.example.com:8200", flag("address"), address)
 		}
 		config.Address = address
 	}
-	if file := cmp.Or(f.caCert, variable("CACERT")); file != "" {
+	if file := cmp.Or(caCert, variable("CACERT")); file != "" {
 		if err := config.ConfigureTLS(&api.TLSConfig{CACert: file}); err != nil {
-			return nil, fmt.Errorf("-ca-cert: %w", err)
+			return nil, fmt.Errorf("%s: %w", flag("ca-cert"), err)
 		}
 	}
 	client, err := api.NewClient(config)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
-	if namespace := cmp.Or(f.namespace, variable("NAMESPACE")); namespace != "" {
+	if namespace = cmp.Or(namespace, variable("NAMESPACE")); namespace != "" {
 		client.SetNamespace(namespace)
 	}
 	client.SetToken(variable("TOKEN"))
@@ -153,15 +158,15 @@ func (f *Flags) login() (api.AuthMethod, error) {
 	}
 }
 
-// homeToken is the file in which the server's command line keeps its token.
-func homeToken() (string, error) {
+// HomeToken is the file in which the server's command line keeps its token.
+func HomeToken() (string, error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("no token: set VAULT_TOKEN, or give -token-file or -auth (%w)", err)
+		return "", fmt.Errorf("no token: set VAULT_TOKEN, or name a token file or a login (%w)", err)
 	}
 	file := filepath.Join(home, ".vault-token")
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		return "", errors.New("no token: set VAULT_TOKEN, log in with vault or bao (the file ~/.vault-token), or give -token-file or -auth")
+		return "", errors.New("no token: set VAULT_TOKEN, log in with vault or bao (the file ~/.vault-token), or name a token file or a login")
 	}
 	return file, nil
 }

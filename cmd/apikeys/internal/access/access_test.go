@@ -86,9 +86,10 @@ func TestAddressAndNamespace(t *testing.T) {
 	alone(t)
 	t.Setenv("BAO_TOKEN", "t")
 	t.Setenv("BAO_ADDR", "http://127.0.0.1:1")
+	t.Setenv("VAULT_AGENT_ADDR", "http://127.0.0.1:2")
 	t.Setenv("BAO_NAMESPACE", "a")
 	for args, want := range map[string]string{
-		"": "http://127.0.0.1:1 a apikeys",
+		"": "http://127.0.0.1:2 a apikeys",
 		"-address https://vault.example.com -namespace b -mount /keys/": "https://vault.example.com b keys",
 	} {
 		f := parse(t, args)

@@ -66,6 +66,9 @@ func TestPage(t *testing.T) {
 		calendar := section(t, page, "calendar")
 		has(t, "calendar", calendar, "2 rotations, ", "deleted role is gone for good deleted", "expires ending v1 "+punct, "grace ends orders v4", "grace ends rolled v2", "new key becomes current billing v5")
 		has(t, "time line", section(t, page, "timeline"), "orders "+script+" v5 2 hours version 4, previous", "paused: rotation_paused is set on the role", "only by hand")
+		if line := section(t, page, "timeline"); strings.Contains(line, "version 2, withdrawn") {
+			t.Errorf("a version that was taken back is drawn before the one that is current again: %s", line)
+		}
 		has(t, "ages", section(t, page, "ages"), "under 1 day 3", "90 to 180 days 5", "7 roles without a planned rotation")
 		idle := section(t, page, "unused")
 		has(t, "unused", idle, "sleeping no owner v1", "ending", "paused platform v1")
@@ -191,8 +194,12 @@ func TestDocument(t *testing.T) {
 			Idle     []documentIdle    `json:"never_read"`
 			Owners   []documentOwner   `json:"owners"`
 		}
-		if err := json.Unmarshal([]byte(w.must("-format", "json")), &d); err != nil {
+		text := w.must("-format", "json", "-within", "35d")
+		if err := json.Unmarshal([]byte(text), &d); err != nil {
 			t.Fatal(err)
+		}
+		if strings.Contains(text, "null") {
+			t.Error("a list is null")
 		}
 		var names []string
 		for _, ro := range d.Roles {
@@ -211,7 +218,12 @@ func TestDocument(t *testing.T) {
 			g[0].Successor != "not read or used" || g[1].State != "withdrawn" {
 			t.Errorf("%+v", g)
 		}
-		if len(d.Events) == 0 || d.Events[0].What != "retirement" || len(d.Owners) != 6 {
+		for _, e := range d.Events {
+			if e.Role == "billing" && e.What == rotates {
+				t.Errorf("%+v is further than was asked for", e)
+			}
+		}
+		if len(d.Events) != 6 || d.Events[0].What != "retirement" || len(d.Owners) != 6 {
 			t.Errorf("%+v %+v", d.Events, d.Owners)
 		}
 	})

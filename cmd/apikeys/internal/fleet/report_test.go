@@ -77,6 +77,9 @@ func TestAnySize(t *testing.T) {
 			if out.Len() > 5<<20 {
 				t.Errorf("%d bytes", out.Len())
 			}
+			if n := strings.Count(out.String(), "<tr"); test.roles > keptRoles && n > 600 {
+				t.Errorf("%d lines of tables", n)
+			}
 			has(t, "page", words(out.String()), count(test.roles, "role")+" at https://vault.example.com")
 		})
 	}
@@ -148,5 +151,40 @@ func TestWhoHasCome(t *testing.T) {
 		if err := json.Unmarshal([]byte(text), &v); err != nil || v.known() != want {
 			t.Errorf("%s: %v %v", text, v.known(), err)
 		}
+	}
+}
+
+// TestVersionToRevoke: the version that was reported and lives, not another one.
+func TestVersionToRevoke(t *testing.T) {
+	at := stamp{time.Now()}
+	p := &page{o: &options{mount: "keys", namespace: "team"}}
+	pr := &problem{role: &role{Name: "orders"}}
+	if got, want := p.todo(kindViews["reported"].command, pr), "vault read -namespace=team keys/status/orders"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	pr.more = &status{Versions: []keyVersion{{Version: 4}, {Version: 3, Reported: at}, {Version: 2}, {Version: 1, Reported: at, Ended: at}}}
+	if got, want := p.todo(kindViews["reported"].command, pr), "vault write -namespace=team keys/revoke/orders version=3 reason_code=leaked"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestTimeLineAfterRollback: what was taken back is none of the versions before.
+func TestTimeLineAfterRollback(t *testing.T) {
+	now := time.Now()
+	r := newReport(&calendar{Now: stamp{now}, Complete: stamp{now}}, 90*day, "", 10)
+	r.role(&role{Name: "orders", Type: "static", CurrentVersion: 2, CurrentSince: stamp{now.Add(-day)}})
+	r.details(map[string]*status{"orders": {Versions: []keyVersion{
+		{Version: 3, State: "withdrawn", Activated: stamp{now.Add(-3 * day)}},
+		{Version: 2, State: "current", Activated: stamp{now.Add(-40 * day)}},
+		{Version: 1, State: "retired", Activated: stamp{now.Add(-50 * day)}},
+	}}})
+	var out bytes.Buffer
+	if err := newPage(&out, &options{mount: "apikeys"}, now).end(r); err != nil {
+		t.Fatal(err)
+	}
+	line := section(t, out.String(), "timeline")
+	has(t, "time line", line, "version 1, retired", "version 2, current since")
+	if strings.Contains(line, "version 3") {
+		t.Error(line)
 	}
 }

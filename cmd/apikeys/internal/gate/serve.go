@@ -22,13 +22,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/vault/api"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/access"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/cmd/apikeys/internal/config"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/edge"
 )
@@ -196,26 +196,11 @@ func setLevel(level *slog.LevelVar, conf *config.Log) {
 	level.Set(l)
 }
 
-// edgeOptions are the edge's. What the configuration says beats VAULT_….
+// edgeOptions are the edge's. What the configuration says beats the environment.
 func edgeOptions(conf *config.Edge, log *slog.Logger) (*edge.Options, error) {
-	c := api.DefaultConfig()
-	if c.Error != nil {
-		return nil, fmt.Errorf("vault: %w", c.Error)
-	}
-	if conf.Vault.Address != "" {
-		c.Address, c.AgentAddress = conf.Vault.Address, ""
-	}
-	if conf.Vault.CACert != "" {
-		if err := c.ConfigureTLS(&api.TLSConfig{CACert: conf.Vault.CACert}); err != nil {
-			return nil, fmt.Errorf("vault: ca_cert: %w", err)
-		}
-	}
-	client, err := api.NewClient(c)
+	client, err := access.Reach(conf.Vault.Address, conf.Vault.Namespace, conf.Vault.CACert, func(name string) string { return strings.ReplaceAll(name, "-", "_") })
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
-	}
-	if conf.Vault.Namespace != "" {
-		client.SetNamespace(conf.Vault.Namespace)
 	}
 	opt := &edge.Options{
 		Client: client, Mount: conf.Vault.Mount, Role: conf.Vault.Role, TokenFile: conf.Vault.TokenFile, Label: conf.Label,
@@ -237,7 +222,9 @@ func edgeOptions(conf *config.Edge, log *slog.Logger) (*edge.Options, error) {
 		}
 	}
 	if opt.Auth == nil && opt.TokenFile == "" && client.Token() == "" {
-		return nil, errors.New("vault: there is no token: give token_file or an auth block, or set VAULT_TOKEN")
+		if opt.TokenFile, err = access.HomeToken(); err != nil {
+			return nil, fmt.Errorf("vault: %w", err)
+		}
 	}
 	return opt, nil
 }

@@ -462,6 +462,8 @@ func TestOtherCertificates(t *testing.T) {
 // What cannot begin says why.
 func TestServeRefuses(t *testing.T) {
 	t.Setenv("VAULT_TOKEN", "")
+	t.Setenv("BAO_TOKEN", "")
+	t.Setenv("HOME", t.TempDir())
 	dir := t.TempDir()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -469,7 +471,7 @@ func TestServeRefuses(t *testing.T) {
 	}
 	defer taken.Close()
 	for conf, want := range map[string]string{
-		`vault { mount = "apikeys" }` + "\nlisten \"admin\" {\n address = \"127.0.0.1:0\"\n}\n":                        "there is no token",
+		`vault { mount = "apikeys" }` + "\nlisten \"admin\" {\n address = \"127.0.0.1:0\"\n}\n":                        "no token: set VAULT_TOKEN",
 		strings.ReplaceAll(confHead, "DIR", dir) + fmt.Sprintf("listen \"admin\" {\n address = %q\n}\n", taken.Addr()): "no such file",
 	} {
 		file := filepath.Join(dir, "edge.hcl")

@@ -71,7 +71,8 @@ type diff struct {
 
 	line   int // of the diff
 	file   string
-	git    bool // the names have a/ and b/ in front
+	git    bool   // the names have a/ and b/ in front
+	to     string // of a renamed or copied file: its name, with nothing in front
 	hunk   hunk
 	inside kind   // of the text that the search is in
 	held   []byte // a line that may be the first of two with the names
@@ -158,14 +159,18 @@ func (d *diff) begin(line []byte) kind {
 		// Without a/ and b/ both names are the same.
 		names := strings.TrimRight(text[len("diff --git "):], "\r\n")
 		d.git, d.file = names[:len(names)/2] != names[(len(names)+1)/2:], stdin
+		d.to = ""
 		return d.enter(none, 0, "")
 	case strings.HasPrefix(text, "diff --cc "), strings.HasPrefix(text, "diff --combined "):
-		d.git, d.file = true, stdin
+		d.git, d.file, d.to = true, stdin, ""
 		return d.enter(none, 0, "")
 	case strings.HasPrefix(text, "rename from "), strings.HasPrefix(text, "copy from "), strings.HasPrefix(text, `\ `):
 		return d.enter(none, 0, "")
 	case d.startHunk(text):
 		return d.enter(none, 0, "")
+	case strings.HasPrefix(text, "rename to "), strings.HasPrefix(text, "copy to "):
+		_, name, _ := strings.Cut(text, " to ")
+		d.to = nameOf(name)
 	}
 	return d.put(around, d.line, stdin, line)
 }
@@ -270,21 +275,28 @@ func number(text string, given bool) int {
 
 // newName takes the name after +++.
 func (d *diff) newName(text string) {
-	name := strings.TrimRight(text, "\r\n")
-	if unquoted, ok := unquote(name); ok {
-		name = unquoted
-	} else {
-		name, _, _ = strings.Cut(name, "\t")
-	}
+	name := nameOf(text)
 	if name == "/dev/null" {
 		d.file = stdin
 		return
 	}
-	if d.git && len(name) > 2 && name[1] == '/' { // b/, or i/ and w/
+	if d.to != "" {
+		name = d.to // whatever is in front of it here
+	} else if d.git && len(name) > 2 && name[1] == '/' { // b/, or i/ and w/
 		name = name[2:]
 	}
 	d.file = name
 	d.all.addName(where{path: name})
+}
+
+// nameOf is a name at the end of a line.
+func nameOf(text string) string {
+	name := strings.TrimRight(text, "\r\n")
+	if unquoted, ok := unquote(name); ok {
+		return unquoted
+	}
+	name, _, _ = strings.Cut(name, "\t")
+	return name
 }
 
 // unquote is a name in quotes, as git writes one with odd characters.

@@ -5,6 +5,7 @@
 package scan
 
 import (
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -13,4 +14,12 @@ import (
 // whoever writes into a pipe.
 func openFile(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+}
+
+// owner is who owns a file.
+func owner(info fs.FileInfo) (uid uint32) {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		uid = stat.Uid
+	}
+	return uid
 }

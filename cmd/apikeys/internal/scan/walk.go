@@ -130,7 +130,7 @@ func (w *walk) top(path string) {
 		return
 	}
 	r := repoAround(abs)
-	if r == nil || w.everyone {
+	if r == nil || w.everyone || !ownedAlike(r.root, abs) {
 		w.dir(path, "", nil, nil, false)
 		return
 	}
@@ -151,6 +151,18 @@ func (w *walk) top(path string) {
 		}
 	}
 	w.dir(path, rel, t, rules, false)
+}
+
+// ownedAlike reports whether a work tree belongs to whom a directory inside belongs to.
+// Somebody else's, such as one in the directory for everybody's temporary files, does not
+// say what is looked at.
+func ownedAlike(root, dir string) bool {
+	a, err := os.Lstat(filepath.Join(root, ".git"))
+	if err != nil {
+		return false
+	}
+	b, err := os.Lstat(dir)
+	return err == nil && owner(a) == owner(b)
 }
 
 // worktree takes the directory in which a work tree begins.

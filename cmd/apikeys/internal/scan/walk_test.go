@@ -83,6 +83,35 @@ func TestIgnored(t *testing.T) {
 	same(t, "a broken index", found(t, exitFound, "", "."), everything)
 }
 
+// TestSomebodyElsesRules: a work tree of another owner, around what is looked at, hides
+// nothing.
+func TestSomebodyElsesRules(t *testing.T) {
+	k := mint(t, "ak")
+	dir := newRepo(t)
+	plant(t, dir, map[string]string{".gitignore": "*\n", "sub/a": k.Reveal()})
+	same(t, "of the same owner", found(t, exitNothing, "", filepath.Join(dir, "sub")), nil)
+	// Who may give files away does; to everybody else the root directory is another's.
+	other, mine := filepath.Join(dir, ".git"), dir
+	if err := os.Lchown(other, 12345, 12345); err != nil {
+		other = "/"
+	}
+	a, err := os.Lstat(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.Lstat(mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owner(a) == owner(b) {
+		t.Errorf("%s and %s have the same owner", other, mine)
+	}
+	if other != "/" {
+		sub := filepath.Join(dir, "sub")
+		same(t, "of another owner", found(t, exitFound, "", sub), []string{key(filepath.Join(sub, "a"), 1, 1, k.ID())})
+	}
+}
+
 func TestSplitIndexHidesNothing(t *testing.T) {
 	k := mint(t, "ak")
 	dir := newRepo(t)

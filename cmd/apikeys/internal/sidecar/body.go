@@ -18,13 +18,14 @@ const maxKept = 64 << 10
 // It is read in a goroutine of its own, when somebody waits for more: a client may take
 // its time, and an attempt that is over must not be held by that.
 type body struct {
-	from io.Reader
+	from   io.Reader
+	length int64 // negative if nobody knows it
 
 	mu      sync.Mutex
 	news    sync.Cond // something of what follows has changed
-	begun   bool
-	wanted  bool   // somebody waits for more
-	kept    []byte // what was read last: up to offset total
+	reading bool      // pump runs
+	wanted  bool      // somebody waits for more
+	kept    []byte    // what was read last: up to offset total
 	total   int64
 	whole   bool   // kept is all that was read
 	err     error  // how the body ends
@@ -44,8 +45,8 @@ var (
 	errNotKept = errors.New("the body is too long to be sent again")
 )
 
-func newBody(from io.Reader) *body {
-	b := &body{from: from, whole: true}
+func newBody(from io.Reader, length int64) *body {
+	b := &body{from: from, length: length, whole: true}
 	b.news.L = &b.mu
 	b.current = &pass{body: b}
 	return b
@@ -68,6 +69,7 @@ func (b *body) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.current = nil
+	b.freeLocked()
 	b.news.Broadcast()
 }
 
@@ -83,28 +85,68 @@ func (b *body) failed() error {
 
 // pump reads when more is wanted.
 func (b *body) pump() {
-	buf := pooled.Get()
-	defer pooled.Put(buf)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.err == nil {
-		if b.current == nil {
-			return
-		}
+	for b.err == nil && b.current != nil {
 		if !b.wanted {
 			b.news.Wait()
 			continue
 		}
-		b.wanted = false
+		b.growLocked()
+		free := b.kept[len(b.kept):min(cap(b.kept), len(b.kept)+maxRead)] // nobody else looks there
 		b.mu.Unlock()
-		n, err := b.from.Read(buf)
+		n, err := b.from.Read(free)
 		b.mu.Lock()
-		b.kept = append(b.kept, buf[:n]...)
+		b.kept = b.kept[:len(b.kept)+n]
 		b.total += int64(n)
 		b.whole = b.whole && b.total <= maxKept
 		b.err = err
+		b.wanted = false // not before: nothing is read ahead of who reads, where the buffer may begin anew
 		b.news.Broadcast()
 	}
+	b.reading = false
+	b.freeLocked()
+}
+
+// large is a buffer with room for all that is kept, and for a read that goes beyond.
+type large [maxKept + maxRead]byte
+
+var larges = sync.Pool{New: func() any { return new(large) }}
+
+// minRead and maxRead bound the room for a read.
+const minRead, maxRead = 512, 32 << 10
+
+// growLocked makes room for a read.
+func (b *body) growLocked() {
+	room := cap(b.kept) - len(b.kept)
+	if room >= minRead {
+		return
+	}
+	size := 4 * cap(b.kept)
+	if b.kept == nil {
+		size = 4 << 10 // a stream may be of small messages, and live for long
+		if b.length >= 0 {
+			size = int(min(b.length, maxKept)) + minRead
+		}
+	}
+	var next []byte
+	if size > 16<<10 {
+		next = larges.Get().(*large)[:0]
+	} else {
+		next = make([]byte, 0, size)
+	}
+	b.kept = append(next, b.kept...)
+}
+
+// freeLocked gives the buffer back when neither side looks at it any more.
+func (b *body) freeLocked() {
+	if b.current != nil || b.reading {
+		return
+	}
+	if cap(b.kept) == len(large{}) {
+		larges.Put((*large)(b.kept[:len(large{})]))
+	}
+	b.kept = nil
 }
 
 // Close ends this reading, not the body: another attempt may need the rest.
@@ -136,8 +178,8 @@ func (s *pass) Read(p []byte) (int, error) {
 		case len(p) == 0:
 			return 0, nil
 		}
-		if !b.begun {
-			b.begun = true
+		if !b.reading {
+			b.reading = true
 			go b.pump()
 		}
 		b.wanted = true

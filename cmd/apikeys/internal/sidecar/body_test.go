@@ -5,18 +5,21 @@ package sidecar
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/iotest"
 )
 
+// text is different everywhere.
 func text(size int) string {
 	var b strings.Builder
-	for b.Len() < size {
-		b.WriteString("0123456789abcdef")
+	for i := 0; b.Len() < size; i++ {
+		fmt.Fprint(&b, i, " ")
 	}
 	return b.String()[:size]
 }
@@ -47,7 +50,7 @@ func TestBodyAgain(t *testing.T) {
 		{10 * maxKept, 2 * maxKept, false},
 	} {
 		want := text(test.size)
-		b := newBody(strings.NewReader(want))
+		b := newBody(strings.NewReader(want), int64(test.size))
 		first := b.current
 		if got := reads(t, io.LimitReader(first, int64(test.read))); got != want[:test.read] {
 			t.Errorf("%+v: another text at first", test)
@@ -96,7 +99,7 @@ func TestBodyIsPassedWhileRead(t *testing.T) {
 		from, to := io.Pipe()
 		want := text(size)
 		entered := make(chan struct{}, 100)
-		b := newBody(telling{from, entered})
+		b := newBody(telling{from, entered}, -1)
 		first := b.current
 		wrote := make(chan struct{})
 		go func() {
@@ -137,7 +140,7 @@ func TestBodyIsPassedWhileRead(t *testing.T) {
 
 func TestBodyErrors(t *testing.T) {
 	broken := errors.New("broken")
-	b := newBody(io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(broken)))
+	b := newBody(io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(broken)), 7)
 	for range 2 {
 		if raw, err := io.ReadAll(b.current); string(raw) != "abc" || !errors.Is(err, broken) {
 			t.Errorf("%s, %v", raw, err)
@@ -150,7 +153,7 @@ func TestBodyErrors(t *testing.T) {
 		}
 	}
 	ends := 0
-	b = newBody(iotest.DataErrReader(strings.NewReader("abc")))
+	b = newBody(iotest.DataErrReader(strings.NewReader("abc")), -1)
 	b.atEnd = func() { ends++ }
 	for range 2 {
 		if got := reads(t, b.current); got != "abc" || b.failed() != nil {
@@ -180,7 +183,7 @@ func (r telling) Read(p []byte) (int, error) {
 // Closing ends a read that waits for the client, and nothing else.
 func TestBodyClose(t *testing.T) {
 	from, to := io.Pipe()
-	b := newBody(from)
+	b := newBody(from, -1)
 	first := b.current
 	told := make(chan error)
 	go func() {
@@ -208,7 +211,7 @@ func TestBodyClose(t *testing.T) {
 func TestBodyRaces(t *testing.T) {
 	for range 50 {
 		want := []byte(text(rand.IntN(maxKept)))
-		b := newBody(iotest.OneByteReader(bytes.NewReader(want[:min(len(want), 500)])))
+		b := newBody(iotest.OneByteReader(bytes.NewReader(want[:min(len(want), 500)])), int64(len(want)))
 		want = want[:min(len(want), 500)]
 		var wg sync.WaitGroup
 		for range 4 {
@@ -223,4 +226,40 @@ func TestBodyRaces(t *testing.T) {
 		}
 		wg.Wait()
 	}
+}
+
+// slow lets others go on before it reads.
+type slow struct{ io.Reader }
+
+func (r slow) Read(p []byte) (int, error) {
+	for range 100 {
+		runtime.Gosched()
+	}
+	return r.Reader.Read(p)
+}
+
+// Whoever is woken without need has nothing read ahead of it, where the buffer begins
+// anew.
+func TestBodyIsReadOnDemand(t *testing.T) {
+	want := text(4 * maxKept)
+	b := newBody(slow{strings.NewReader(want)}, -1)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				b.mu.Lock()
+				b.news.Broadcast()
+				b.mu.Unlock()
+			}
+		}
+	})
+	if got := reads(t, b.current); got != want {
+		t.Errorf("another text, of %d bytes", len(got))
+	}
+	close(stop)
+	wg.Wait()
 }

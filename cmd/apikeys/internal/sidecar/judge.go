@@ -55,7 +55,7 @@ func (j *judge) refuse(r *http.Request) *refusal {
 	switch {
 	case r.Method == http.MethodConnect || r.Method == http.MethodTrace:
 		return &refusal{http.StatusMethodNotAllowed, "method", r.Method + " is not passed on"}
-	case !strings.HasPrefix(r.RequestURI, "/") || r.URL.Host != "" || r.URL.Scheme != "":
+	case !strings.HasPrefix(r.RequestURI, "/"):
 		return &refusal{http.StatusBadRequest, "target", "the request's target must be a path: this is the address of one upstream, and no proxy for others"}
 	case switchesHTTP(r.Header):
 		return &refusal{http.StatusBadRequest, "upgrade", "an upgrade to HTTP/2 or TLS is not passed on: begin with HTTP/2"}
@@ -114,7 +114,7 @@ func foreign(r *http.Request) bool {
 			return true
 		}
 	}
-	return len(r.Header["Origin"]) > 1
+	return false
 }
 
 // climbs reports whether a target's path may lead out of the directory that it begins

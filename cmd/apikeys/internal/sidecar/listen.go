@@ -19,7 +19,7 @@ func open(ctx context.Context, address string) (net.Listener, error) {
 	if !unix {
 		return conf.Listen(ctx, "tcp", address)
 	}
-	if err := clear(ctx, path); err != nil {
+	if err := clearSocket(ctx, path); err != nil {
 		return nil, err
 	}
 	// The socket is nobody else's from its first moment. Nothing else makes files yet.
@@ -36,8 +36,8 @@ func open(ctx context.Context, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// clear takes away a socket that one who was killed has left.
-func clear(ctx context.Context, path string) error {
+// clearSocket takes away a socket that one who was killed has left.
+func clearSocket(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return nil //nolint:nilerr // there is none, or listening says what is wrong

@@ -25,6 +25,10 @@ import (
 // retryAfter is what whoever comes while there is no key is told to wait, in seconds.
 const retryAfter = "5"
 
+// flushWithin is how long a part of an answer may stay here whose length is known: most
+// such answers are over by then, and are sent as one. Streams are flushed at once.
+const flushWithin = time.Millisecond
+
 // proxy passes requests on to the upstream, with the key.
 type proxy struct {
 	upstream *url.URL
@@ -58,7 +62,7 @@ func exchangeOf(ctx context.Context) *exchange {
 func newProxy(life context.Context, upstream *url.URL, header string, transport http.RoundTripper, m *metrics, log *slog.Logger) *proxy {
 	p := &proxy{upstream: upstream, header: header, metrics: m, log: log, failures: rate.Sometimes{First: 1, Interval: 10 * time.Second}, life: life}
 	p.reverse = &httputil.ReverseProxy{
-		Rewrite: p.rewrite, Transport: transport, FlushInterval: -1, BufferPool: pooled,
+		Rewrite: p.rewrite, Transport: transport, FlushInterval: flushWithin, BufferPool: pooled,
 		ModifyResponse: p.answered, ErrorHandler: p.failed, ErrorLog: complaintsTo(log),
 	}
 	return p
@@ -138,7 +142,7 @@ func (p *proxy) rewrite(pr *httputil.ProxyRequest) {
 		return
 	}
 	x := exchangeOf(in.Context())
-	x.body = newBody(in.Body)
+	x.body = newBody(in.Body, in.ContentLength)
 	out.Body, out.GetBody, out.Trailer = x.body.current, x.body.again, p.trailer(in.Trailer)
 	x.body.atEnd = func() {
 		for name := range out.Trailer {
@@ -256,7 +260,7 @@ func tell(w http.ResponseWriter, status int, kind, text string) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Proxy-Status", "apikeys; error="+kind)
 	w.WriteHeader(status)
-	fmt.Fprintf(w, "apikeys proxy: %s\n", text)
+	fmt.Fprintf(w, "apikeys proxy: %s\n", text) //nolint:gosec // plain text, of constants
 }
 
 func class(status int) string {

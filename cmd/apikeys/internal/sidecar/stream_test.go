@@ -26,9 +26,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // secure is an upstream with TLS and HTTP/2, and the flag that has it trusted.
@@ -247,7 +247,7 @@ func TestReplayWhileItComes(t *testing.T) {
 			}()
 			got, err := io.ReadAll(resp.Body)
 			_ = resp.Body.Close()
-			if err != nil || resp.StatusCode != 200 || string(got) != lines {
+			if err != nil || resp.StatusCode != http.StatusOK || string(got) != lines {
 				t.Errorf("%s to %s: %d, %d bytes of %d, %v", proto, url, resp.StatusCode, len(got), len(lines), err)
 			}
 			_ = r.stop()
@@ -282,7 +282,7 @@ func TestEarlyAnswers(t *testing.T) {
 				t.Fatalf("%s to %s: %v", proto, url, err)
 			}
 			got, err := io.ReadAll(resp.Body)
-			if err != nil || resp.StatusCode != 413 || string(got) != "too large\n" {
+			if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge || string(got) != "too large\n" {
 				t.Errorf("%s: %d %q %v", proto, resp.StatusCode, got, err)
 			}
 			_ = resp.Body.Close()
@@ -412,7 +412,7 @@ func (s *talk) stream(_ any, stream grpc.ServerStream) error {
 		return err
 	}
 	for {
-		m := &wrapperspb.StringValue{}
+		m := &healthpb.HealthCheckRequest{}
 		if err := stream.RecvMsg(m); err != nil {
 			stream.SetTrailer(metadata.Pairs("x-sum", "7"))
 			return status.Error(codes.DataLoss, "at the end") // a status that only trailers tell
@@ -466,17 +466,17 @@ func TestGRPC(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 20 {
-			m := wrapperspb.String(fmt.Sprint(i, strings.Repeat("x", 10_000)))
+			m := &healthpb.HealthCheckRequest{Service: fmt.Sprint(i, strings.Repeat("x", 10_000))}
 			if err := stream.SendMsg(m); err != nil {
 				t.Fatal(err)
 			}
-			got := &wrapperspb.StringValue{}
-			if err := stream.RecvMsg(got); err != nil || got.Value != m.Value {
+			got := &healthpb.HealthCheckRequest{}
+			if err := stream.RecvMsg(got); err != nil || got.Service != m.Service {
 				t.Fatalf("%s: message %d: %v", upstream.scheme, i, err)
 			}
 		}
 		_ = stream.CloseSend()
-		err = stream.RecvMsg(&wrapperspb.StringValue{})
+		err = stream.RecvMsg(&healthpb.HealthCheckRequest{})
 		if status.Code(err) != codes.DataLoss || strings.Join(stream.Trailer().Get("x-sum"), ",") != "7" {
 			t.Errorf("%s: %v, %v", upstream.scheme, err, stream.Trailer())
 		}
@@ -487,7 +487,7 @@ func TestGRPC(t *testing.T) {
 		for range 50 {
 			stream, err = conn.NewStream(t.Context(), &talkDesc.Streams[0], "/talk/Both")
 			if err == nil {
-				err = stream.RecvMsg(&wrapperspb.StringValue{})
+				err = stream.RecvMsg(&healthpb.HealthCheckRequest{})
 			}
 			if status.Code(err) != codes.Unauthenticated || status.Convert(err).Message() != "not that key" {
 				t.Fatalf("%s: refused for good: %v", upstream.scheme, err)
@@ -548,7 +548,7 @@ func TestLoadThroughRevocations(t *testing.T) {
 						}
 						got, err := io.ReadAll(resp.Body)
 						_ = resp.Body.Close()
-						if err != nil || resp.StatusCode != 200 || !bytes.HasSuffix(got, []byte(" "+body)) {
+						if err != nil || resp.StatusCode != http.StatusOK || !bytes.HasSuffix(got, []byte(" "+body)) {
 							t.Errorf("%s: %d %.80q %v", proto, resp.StatusCode, got, err)
 							return
 						}

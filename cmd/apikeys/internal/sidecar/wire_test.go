@@ -4,6 +4,7 @@ package sidecar
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // send writes to a connection of its own, and reads the statuses of all answers until
@@ -260,6 +264,78 @@ func TestSlowClients(t *testing.T) {
 	for range texts {
 		if statuses := <-done; len(statuses) > 0 && statuses[0] != 400 {
 			t.Errorf("%v", statuses)
+		}
+	}
+}
+
+// With HTTP/2 the same is refused, also what only its frames can say.
+func TestWireOfHTTP2(t *testing.T) {
+	t.Parallel()
+	api := newUpstream(t)
+	r := start(t, api.URL)
+	host := r.main.String()
+	for name, test := range map[string]struct {
+		fields []string
+		want   string
+	}{
+		"a request":              {[]string{":method", "GET", ":scheme", "http", ":authority", host, ":path", "/a"}, "200"},
+		"another authority":      {[]string{":method", "GET", ":scheme", "http", ":authority", "evil", ":path", "/a"}, "403"},
+		"no authority":           {[]string{":method", "GET", ":scheme", "http", ":path", "/a"}, "403"},
+		"Host alone":             {[]string{":method", "GET", ":scheme", "http", ":path", "/a", "host", "evil"}, "403"},
+		"another Host beside it": {[]string{":method", "GET", ":scheme", "http", ":authority", host, ":path", "/a", "host", "evil"}, "403"},
+		"an absolute path":       {[]string{":method", "GET", ":scheme", "http", ":authority", host, ":path", "http://evil/a"}, "400"},
+		"a star":                 {[]string{":method", "OPTIONS", ":scheme", "http", ":authority", host, ":path", "*"}, "400"},
+		"CONNECT":                {[]string{":method", "CONNECT", ":authority", host}, "405"},
+		"dots":                   {[]string{":method", "GET", ":scheme", "http", ":authority", host, ":path", "/a/%2e%2e/b"}, "400"},
+		"a page":                 {[]string{":method", "GET", ":scheme", "http", ":authority", host, ":path", "/a", "origin", "http://evil"}, "403"},
+		"an alias of the key":    {[]string{":method", "GET", ":scheme", "http", ":authority", host, ":path", "/a", "x_api_key", "other"}, "200"},
+	} {
+		if got := r.frame(test.fields); got != test.want {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+		for _, req := range api.seen() {
+			if test.want != "200" || req.RequestURI != "/a" || "http://"+req.Host != api.URL || len(req.Header["X_api_key"]) > 0 || req.Header.Get("X-API-Key") != keyOf(1) {
+				t.Errorf("%s: the upstream saw %s at %s with %v", name, req.RequestURI, req.Host, req.Header)
+			}
+		}
+	}
+}
+
+// frame sends one request with HTTP/2, and returns the status.
+func (r *running) frame(fields []string) (status string) {
+	r.t.Helper()
+	conn, err := net.Dial("tcp", r.main.String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		r.t.Fatal(err)
+	}
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for i := 0; i < len(fields); i += 2 {
+		if err := enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	_, _ = io.WriteString(conn, http2.ClientPreface)
+	framer := http2.NewFramer(conn, conn)
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	_ = framer.WriteSettings()
+	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+	for {
+		f, err := framer.ReadFrame()
+		if err != nil {
+			return err.Error()
+		}
+		switch f := f.(type) {
+		case *http2.MetaHeadersFrame:
+			return f.PseudoValue("status")
+		case *http2.RSTStreamFrame:
+			return f.ErrCode.String()
+		case *http2.GoAwayFrame:
+			return f.ErrCode.String()
 		}
 	}
 }
