@@ -18,6 +18,10 @@ import (
 	"time"
 )
 
+// dialTime ends a little before the time for all of it, so that what became of dialing is
+// known by then.
+const dialTime = Timeout - 100*time.Millisecond
+
 // maxAddrs is how many addresses of a name are tried.
 const maxAddrs = 8
 
@@ -43,7 +47,7 @@ func newDialer(p *Policy, roots *x509.CertPool, with Options) dialer {
 
 // plain connects for http, which is for this machine only.
 func (d dialer) plain(ctx context.Context, _, hostport string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	conn, _, err := d.connect(ctx, hostport, true)
 	return conn, err
@@ -52,7 +56,7 @@ func (d dialer) plain(ctx context.Context, _, hostport string) (net.Conn, error)
 // tls connects for https. The transport's context outlives its request, hence the
 // time-out of its own.
 func (d dialer) tls(ctx context.Context, _, hostport string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	conn, host, err := d.connect(ctx, hostport, false)
 	if err != nil {
@@ -192,7 +196,7 @@ func (d dialer) dialProxy(ctx context.Context) (net.Conn, error) {
 // than a connection that was refused.
 func tunnel(ctx context.Context, conn net.Conn, to netip.AddrPort) error {
 	// An end of the context ends reads and writes.
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	text := to.String()
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: text}, Host: text, Header: http.Header{}}

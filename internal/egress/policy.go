@@ -328,7 +328,7 @@ func parseNetwork(text string) (_ netip.Prefix, isNetwork bool, err error) {
 		case err != nil && (bracketed || strings.Contains(bare, ":")), err == nil && addr.Zone() != "", bracketed && addr.Is4():
 			return netip.Prefix{}, true, errNetwork
 		case err != nil:
-			return netip.Prefix{}, false, nil
+			return netip.Prefix{}, false, nil //nolint:nilerr // it is a name, then
 		}
 		network = netip.PrefixFrom(addr, addr.BitLen())
 	}
