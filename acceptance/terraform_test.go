@@ -3,8 +3,14 @@
 package acceptance
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"maps"
+	"math/big"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
@@ -72,7 +79,8 @@ type declared struct {
 	with  data
 }
 
-// declaredRole is every field of a role that can be changed, declaredConfig every one of the mount's config.
+// declaredRole is every field of a role that can be changed, declaredConfig every one of the mount's config, and
+// declaredEndpoint every one of an endpoint but for its secrets.
 var (
 	declaredRole = []declared{
 		{field: "description", value: "a & b <c>\nsecond line "},
@@ -121,6 +129,19 @@ var (
 		{field: "outbound_paused", value: true},
 		{field: "notify_before", value: []int{86400, 1209600}},
 	}
+	hooks            = "https://hooks.example.com/apikeys"
+	declaredEndpoint = []declared{
+		{field: "url", value: hooks + "/2", with: data{"url": hooks}},
+		{field: "types", value: []string{"rotation.failing", "key.*"}, with: data{"url": hooks}},
+		{field: "name_prefix", value: "shop-", with: data{"url": hooks}},
+		{field: "format", value: "cloudevents", with: data{"url": hooks}},
+		{field: "template", value: "{\"text\": \"${text} & <more>\"}", with: data{"url": hooks, "format": "template", "template": `{"a":1}`}},
+		{field: "include", value: []string{"text", "actor"}, with: data{"url": hooks}},
+		{field: "digest", value: 300, with: data{"url": hooks, "format": "template", "template": `{"a":1}`}},
+		{field: "pace", value: 2.5, with: data{"url": hooks}},
+		{field: "ca", value: selfSigned(), with: data{"url": hooks}},
+		{field: "disabled", value: true, with: data{"url": hooks}},
+	}
 )
 
 // terraformWrites declares each field and takes it away again: every plan is empty after its apply, the same apply
@@ -136,6 +157,30 @@ func terraformWrites(t *testing.T, e *env) {
 	fields = slices.Collect(maps.Keys(e.read("config")))
 	if got := fieldsOf(declaredConfig); !sameSet(got, fields...) {
 		t.Errorf("fields of the config %q, tried are %q", fields, got)
+	}
+	e.write("events/never", data{"url": hooks})
+	fields = slices.DeleteFunc(slices.Collect(maps.Keys(e.read("events/never"))), func(name string) bool {
+		return slices.Contains([]string{"name", "id", "created", "secret_names"}, name)
+	})
+	if got := fieldsOf(declaredEndpoint); !sameSet(got, append(fields, "name_prefix")...) {
+		t.Errorf("fields of an endpoint %q, tried are %q", fields, got)
+	}
+	e.remove("events/never")
+	for _, d := range declaredEndpoint {
+		r := &endpoint{e: e, client: e.client, path: e.path("events/declared")}
+		if d.field == "name_prefix" { // it is read back only where there is one
+			r.apply(data{"url": hooks, "name_prefix": d.value, "replace": true})
+			e.fieldsAre(e.read("events/declared"), map[string]string{"name_prefix": inJSON(t, d.value)})
+			if r.apply(data{"url": hooks, "replace": true}); e.read("events/declared")["name_prefix"] != nil {
+				t.Error("name_prefix was taken away, and is there")
+			}
+		} else {
+			e.declares(r, "events/declared", d)
+		}
+		e.remove("events/declared")
+		if r.refresh(nil); r.state != "" {
+			t.Errorf("%s: the state still has the endpoint that was destroyed: %s", d.field, r.state)
+		}
 	}
 	for _, d := range declaredRole {
 		r := &endpoint{e: e, client: e.client, path: e.path("roles/declared")}
@@ -188,6 +233,20 @@ func (e *env) declares(r *endpoint, path string, d declared) {
 			e.t.Errorf("%s: after %s was taken away it is\n%v\nwant\n%v", path, d.field, now, before)
 		}
 	}
+}
+
+// selfSigned is a certificate in PEM.
+func selfSigned() string {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	cert := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
 func fieldsOf(ds []declared) []string {
@@ -381,7 +440,7 @@ func moduleFields(t *testing.T, e *env) {
 		t.Helper()
 		return regexp.MustCompile(form[locals[fields][d.field]]).MatchString(inJSON(t, d.value))
 	}
-	for fields, declared := range map[string][]declared{"role_fields": declaredRole, "config_fields": declaredConfig} {
+	for fields, declared := range map[string][]declared{"role_fields": declaredRole, "config_fields": declaredConfig, "endpoint_fields": declaredEndpoint} {
 		want := fieldsOf(declared)
 		if fields == "role_fields" {
 			want = append(want, "type")

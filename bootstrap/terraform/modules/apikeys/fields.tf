@@ -69,9 +69,24 @@ locals {
     notify_before            = "numbers"
   }
 
+  # The secrets of an endpoint are not among them: they would stand in the state.
+  endpoint_fields = {
+    url         = "text"
+    types       = "list"
+    name_prefix = "text"
+    format      = "text"
+    template    = "text"
+    include     = "list"
+    digest      = "number"
+    pace        = "number"
+    ca          = "text"
+    disabled    = "bool"
+  }
+
   # A null is a field that is not named.
-  config = { for field, value in var.config : field => value if value != null }
-  roles  = { for role, fields in var.roles : role => { for field, value in fields : field => value if value != null } }
+  config    = { for field, value in var.config : field => value if value != null }
+  roles     = { for role, fields in var.roles : role => { for field, value in fields : field => value if value != null } }
+  endpoints = { for name, fields in var.endpoints : name => { for field, value in fields : field => value if value != null } }
 
   # Complaints are texts, and empty ones are dropped.
   config_complaints = compact([for field, value in local.config : (
@@ -84,5 +99,11 @@ locals {
     !contains(keys(local.role_fields), field) ? "${field} is no field of a role" :
     can(regex(local.form[local.role_fields[field]], jsonencode(value))) ? "" :
     "${field}: ${local.form_says[local.role_fields[field]]}"
+  )]) }
+
+  endpoint_complaints = { for name, fields in local.endpoints : name => compact([for field, value in fields : (
+    !contains(keys(local.endpoint_fields), field) ? "${field} is no field of an endpoint that may stand in a configuration" :
+    can(regex(local.form[local.endpoint_fields[field]], jsonencode(value))) ? "" :
+    "${field}: ${local.form_says[local.endpoint_fields[field]]}"
   )]) }
 }

@@ -61,6 +61,27 @@ resource "vault_generic_endpoint" "role" {
   }
 }
 
+# An endpoint is told what happens. The engine makes its signing secret, which is in no
+# answer that is kept: rotate-secret shows one, by hand.
+resource "vault_generic_endpoint" "endpoint" {
+  for_each = local.endpoints
+
+  path                 = "${vault_mount.apikeys.path}/events/${each.key}"
+  ignore_absent_fields = true
+
+  data_json = jsonencode(merge(each.value, { replace = true }))
+
+  # Where it may be is in egress_allow.
+  depends_on = [vault_generic_endpoint.config]
+
+  lifecycle {
+    precondition {
+      condition     = length(local.endpoint_complaints[each.key]) == 0
+      error_message = "Endpoint ${each.key}: ${join("; ", local.endpoint_complaints[each.key])}."
+    }
+  }
+}
+
 # A rotation by hand is a deliberate act: name another one and apply. Applying again
 # does nothing, and a lost answer can be repeated, since the request_id makes it the
 # same rotation. The answer holds no key, nor does the state.

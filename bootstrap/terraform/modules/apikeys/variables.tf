@@ -24,7 +24,7 @@ variable "plugin_version" {
   default     = null
 }
 
-# Roles and config are `any` on purpose. A declared object type drops names that it
+# Roles, endpoints and config are `any` on purpose. A declared object type drops names that it
 # does not know, so that a misspelt allowed_cidrs would be a key without them; here it is
 # an error of the plan.
 
@@ -37,6 +37,13 @@ variable "config" {
 
 variable "roles" {
   description = "Role name => its fields. Those that are not named have their defaults, but for deletion_protection, which is true."
+  type        = any
+  default     = {}
+  nullable    = false
+}
+
+variable "endpoints" {
+  description = "Endpoint name => its fields but for its secrets, which would stand in the state. Those that are not named have their defaults."
   type        = any
   default     = {}
   nullable    = false
