@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -429,6 +430,10 @@ func (h *holder) logs(t *testing.T, what string, after int) {
 
 // agentReadme does what bootstrap/agent/README.md says, as it is written there.
 func agentReadme(t *testing.T, e *env) {
+	// Where this runs under nohup, SIGHUP is ignored, and a shell cannot trap what was when it began.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	const mount = "apikeys"
 	if err := e.client.Sys().Mount(mount, &api.MountInput{Type: pluginName}); err != nil {
 		t.Fatal(err)
