@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"time"
 )
@@ -62,27 +63,43 @@ func (d dialer) tls(ctx context.Context, _, hostport string) (net.Conn, error) {
 
 // handshake proves who the other side is, or closes the connection.
 func handshake(ctx context.Context, conn net.Conn, config *tls.Config) (net.Conn, error) {
-	secured := tls.Client(conn, config)
+	secured := tls.Client(prompt{conn}, config)
 	err := secured.HandshakeContext(ctx)
 	if err == nil {
 		return secured, nil
 	}
 	conn.Close()
-	// A connection that ends in the middle is no more than one that was refused.
-	var network net.Error
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, context.Canceled) || errors.As(err, &network) && !isAlert(err) {
+	if brokeOff(err) {
 		return nil, classError(Unreachable)
 	}
 	return nil, classError(TLS)
 }
 
-// isAlert reports whether the other side refused by a word of TLS: such an error is
-// a network's too.
-func isAlert(err error) bool {
-	var alert tls.AlertError
+// farewell is how long the other side has to take the last words of TLS.
+const farewell = 100 * time.Millisecond
+
+// prompt is a connection that closes soon: TLS would give five seconds to a side that
+// reads nothing, after all of its time is over. Nobody else sets a time for writing.
+type prompt struct{ net.Conn }
+
+func (c prompt) SetWriteDeadline(t time.Time) error {
+	if soon := time.Now().Add(farewell); t.After(soon) {
+		t = soon
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// brokeOff reports whether a handshake ended with its connection, or its time: that is no
+// more than one that was refused. What the other side says in TLS is a network's error
+// too, but none of reading or writing.
+func brokeOff(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
 	var op *net.OpError
-	return errors.As(err, &alert) || errors.As(err, &op) && op.Op == "remote error"
+	return errors.As(err, &op) && (op.Op == "read" || op.Op == "write")
 }
 
 // connect resolves, judges and dials. The time that is left is shared among the

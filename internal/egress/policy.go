@@ -235,6 +235,9 @@ func parseEntry(text string) (e entry, excludes bool, err error) {
 	if len(text) > maxEntryLen {
 		return refuse(fmt.Sprintf("is longer than %d characters", maxEntryLen), forms)
 	}
+	if strings.Contains(text, "://") {
+		return refuse("is a URL", "write its host: "+forms)
+	}
 	rest, excludes := strings.CutPrefix(text, "!")
 	if e.port = defaultPort; excludes {
 		e.port = anyPort

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MPL-2.0
+
+package egress
+
+import (
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
+)
+
+var quiet = log.New(io.Discard, "", 0)
+
+func TestManager(t *testing.T) {
+	n := newInternet()
+	n.rename("hooks.example.com", "127.0.0.1")
+	closed := make(chan struct{}, 16)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			entered <- struct{}{}
+			<-leave
+		}
+		hello(w, r)
+	}))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	n.put("127.0.0.1:8080", s.Listener.Addr().String())
+
+	m := NewManager(n.options())
+	send := func(path string) error {
+		_, err := m.Do(request(t, t.Context(), "http://127.0.0.1:8080"+path), "", MaxAnswer)
+		return err
+	}
+	mustDial := func(want string) {
+		t.Helper()
+		if dialed, _ := n.log(); dialed != want {
+			t.Errorf("it dialed %q, want %q", dialed, want)
+		}
+	}
+	if err := send("/"); ClassOf(err) != Forbidden {
+		t.Errorf("before there is a policy: %v", err)
+	}
+	mustDial("")
+
+	m.Use(policy(t, "127.0.0.1:8080"))
+	for range 3 {
+		if err := send("/"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustDial("127.0.0.1:8080")
+	// The same policy again changes nothing.
+	m.Use(policy(t, "127.0.0.1/32:8080"))
+	if err := send("/"); err != nil {
+		t.Fatal(err)
+	}
+	mustDial("")
+	if got := m.Policy().Entries(); len(got) != 1 {
+		t.Errorf("in force is %v", got)
+	}
+
+	// Another one closes what lies idle, and what a request was still using once it is
+	// through.
+	done := make(chan error)
+	go func() { done <- send("/slow") }()
+	<-entered
+	m.Use(policy(t, "127.0.0.1:8080", "!127.0.0.2"))
+	close(leave)
+	if err := <-done; err != nil {
+		t.Errorf("a request on its way: %v", err)
+	}
+	<-closed
+	mustDial("")
+	if err := send("/"); err != nil {
+		t.Fatal(err)
+	}
+	mustDial("127.0.0.1:8080")
+
+	m.Use(&Policy{})
+	<-closed
+	if err := send("/"); ClassOf(err) != Forbidden {
+		t.Errorf("after the policy was taken back: %v", err)
+	}
+	mustDial("")
+
+	// Each CA has connections of its own.
+	m.Use(policy(t, "127.0.0.1:8080"))
+	for _, pem := range []string{"", ca.pem(), otherCA.pem(), ca.pem()} {
+		if _, err := m.Do(request(t, t.Context(), "http://127.0.0.1:8080"), pem, MaxAnswer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustDial("127.0.0.1:8080 127.0.0.1:8080 127.0.0.1:8080")
+	if _, err := m.Do(request(t, t.Context(), "http://127.0.0.1:8080"), "no CA", MaxAnswer); refusal.In(err) == nil {
+		t.Errorf("with a broken CA: %v", err)
+	}
+	m.CloseIdle()
+	for range 3 {
+		<-closed
+	}
+
+	// As many CAs as there may be do not grow without end.
+	for range 3 * maxClients {
+		if _, err := m.take(newAuthority().pem()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(m.clients) > maxClients {
+		t.Errorf("%d clients are kept", len(m.clients))
+	}
+}
+
+// Two requests at once on one client: the last one to end closes what the first left.
+func TestManagerCountsUsers(t *testing.T) {
+	n := newInternet()
+	m := NewManager(n.options())
+	a, err := m.take("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := m.take("")
+	if err != nil || a != b || a.users != 2 {
+		t.Fatalf("two users of one client: %v, %v", a == b, err)
+	}
+	m.Use(policy(t, "a.example"))
+	c, err := m.take("")
+	if err != nil || c == a || c.retired || !a.retired {
+		t.Fatalf("a retired client is handed out: %v", err)
+	}
+	m.release(a)
+	m.release(b)
+	if a.users != 0 {
+		t.Errorf("%d users are left", a.users)
+	}
+}
+
+func TestTimesAreThoseOfTheContract(t *testing.T) {
+	if Timeout != 10*time.Second || MaxAnswer != 65536 || MaxPage != 1048576 {
+		t.Error("10 s, 64 KiB, pages of 1 MiB")
+	}
+}
