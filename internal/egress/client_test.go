@@ -845,3 +845,34 @@ func speak(t *testing.T, then func(net.Conn)) net.Conn {
 	}()
 	return here
 }
+
+// An answer whose end does not come is an answer all the same: its status counts, and
+// it is known not to be complete.
+func TestAnswerWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		with := Options{
+			Roots: ca.pool(),
+			Resolver: resolver(func(context.Context, string) ([]netip.Addr, error) {
+				return []netip.Addr{netip.MustParseAddr("8.8.8.8")}, nil
+			}),
+			Dial: func(context.Context, netip.AddrPort) (net.Conn, error) {
+				return speak(t, func(c net.Conn) {
+					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhello")
+					io.Copy(io.Discard, c)
+				}), nil
+			},
+		}
+		c, err := NewClient(policy(t, "hooks.example.com"), "", with)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		a, err := do(t, c, "https://hooks.example.com")
+		if err != nil || a.Status != 200 || string(a.Body) != "hello" || a.Complete {
+			t.Errorf("%+v, %v", a, err)
+		}
+		if took := time.Since(start); took < Timeout || took > Timeout+farewell {
+			t.Errorf("it took %v", took)
+		}
+	})
+}

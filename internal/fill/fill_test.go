@@ -5,6 +5,7 @@ package fill
 import (
 	"encoding/json"
 	"errors"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -165,4 +166,220 @@ func decoded(t *testing.T, raw []byte) string {
 		t.Fatal(err)
 	}
 	return string(out)
+}
+
+func TestURL(t *testing.T) {
+	const secret = "s3cr3t"
+	names := []string{"secret.a", "secret.b", "id"}
+	for _, c := range []struct {
+		template string
+		values   map[string]any
+		want     string
+	}{
+		{"https://hooks.example.com", nil, "https://hooks.example.com"},
+		{"https://hooks.example.com/", nil, "https://hooks.example.com/"},
+		{"https://hooks.example.com:8443/a//b/?x=1&y", nil, "https://hooks.example.com:8443/a//b/?x=1&y"},
+		{"https://h.example/x/${secret.a}", map[string]any{"secret.a": "T0/B0 ü?#%&=+;:@$.-_~"}, "https://h.example/x/T0%2FB0%20%C3%BC%3F%23%25%26%3D%2B%3B%3A%40%24.-_~"},
+		{"https://h.example/${secret.a}/${secret.b}/z", map[string]any{"secret.a": "a", "secret.b": "${secret.a}"}, "https://h.example/a/%24%7Bsecret.a%7D/z"},
+		{"https://h.example/v${id}.json?k=${secret.a}&l=x${id}", map[string]any{"id": 7, "secret.a": "a&b=c d/.."}, "https://h.example/v7.json?k=a%26b%3Dc%20d%2F..&l=x7"},
+		{"https://h.example?k=${id}", map[string]any{"id": json.Number("12")}, "https://h.example?k=12"},
+		{"https://h.example/$$a/%20", nil, "https://h.example/$a/%20"},
+		{"https://h.example/${id}", map[string]any{"id": "..."}, "https://h.example/..."},
+		{"https://h.example/${id}", map[string]any{"id": "a..b\r\n"}, "https://h.example/a..b%0D%0A"},
+		{"https://h.example/..${id}", map[string]any{"id": "a"}, "https://h.example/..a"},
+		{"https://h.example/?x=${id}", map[string]any{"id": ".."}, "https://h.example/?x=.."},
+	} {
+		u, err := ParseURL("url", c.template, names)
+		if err != nil {
+			t.Errorf("%s: %v", c.template, err)
+			continue
+		}
+		if got, err := u.Fill(given(c.values)); err != nil || got != c.want {
+			t.Errorf("%s: %s, %v, want %s", c.template, got, err, c.want)
+		}
+	}
+	for template, want := range map[string]string{
+		"": "constant scheme", "hooks.example.com/x": "constant scheme", "${id}://h.example": "constant scheme", "/x://h": "constant scheme",
+		"https://${id}": "constant host", "https://${id}.example/": "constant host", "https://h.example:${id}/": "constant host", "https://h.example${id}/": "constant host",
+		"https://${secret.a}@h.example/": "constant host", "https:///x": "constant host", "https://$$/": "constant host", "https://?x": "constant host",
+		"https://h.example/${x}": "is not known", "https://h.example/${id": "without }", "https://h.example/$id": "$ alone", "https://h.example/?${x}": "is not known",
+		"https://h.example/#x": "fragment", "https://h.example/?#${id}": "fragment",
+		"https://h.example/../x": "segment", "https://h.example/./${id}": "segment", "https://h.example/%2e%2E/x": "segment", "https://h.example/.%2e/x": "segment",
+		"https://h.example/%${id}": "cannot be read", "https://h.example/%2${id}": "cannot be read", "https://h.example/?a=%${id}": "escapes nothing", "https://h.example/?a=%2${id}": "escapes nothing",
+		"https://h.example/a b": "that URLs do not have", "https://h.example/a\\b": "that URLs do not have", "https://h.example/ü": "that URLs do not have", "https://h.example/\n": "that URLs do not have",
+		"https://h.example/?a\tb": "that URLs do not have", "https://h.example/a|b": "that URLs do not have", "https://[::1/": "cannot be read",
+		"https://h.example/" + strings.Repeat("x", 2048): "is longer than",
+	} {
+		u, err := ParseURL("url", template, names)
+		if r := refusal.In(err); r == nil || r.Field != "url" || r.Todo == "" || !strings.Contains(err.Error(), want) || u != nil {
+			t.Errorf("%s: %v, want a refusal with %q", template, err, want)
+		}
+	}
+	for _, c := range []struct {
+		template string
+		value    any
+		want     string
+	}{
+		{"/x/${id}", "", "is empty"}, {"/x/v${id}", nil, "is empty"}, {"/x?a=${id}", "", "is empty"},
+		{"/x/${id}", ".", "segment"}, {"/x/${id}", "..", "segment"}, {"/x/.${id}", ".", "segment"}, {"/x/${id}.", ".", "segment"}, {"/x/%2e${id}", ".", "segment"}, {"/x/${id}${id}", ".", "segment"},
+		{"/x/${id}", "a/../" + secret, "segment"}, {"/x/${id}", `a\..\` + secret, "segment"}, {"/x/${id}", "./" + secret, "segment"}, {"/x/${id}", secret + "/..", "segment"},
+		{"/x/${id}", []any{secret}, "part of a text"}, {"/x/${id}", []string{secret}, "part of a text"}, {"/x/${id}", map[string]any{secret: 1}, "part of a text"}, {"/x/${id}", func() {}, "part of a text"},
+		{"/x/${secret.a}", "", "has no value"}, {"/x?${secret.a}", "", "has no value"},
+	} {
+		u, err := ParsePath("path", c.template, names)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := u.Fill(given(map[string]any{"id": c.value}))
+		var e *Error
+		if !errors.As(err, &e) || got != "" || !strings.Contains(e.Error(), c.want) || !strings.HasPrefix(e.Error(), "${") || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s with %v: %q, %v", c.template, c.value, got, err)
+		}
+	}
+	for _, template := range []string{"", "x", "//evil.example/x", "https://h.example/", "?x", "/..", "/a#b"} {
+		if _, err := ParsePath("path", template, names); refusal.In(err) == nil {
+			t.Errorf("the path %q: %v", template, err)
+		}
+	}
+	u, err := ParseURL("url", "https://h.example/a${id}/${secret.a}?b=$$${id}", names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.Sample() != "https://h.example/ax/x?b=$x" || len(u.Names()) != 2 {
+		t.Errorf("a sample of it is %s, its names are %v", u.Sample(), u.Names())
+	}
+}
+
+func TestHeader(t *testing.T) {
+	const secret = "s3cr3t"
+	names := []string{"secret.token", "n"}
+	for _, c := range []struct {
+		template string
+		value    any
+		want     string
+	}{
+		{"Bearer ${secret.token}", secret, "Bearer " + secret}, {"${secret.token}", "a b~!", "a b~!"}, {"x", nil, "x"}, {"$$${secret.token}", "${n}$$", "$${n}$$"}, {"n=${secret.token}", 7, "n=7"},
+	} {
+		h, err := ParseText("headers", c.template, names)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := h.Header(given(map[string]any{"secret.token": c.value})); err != nil || got != c.want {
+			t.Errorf("%s: %q, %v, want %q", c.template, got, err, c.want)
+		}
+	}
+	for template, want := range map[string]string{
+		"": "is empty", " x": "space at an end", "x ": "space at an end", "a\r\nHost: x": "not printable", "a\tb": "not printable", "ü": "not printable", "\x7f": "not printable", "\xff": "not printable",
+		"${x}": "is not known", "${": "without }", "$": "$ alone", strings.Repeat("x", 8193): "is longer than",
+	} {
+		h, err := ParseText("headers", template, names)
+		if r := refusal.In(err); r == nil || r.Field != "headers" || r.Todo == "" || !strings.Contains(err.Error(), want) || h != nil {
+			t.Errorf("%.20q: %v, want a refusal with %q", template, err, want)
+		}
+	}
+	h, err := ParseText("headers", "Bearer ${secret.token}", names)
+	if err != nil || !reflect.DeepEqual(h.Names(), []string{"secret.token"}) {
+		t.Fatal(h.Names(), err)
+	}
+	for _, v := range []any{"", nil, secret + "\n", secret + "\r\nHost: x", secret + "\x00", "ü" + secret, secret + "\t", secret + " ", " " + secret, []string{secret}, map[string]any{secret: 1}} {
+		got, err := h.Header(given(map[string]any{"secret.token": v}))
+		var e *Error
+		if !errors.As(err, &e) || e.Name != "secret.token" || got != "" || strings.Contains(err.Error(), secret) {
+			t.Errorf("%q: %q, %v", v, got, err)
+		}
+	}
+	if _, err := h.Header(given(nil)); err == nil || err.Error() != "${secret.token} has no value" {
+		t.Errorf("without a value: %v", err)
+	}
+	for name, ok := range map[string]bool{
+		"Authorization": true, "X-Api-Key": true, "x_y": true, "Content-Type": true, "": false, "Host": false, "HOST": false, "Content-Length": false, "Transfer-Encoding": false, "Connection": false,
+		"Proxy-Authorization": false, "a b": false, "a:b": false, "a\n": false, "ü": false, strings.Repeat("x", 129): false,
+	} {
+		if err := CheckHeaderName("headers", name); (err == nil) != ok || !ok && refusal.In(err) == nil {
+			t.Errorf("%.20q: %v", name, err)
+		}
+	}
+}
+
+// FuzzTree: what is accepted fills in to JSON of the same shape, in which values are
+// data.
+func FuzzTree(f *testing.F) {
+	for _, seed := range []string{`{"a":"${type}"}`, `["x${type}$$",1.5,null,{"b":[true]}]`, `["$${type}"]`, `{"a":{"a":"${data.role} ${type}"}}`, "[\"\\ud800\"]"} {
+		f.Add(seed, `"${type}\`)
+	}
+	f.Fuzz(func(t *testing.T, template, v string) {
+		tree, err := ParseTree("template", []byte(template), known)
+		if err != nil {
+			if refusal.In(err) == nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		out, err := tree.Fill(func(string) (any, bool) { return v, true })
+		if errors.Is(err, ErrTooLong) {
+			return
+		}
+		if err != nil || !json.Valid(out) {
+			t.Fatalf("%s: %s, %v", template, out, err)
+		}
+		var before, after any
+		if json.Unmarshal([]byte(template), &before) == nil && json.Unmarshal(out, &after) == nil && shape(before) != shape(after) {
+			t.Fatalf("%s became %s", template, out)
+		}
+	})
+}
+
+func shape(v any) string {
+	switch v := v.(type) {
+	case map[string]any:
+		out := map[string]string{}
+		for k, e := range v {
+			out[k] = shape(e)
+		}
+		text, _ := json.Marshal(out)
+		return string(text)
+	case []any:
+		text := "["
+		for _, e := range v {
+			text += shape(e)
+		}
+		return text + "]"
+	case string:
+		return "text"
+	}
+	text, _ := json.Marshal(v)
+	return string(text)
+}
+
+// FuzzURL: a value stays in its place, whatever it is.
+func FuzzURL(f *testing.F) {
+	f.Add("https://h.example/a/${id}?b=${id}", "../x?y#z")
+	f.Add("https://h.example/.${id}/c", ".")
+	f.Fuzz(func(t *testing.T, template, v string) {
+		u, err := ParseURL("url", template, []string{"id"})
+		if err != nil {
+			return
+		}
+		text, err := u.Fill(given(map[string]any{"id": v}))
+		if err != nil {
+			return
+		}
+		got, err := url.Parse(text)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		sample, err := url.Parse(u.Sample())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Scheme != sample.Scheme || got.Host != sample.Host || got.Fragment != "" || strings.Count(got.EscapedPath(), "/") != strings.Count(sample.EscapedPath(), "/") ||
+			strings.Count(got.RawQuery, "&") != strings.Count(sample.RawQuery, "&") || strings.Count(got.RawQuery, "=") != strings.Count(sample.RawQuery, "=") {
+			t.Fatalf("%s became %s", template, text)
+		}
+		for _, segment := range strings.Split(got.EscapedPath(), "/") {
+			if plain, err := url.PathUnescape(segment); err != nil || plain == "." || plain == ".." {
+				t.Fatalf("%s became %s", template, text)
+			}
+		}
+	})
 }
