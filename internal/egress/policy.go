@@ -163,7 +163,7 @@ func (p *Policy) Permits(host string, port uint16, addr netip.Addr) bool {
 
 // bars reports whether no entry can allow the address.
 func (p *Policy) bars(a netip.Addr, port uint16) bool {
-	return within(metadata, a) || within(nowhere, a) || p.excludes(a, port)
+	return within(metadata, a) || hides(a) || within(nowhere, a) || p.excludes(a, port)
 }
 
 func (p *Policy) excludes(a netip.Addr, port uint16) bool {

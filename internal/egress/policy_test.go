@@ -355,6 +355,12 @@ func forms(v4 netip.Addr) map[string]netip.Addr {
 		"ISATAP, universal":  at("2606:4700::200:5efe:0:0", 12, 13, 14, 15),
 		"ISATAP, group":      at("2606:4700::300:5efe:0:0", 12, 13, 14, 15),
 		"ISATAP below a ULA": at("fd12::200:5efe:0:0", 12, 13, 14, 15),
+		"a gateway's /32":    at("2606:4700::", 4, 5, 6, 7),
+		"a gateway's /40":    at("2606:4700:aa00::", 5, 6, 7, 9),
+		"a gateway's /48":    at("2606:4700:aaaa::", 6, 7, 9, 10),
+		"a gateway's /56":    at("2606:4700:aaaa:aa00::", 7, 9, 10, 11),
+		"a gateway's /64":    at("2606:4700:aaaa:aaaa::", 9, 10, 11, 12),
+		"a gateway's /96":    at("2606:4700:aaaa:aaaa:0:aaaa::", 12, 13, 14, 15),
 		"ISATAP, link-local": at("fe80::5efe:0:0", 12, 13, 14, 15),
 	}
 	for i := range b {
@@ -377,14 +383,15 @@ func TestCarriedAddresses(t *testing.T) {
 	}
 	for _, text := range []string{"10.0.0.1", "127.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "0.0.0.0", "192.0.2.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"} {
 		for form, addr := range forms(netip.MustParseAddr(text)) {
-			if named.Permits("h.example", 80, addr) {
+			// A gateway with a prefix of its own cannot be told from others' addresses.
+			if named.Permits("h.example", 80, addr) && !strings.HasPrefix(form, "a gateway's") {
 				t.Errorf("%s as %s (%s) is permitted", text, form, addr)
 			}
 		}
 	}
 	excluding := policy(t, "0.0.0.0/0", "::/0", "!10.0.0.5")
 	for form, addr := range forms(netip.MustParseAddr("10.0.0.5")) {
-		if excluding.Permits("x", 443, addr) {
+		if excluding.Permits("x", 443, addr) && !strings.HasPrefix(form, "a gateway's") {
 			t.Errorf("10.0.0.5 as %s (%s) is not excluded", form, addr)
 		}
 	}
