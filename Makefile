@@ -58,13 +58,18 @@ demo: build ## Watch a key being issued, rotated and revoked, and an API go on w
 .PHONY: test
 test: need-go ## Run all tests with the race detector
 	@scripts/test.sh $(PACKAGES)
-	@$(MAKE) --no-print-directory test-gitleaks
+	@$(MAKE) --no-print-directory test-webhooks test-gitleaks
 
 # A module of its own and outside the workspace, so that the scanner's
 # requirements stay out of the plugin's.
 .PHONY: test-gitleaks
 test-gitleaks: need-go ## Hold the rules that key-format serves against the real gitleaks
 	@GOWORK=off $(GO) -C acceptance/gitleaks test -timeout 5m ./...
+
+# Another one: those who read what the engine sends.
+.PHONY: test-webhooks
+test-webhooks: need-go ## Hold what endpoints are sent against the libraries of Standard Webhooks and CloudEvents
+	@GOWORK=off $(GO) -C acceptance/webhooks test -timeout 5m ./...
 
 # Another module, for Caddy's sake.
 .PHONY: gateways
@@ -117,13 +122,13 @@ cover: need-go ## Measure test coverage into cover.out and cover.html
 	$(GO) tool cover -html=cover.out -o cover.html
 	@$(GO) tool cover -func=cover.out | tail -1
 
-# The scanner's module is no part of the workspace, so it is a run of its own. The
+# The modules of acceptance are no part of the workspace, so each is a run of its own. The
 # linters read this source only.
 .PHONY: vuln
 vuln: need-go $(TOOLS)/govulncheck ## Look for known vulnerabilities (needs the network)
 	@failed=0; \
 	$(TOOLS)/govulncheck -test $(PACKAGES) || failed=1; \
-	for m in gitleaks gateways; do GOWORK=off $(TOOLS)/govulncheck -C acceptance/$$m -test ./... || failed=1; done; \
+	for m in gitleaks webhooks gateways; do GOWORK=off $(TOOLS)/govulncheck -C acceptance/$$m -test ./... || failed=1; done; \
 	exit $$failed
 
 .PHONY: clean

@@ -103,10 +103,10 @@ func (n *internet) serve(t testing.TB, at string, handler http.Handler, hosts ..
 	return s
 }
 
-func (n *internet) put(at, real string) {
+func (n *internet) put(at, listener string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.behind[at] = func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", real) }
+	n.behind[at] = func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", listener) }
 }
 
 // authority is a CA of these tests.
@@ -186,7 +186,7 @@ func client(t testing.TB, n *internet, c Config) *Client {
 	return out
 }
 
-func request(t testing.TB, ctx context.Context, target string) *http.Request {
+func request(ctx context.Context, t testing.TB, target string) *http.Request {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, strings.NewReader(`{"type":"test"}`))
 	if err != nil {
@@ -197,7 +197,7 @@ func request(t testing.TB, ctx context.Context, target string) *http.Request {
 
 func do(t testing.TB, c *Client, target string) (*Answer, error) {
 	t.Helper()
-	return c.Do(request(t, t.Context(), target), MaxAnswer)
+	return c.Do(request(t.Context(), t, target), MaxAnswer)
 }
 
 // fails holds a request to one class of failure, and the error to its text.
@@ -241,12 +241,12 @@ func TestDo(t *testing.T) {
 		t.Errorf("six requests to four hosts dialed %s", dialed)
 	}
 
-	req := request(t, t.Context(), "https://hooks.example.com/")
+	req := request(t.Context(), t, "https://hooks.example.com/")
 	req.Header.Set("User-Agent", "mine")
 	if a, err := c.Do(req, 3); err != nil || string(a.Body) != "hel" || a.Complete || !strings.Contains(a.Header.Get("X-Seen"), " mine ") {
 		t.Errorf("three bytes of an answer: %+v, %v", a, err)
 	}
-	if a, err := c.Do(request(t, t.Context(), "https://hooks.example.com/"), 21); err != nil || !a.Complete {
+	if a, err := c.Do(request(t.Context(), t, "https://hooks.example.com/"), 21); err != nil || !a.Complete {
 		t.Errorf("exactly the answer: %+v, %v", a, err)
 	}
 }
@@ -284,7 +284,7 @@ func TestForbidden(t *testing.T) {
 	for _, target := range []string{"http://other.example.com", "ftp://a.example.com", "https://user@a.example.com", "https://127.1", "https://a.example.com#x", "https:///x"} {
 		fails(t, c, target, Forbidden)
 	}
-	req := request(t, t.Context(), "https://hooks.example.com")
+	req := request(t.Context(), t, "https://hooks.example.com")
 	req.Host = "elsewhere.example.com"
 	if _, err := c.Do(req, MaxAnswer); ClassOf(err) != Forbidden {
 		t.Errorf("another host in the header: %v", err)
@@ -300,16 +300,12 @@ func TestRebinding(t *testing.T) {
 	n := newInternet()
 	n.serve(t, "8.8.8.8:443", http.HandlerFunc(hello), "hooks.example.com")
 	n.serve(t, "10.0.0.1:443", http.HandlerFunc(hello), "hooks.example.com")
-	c := client(t, n, Config{Allow: []string{"hooks.example.com"}})
 	n.rename("hooks.example.com", "8.8.8.8")
-	inner := c.dialer.with.Resolver
-	c = client(t, n, Config{Allow: []string{"hooks.example.com"}})
-	changing := resolver(func(ctx context.Context, host string) ([]netip.Addr, error) {
-		defer n.rename("hooks.example.com", "10.0.0.1")
-		return inner.LookupNetIP(ctx, "ip", host)
-	})
 	with := n.options()
-	with.Resolver = changing
+	with.Resolver = resolver(func(ctx context.Context, host string) ([]netip.Addr, error) {
+		defer n.rename("hooks.example.com", "10.0.0.1")
+		return n.LookupNetIP(ctx, "ip", host)
+	})
 	c, err := NewClient(policy(t, "hooks.example.com"), "", with)
 	if err != nil {
 		t.Fatal(err)
@@ -585,7 +581,7 @@ func TestLongAnswer(t *testing.T) {
 	c := client(t, n, Config{Allow: []string{"hooks.example.com"}})
 	for _, path := range []string{"/", "/announced"} {
 		for limit, want := range map[int64]int{MaxAnswer: 64 << 10, MaxPage: 1 << 20, 1 << 40: 1 << 20, 0: 0} {
-			a, err := c.Do(request(t, t.Context(), "https://hooks.example.com"+path), limit)
+			a, err := c.Do(request(t.Context(), t, "https://hooks.example.com"+path), limit)
 			if err != nil || len(a.Body) != want || a.Complete || a.Status != 200 {
 				t.Fatalf("limit %d: %v", limit, err)
 			}
@@ -816,12 +812,12 @@ func TestTimeout(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				start = time.Now()
-				if _, err := client.Do(request(t, ctx, "https://hooks.example.com"), MaxAnswer); ClassOf(err) != Unreachable || time.Since(start) > time.Second+farewell {
+				if _, err := client.Do(request(ctx, t, "https://hooks.example.com"), MaxAnswer); ClassOf(err) != Unreachable || time.Since(start) > time.Second+farewell {
 					t.Errorf("with a second only: %v after %v", err, time.Since(start))
 				}
 				ctx, cancel = context.WithCancel(t.Context())
 				time.AfterFunc(time.Second, cancel)
-				if _, err := client.Do(request(t, ctx, "https://hooks.example.com"), MaxAnswer); !errors.Is(err, context.Canceled) || ClassOf(err) != "" {
+				if _, err := client.Do(request(ctx, t, "https://hooks.example.com"), MaxAnswer); !errors.Is(err, context.Canceled) || ClassOf(err) != "" {
 					t.Errorf("given up: %v", err)
 				}
 				client.CloseIdle()

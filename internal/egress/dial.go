@@ -192,7 +192,7 @@ func (d dialer) dialProxy(ctx context.Context) (net.Conn, error) {
 // than a connection that was refused.
 func tunnel(ctx context.Context, conn net.Conn, to netip.AddrPort) error {
 	// An end of the context ends reads and writes.
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	text := to.String()
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: text}, Host: text, Header: http.Header{}}

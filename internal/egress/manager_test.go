@@ -39,7 +39,7 @@ func TestManager(t *testing.T) {
 
 	m := NewManager(n.options())
 	send := func(path string) error {
-		_, err := m.Do(request(t, t.Context(), "http://127.0.0.1:8080"+path), "", MaxAnswer)
+		_, err := m.Do(request(t.Context(), t, "http://127.0.0.1:8080"+path), "", MaxAnswer)
 		return err
 	}
 	mustDial := func(want string) {
@@ -97,12 +97,12 @@ func TestManager(t *testing.T) {
 	// Each CA has connections of its own.
 	m.Use(policy(t, "127.0.0.1:8080"))
 	for _, pem := range []string{"", ca.pem(), otherCA.pem(), ca.pem()} {
-		if _, err := m.Do(request(t, t.Context(), "http://127.0.0.1:8080"), pem, MaxAnswer); err != nil {
+		if _, err := m.Do(request(t.Context(), t, "http://127.0.0.1:8080"), pem, MaxAnswer); err != nil {
 			t.Fatal(err)
 		}
 	}
 	mustDial("127.0.0.1:8080 127.0.0.1:8080 127.0.0.1:8080")
-	if _, err := m.Do(request(t, t.Context(), "http://127.0.0.1:8080"), "no CA", MaxAnswer); refusal.In(err) == nil {
+	if _, err := m.Do(request(t.Context(), t, "http://127.0.0.1:8080"), "no CA", MaxAnswer); refusal.In(err) == nil {
 		t.Errorf("with a broken CA: %v", err)
 	}
 	m.CloseIdle()

@@ -324,11 +324,11 @@ func parseNetwork(text string) (_ netip.Prefix, isNetwork bool, err error) {
 		}
 	} else {
 		addr, err := netip.ParseAddr(bare)
-		switch {
-		case err != nil && (bracketed || strings.Contains(bare, ":")), err == nil && addr.Zone() != "", bracketed && addr.Is4():
+		if err != nil && !bracketed && !strings.Contains(bare, ":") {
+			return netip.Prefix{}, false, nil //nolint:nilerr // a name, then
+		}
+		if err != nil || addr.Zone() != "" || bracketed && addr.Is4() {
 			return netip.Prefix{}, true, errNetwork
-		case err != nil:
-			return netip.Prefix{}, false, nil
 		}
 		network = netip.PrefixFrom(addr, addr.BitLen())
 	}
