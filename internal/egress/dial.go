@@ -18,8 +18,13 @@ import (
 	"time"
 )
 
-// maxAddrs is how many addresses of a name are tried.
-const maxAddrs = 8
+const (
+	// maxAddrs is how many addresses of a name are tried.
+	maxAddrs = 8
+	// connectTime ends before the request's time does, so that it is known what took so
+	// long.
+	connectTime = Timeout - 250*time.Millisecond
+)
 
 // dialer connects where its policy permits. What it judges is what it dials: an address,
 // asked for once, and never the name again.
@@ -43,7 +48,7 @@ func newDialer(p *Policy, roots *x509.CertPool, with Options) dialer {
 
 // plain connects for http, which is for this machine only.
 func (d dialer) plain(ctx context.Context, _, hostport string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	conn, _, err := d.connect(ctx, hostport, true)
 	return conn, err
@@ -52,7 +57,7 @@ func (d dialer) plain(ctx context.Context, _, hostport string) (net.Conn, error)
 // tls connects for https. The transport's context outlives its request, hence the
 // time-out of its own.
 func (d dialer) tls(ctx context.Context, _, hostport string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	conn, host, err := d.connect(ctx, hostport, false)
 	if err != nil {
