@@ -22,6 +22,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -840,6 +841,76 @@ func speak(t *testing.T, then func(net.Conn)) net.Conn {
 		}
 	}()
 	return here
+}
+
+// pipes is a listener for connections that are made in memory.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// dark is a connection that can be made to swallow what is sent, and to bring nothing.
+type dark struct {
+	net.Conn
+	on *atomic.Bool
+}
+
+func (d dark) Write(b []byte) (int, error) {
+	if d.on.Load() {
+		return len(b), nil
+	}
+	return d.Conn.Write(b)
+}
+
+// A connection of HTTP/2 that went dark is given up: the next request takes a new one.
+func TestDarkConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, on, dials := make(pipes), &atomic.Bool{}, 0
+		s := &http.Server{
+			Handler: http.HandlerFunc(hello), ErrorLog: quiet,
+			TLSConfig: &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "hooks.example.com")}},
+		}
+		served := make(chan error)
+		go func() { served <- s.ServeTLS(l, "", "") }()
+		with := Options{
+			Roots: ca.pool(),
+			Resolver: resolver(func(context.Context, string) ([]netip.Addr, error) {
+				return []netip.Addr{netip.MustParseAddr("8.8.8.8")}, nil
+			}),
+			Dial: func(context.Context, netip.AddrPort) (net.Conn, error) {
+				here, there := net.Pipe()
+				l <- there
+				if dials++; dials == 1 {
+					return dark{here, on}, nil
+				}
+				return here, nil
+			},
+		}
+		c, err := NewClient(policy(t, "hooks.example.com"), "", with)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if a, err := do(t, c, "https://hooks.example.com"); err != nil || !strings.HasPrefix(a.Header.Get("X-Seen"), "HTTP/2.0") {
+				t.Fatalf("%+v, %v", a, err)
+			}
+		}
+		on.Store(true)
+		fails(t, c, "https://hooks.example.com", Unreachable)
+		if _, err := do(t, c, "https://hooks.example.com"); err != nil || dials != 2 {
+			t.Errorf("after %d dials: %v", dials, err)
+		}
+		c.CloseIdle()
+		s.Close()
+		<-served
+	})
 }
 
 // An answer whose end does not come is an answer all the same: its status counts, and
