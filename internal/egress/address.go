@@ -65,13 +65,10 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// public reports whether an address that is not mapped is one of the public Internet.
-// What an IPv6 address carries is judged apart.
+// public reports whether an address that is neither mapped nor barred is one of the public
+// Internet. What an IPv6 address carries is judged apart.
 func public(a netip.Addr) bool {
-	if within(special, a) || within(metadata, a) {
-		return false
-	}
-	return a.Is4() || global.Contains(a) || nat64.Contains(a)
+	return !within(special, a) && (a.Is4() || global.Contains(a) || nat64.Contains(a))
 }
 
 // picker reads four bytes of an IPv6 address as an IPv4 one.
@@ -82,9 +79,6 @@ func picker(b [16]byte) func(i, j, k, l int) netip.Addr {
 // hides reports whether an IPv6 address has that of a metadata service in it, in one of
 // the places that gateways read. Byte 8 is skipped in all of them.
 func hides(a netip.Addr) bool {
-	if !a.Is6() {
-		return false
-	}
 	four := picker(a.As16())
 	return slices.ContainsFunc([]netip.Addr{
 		four(4, 5, 6, 7), four(5, 6, 7, 9), four(6, 7, 9, 10), four(7, 9, 10, 11), four(9, 10, 11, 12), four(12, 13, 14, 15),
@@ -97,14 +91,11 @@ func hides(a netip.Addr) bool {
 // is not known, and all but one of them is noise. A mapped address carries nothing: it
 // is another way to write the IPv4 address.
 func carried(a netip.Addr) (certain, possible []netip.Addr) {
-	if !a.Is6() || a.Is4In6() {
-		return nil, nil
-	}
 	b := a.As16()
 	four := picker(b)
 	last := four(12, 13, 14, 15)
 	switch {
-	case compatible.Contains(a) && a != netip.IPv6Unspecified() && a != netip.IPv6Loopback():
+	case compatible.Contains(a) && a != netip.IPv6Loopback():
 		certain = append(certain, last)
 	case translated.Contains(a), nat64.Contains(a):
 		certain = append(certain, last)

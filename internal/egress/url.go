@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
@@ -121,7 +122,7 @@ func canonicalHost(text string) (string, error) {
 		return "", errHost
 	}
 	for _, r := range host {
-		if r > 0x7e {
+		if r >= utf8.RuneSelf {
 			return "", errUnicode
 		}
 	}

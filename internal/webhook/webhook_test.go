@@ -81,6 +81,9 @@ func TestSign(t *testing.T) {
 			t.Errorf("the id %.10q is signed", id)
 		}
 	}
+	if err := m.Sign(h, strings.Repeat("x", 256), at, secret); err != nil {
+		t.Error(err)
+	}
 	if m.Sign(h, id, at) == nil || m.Sign(h, id, at, Secret{}) == nil || m.Sign(h, id, at, secret, Secret{}) == nil {
 		t.Error("it signs without a secret")
 	}
@@ -98,9 +101,12 @@ func TestForms(t *testing.T) {
 	if _, err := CloudEvent(event(), ""); err == nil {
 		t.Error("an event without a source")
 	}
+	if m := Template([]byte("[]")); m.ContentType != "application/json" || string(m.Body) != "[]" {
+		t.Errorf("a template: %+v", m)
+	}
 	for name, spoil := range map[string]func(*Event){
 		"no id": func(e *Event) { e.ID = "" }, "no type": func(e *Event) { e.Type = "" }, "no time": func(e *Event) { e.Time = time.Time{} },
-		"no data": func(e *Event) { e.Data = nil }, "a list": func(e *Event) { e.Data = json.RawMessage(`[]`) }, "broken data": func(e *Event) { e.Data = json.RawMessage(`{"a":`) },
+		"no data": func(e *Event) { e.Data = nil }, "a list": func(e *Event) { e.Data = json.RawMessage(`[]`) }, "broken data": func(e *Event) { e.Data = json.RawMessage(`{"a":`) }, "more than data": func(e *Event) { e.Data = json.RawMessage(`{} {}`) },
 	} {
 		e := event()
 		spoil(&e)
