@@ -301,7 +301,7 @@ func parsePort(text string) (uint16, error) {
 		return anyPort, nil
 	}
 	n, err := strconv.ParseUint(text, 10, 16)
-	if err != nil || n == 0 || text[0] == '0' {
+	if err != nil || text[0] == '0' {
 		return 0, errPort
 	}
 	return uint16(n), nil

@@ -61,7 +61,7 @@ func target(u *url.URL) (host string, port uint16, err error) {
 		return "", 0, errScheme
 	case u.User != nil:
 		return "", 0, errUser
-	case u.Fragment != "" || u.RawFragment != "":
+	case u.Fragment != "":
 		return "", 0, errFragment
 	}
 	host = u.Host
@@ -74,8 +74,6 @@ func target(u *url.URL) (host string, port uint16, err error) {
 		}
 		if end = strings.IndexByte(host[closing:], ':'); end >= 0 {
 			end += closing
-		} else if closing != len(host)-1 {
-			return "", 0, errHost
 		}
 	}
 	port = schemePort(u.Scheme)
