@@ -58,7 +58,7 @@ demo: build ## Watch a key being issued, rotated and revoked, and an API go on w
 .PHONY: test
 test: need-go ## Run all tests with the race detector
 	@scripts/test.sh $(PACKAGES)
-	@$(MAKE) --no-print-directory test-gitleaks test-kubernetes
+	@$(MAKE) --no-print-directory test-gitleaks test-kubernetes test-webhooks
 
 # A module of its own and outside the workspace, so that the scanner's
 # requirements stay out of the plugin's.
@@ -70,6 +70,11 @@ test-gitleaks: need-go ## Hold the rules that key-format serves against the real
 .PHONY: test-kubernetes
 test-kubernetes: need-go ## Hold the manifests and pipelines of bootstrap against the rules of their readers
 	@GOWORK=off $(GO) -C acceptance/kubernetes test -timeout 5m ./...
+
+# Another one: those who read what the engine sends.
+.PHONY: test-webhooks
+test-webhooks: need-go ## Hold what endpoints are sent against the libraries of Standard Webhooks and CloudEvents
+	@GOWORK=off $(GO) -C acceptance/webhooks test -timeout 5m ./...
 
 # Another module, for Caddy's sake.
 .PHONY: gateways
@@ -139,7 +144,7 @@ cover: need-go ## Measure test coverage into cover.out and cover.html
 vuln: need-go $(TOOLS)/govulncheck ## Look for known vulnerabilities (needs the network)
 	@failed=0; \
 	$(TOOLS)/govulncheck -test $(PACKAGES) || failed=1; \
-	for m in gitleaks gateways browser kubernetes; do GOWORK=off $(TOOLS)/govulncheck -C acceptance/$$m -test ./... || failed=1; done; \
+	for m in gitleaks gateways browser kubernetes webhooks; do GOWORK=off $(TOOLS)/govulncheck -C acceptance/$$m -test ./... || failed=1; done; \
 	exit $$failed
 
 .PHONY: clean

@@ -27,7 +27,7 @@ if [ "${1:-}" = --check ]; then
 	for f in go.mod go.sum; do
 		diff -u "$f" "$dir/$f" || { echo "$f is not tidy, run make tidy" >&2; exit 1; }
 	done
-	for m in bootstrap/sdk acceptance/gitleaks acceptance/gateways acceptance/browser acceptance/kubernetes; do
+	for m in bootstrap/sdk acceptance/gitleaks acceptance/gateways acceptance/browser acceptance/kubernetes acceptance/webhooks; do
 		"$GO" -C "$m" mod tidy -diff || { echo "$m/go.mod is not tidy, run make tidy" >&2; exit 1; }
 	done
 	exit 0
@@ -36,6 +36,7 @@ cp "$dir/go.mod" go.mod
 cp "$dir/go.sum" go.sum
 "$GO" -C bootstrap/sdk mod tidy
 "$GO" -C acceptance/gitleaks mod tidy
+"$GO" -C acceptance/webhooks mod tidy
 "$GO" -C acceptance/gateways mod tidy
 "$GO" -C acceptance/browser mod tidy
 "$GO" -C acceptance/kubernetes mod tidy

@@ -29,6 +29,14 @@ var (
 		"fd00:42::42/128",        // Scaleway
 	)
 
+	// services are the IPv4 addresses of single metadata services. Gateways between IPv6
+	// and IPv4 may have any prefix, so these are looked for wherever RFC 6052 has an
+	// address; no other address ends in them but by chance.
+	services = prefixes(
+		"169.254.169.254/32", "169.254.170.2/32", "169.254.170.23/32", "169.254.42.42/32",
+		"100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32",
+	)
+
 	// nowhere is what no connection can mean. The unspecified addresses reach this
 	// machine on many systems.
 	nowhere = prefixes("0.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/128", "ff00::/8")
@@ -57,13 +65,24 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// public reports whether an address that is not mapped is one of the public Internet.
-// What an IPv6 address carries is judged apart.
+// public reports whether an address that is neither mapped nor barred is one of the public
+// Internet. What an IPv6 address carries is judged apart.
 func public(a netip.Addr) bool {
-	if within(special, a) || within(metadata, a) {
-		return false
-	}
-	return a.Is4() || global.Contains(a) || nat64.Contains(a)
+	return !within(special, a) && (a.Is4() || global.Contains(a) || nat64.Contains(a))
+}
+
+// picker reads four bytes of an IPv6 address as an IPv4 one.
+func picker(b [16]byte) func(i, j, k, l int) netip.Addr {
+	return func(i, j, k, l int) netip.Addr { return netip.AddrFrom4([4]byte{b[i], b[j], b[k], b[l]}) }
+}
+
+// hides reports whether an IPv6 address has that of a metadata service in it, in one of
+// the places that gateways read. Byte 8 is skipped in all of them.
+func hides(a netip.Addr) bool {
+	four := picker(a.As16())
+	return slices.ContainsFunc([]netip.Addr{
+		four(4, 5, 6, 7), four(5, 6, 7, 9), four(6, 7, 9, 10), four(7, 9, 10, 11), four(9, 10, 11, 12), four(12, 13, 14, 15),
+	}, func(inner netip.Addr) bool { return within(services, inner) })
 }
 
 // carried lists the IPv4 addresses inside an IPv6 address: a gateway or a tunnel on the
@@ -72,14 +91,11 @@ func public(a netip.Addr) bool {
 // is not known, and all but one of them is noise. A mapped address carries nothing: it
 // is another way to write the IPv4 address.
 func carried(a netip.Addr) (certain, possible []netip.Addr) {
-	if !a.Is6() || a.Is4In6() {
-		return nil, nil
-	}
 	b := a.As16()
-	four := func(i, j, k, l int) netip.Addr { return netip.AddrFrom4([4]byte{b[i], b[j], b[k], b[l]}) }
+	four := picker(b)
 	last := four(12, 13, 14, 15)
 	switch {
-	case compatible.Contains(a) && a != netip.IPv6Unspecified() && a != netip.IPv6Loopback():
+	case compatible.Contains(a) && a != netip.IPv6Loopback():
 		certain = append(certain, last)
 	case translated.Contains(a), nat64.Contains(a):
 		certain = append(certain, last)

@@ -30,6 +30,11 @@ const (
 	maxCA     = 64 << 10
 	idleTime  = 60 * time.Second
 	idleConns = 4
+
+	// A connection of HTTP/2 outlives requests that are given up, so one on which nothing
+	// arrives any more would let all later ones time out too.
+	pingAfter = 3 * time.Second
+	pingTime  = 3 * time.Second
 )
 
 // Options is what a client stands on. The zero value is the machine.
@@ -67,6 +72,7 @@ func NewClient(p *Policy, ca string, with Options) (*Client, error) {
 		DialContext:            c.dialer.plain,
 		DialTLSContext:         c.dialer.tls,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTime},
 		MaxIdleConnsPerHost:    idleConns,
 		IdleConnTimeout:        idleTime,
 		MaxResponseHeaderBytes: maxHeader,

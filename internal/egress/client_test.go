@@ -22,6 +22,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -38,6 +39,19 @@ type internet struct {
 	behind map[string]func(ctx context.Context) (net.Conn, error)
 	dialed []string
 	asked  []string
+	open   atomic.Int64 // connections
+}
+
+// counted is one of the connections that are open.
+type counted struct {
+	net.Conn
+	once *sync.Once
+	open *atomic.Int64
+}
+
+func (c counted) Close() error {
+	c.once.Do(func() { c.open.Add(-1) })
+	return c.Conn.Close()
 }
 
 func newInternet() *internet {
@@ -67,7 +81,12 @@ func (n *internet) dial(ctx context.Context, to netip.AddrPort) (net.Conn, error
 	if connect == nil {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
-	return connect(ctx)
+	conn, err := connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n.open.Add(1)
+	return counted{conn, new(sync.Once), &n.open}, nil
 }
 
 func (n *internet) options() Options { return Options{Resolver: n, Dial: n.dial, Roots: ca.pool()} }
@@ -103,10 +122,10 @@ func (n *internet) serve(t testing.TB, at string, handler http.Handler, hosts ..
 	return s
 }
 
-func (n *internet) put(at, behind string) {
+func (n *internet) put(at, listener string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.behind[at] = func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", behind) }
+	n.behind[at] = func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", listener) }
 }
 
 // authority is a CA of these tests.
@@ -195,6 +214,24 @@ func request(ctx context.Context, t testing.TB, target string) *http.Request {
 	return req
 }
 
+// body knows whether it was closed.
+type body struct {
+	io.Reader
+	closed bool
+}
+
+func (b *body) Close() error {
+	b.closed = true
+	return nil
+}
+
+func watched(t testing.TB, target string) (*http.Request, *body) {
+	t.Helper()
+	req, b := request(t.Context(), t, target), &body{Reader: strings.NewReader("{}")}
+	req.Body = b
+	return req, b
+}
+
 func do(t testing.TB, c *Client, target string) (*Answer, error) {
 	t.Helper()
 	return c.Do(request(t.Context(), t, target), MaxAnswer)
@@ -211,7 +248,7 @@ func fails(t testing.TB, c *Client, target string, want Class) {
 
 func hello(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
-	w.Header().Set("X-Seen", fmt.Sprint(r.Proto, " ", r.Host, " ", r.URL.RequestURI(), " ", r.Header.Get("User-Agent"), " ", r.TLS != nil))
+	w.Header().Set("X-Seen", fmt.Sprint(r.Proto, " ", r.Host, " ", r.URL.RequestURI(), " ", r.Header.Get("User-Agent")+r.Header.Get("Accept-Encoding"), " ", r.TLS != nil))
 	w.Write(append([]byte("hello "), body...))
 }
 
@@ -242,6 +279,7 @@ func TestDo(t *testing.T) {
 	}
 
 	req := request(t.Context(), t, "https://hooks.example.com/")
+	req.Host = ""
 	req.Header.Set("User-Agent", "mine")
 	if a, err := c.Do(req, 3); err != nil || string(a.Body) != "hel" || a.Complete || !strings.Contains(a.Header.Get("X-Seen"), " mine ") {
 		t.Errorf("three bytes of an answer: %+v, %v", a, err)
@@ -284,10 +322,18 @@ func TestForbidden(t *testing.T) {
 	for _, target := range []string{"http://other.example.com", "ftp://a.example.com", "https://user@a.example.com", "https://127.1", "https://a.example.com#x", "https:///x"} {
 		fails(t, c, target, Forbidden)
 	}
-	req := request(t.Context(), t, "https://hooks.example.com")
+	req, body := watched(t, "https://hooks.example.com")
 	req.Host = "elsewhere.example.com"
-	if _, err := c.Do(req, MaxAnswer); ClassOf(err) != Forbidden {
-		t.Errorf("another host in the header: %v", err)
+	if _, err := c.Do(req, MaxAnswer); ClassOf(err) != Forbidden || !body.closed {
+		t.Errorf("another host in the header: %v, its body closed: %v", err, body.closed)
+	}
+	// What url.Parse would not make.
+	for _, host := range []string{"", "[", "[]", "[::1", "[::1]x", "[127.0.0.1]", "[::1]]", "::1", "hooks.example.com:443:443", "hooks.example.com:*", "hooks.example.com:x", "hooks example.com", "hooks.example.com/x", "x@hooks.example.com", "8.8.8.8%eth0"} {
+		req := request(t.Context(), t, "https://hooks.example.com")
+		req.URL.Host, req.Host = host, ""
+		if _, err := c.Do(req, MaxAnswer); ClassOf(err) != Forbidden {
+			t.Errorf("the host %q: %v", host, err)
+		}
 	}
 	if dialed, asked := n.log(); dialed != "" || asked != "" {
 		t.Errorf("it dialed %q and asked for %q", dialed, asked)
@@ -301,13 +347,11 @@ func TestRebinding(t *testing.T) {
 	n.serve(t, "8.8.8.8:443", http.HandlerFunc(hello), "hooks.example.com")
 	n.serve(t, "10.0.0.1:443", http.HandlerFunc(hello), "hooks.example.com")
 	n.rename("hooks.example.com", "8.8.8.8")
-	inner := client(t, n, Config{Allow: []string{"hooks.example.com"}}).dialer.with.Resolver
-	changing := resolver(func(ctx context.Context, host string) ([]netip.Addr, error) {
-		defer n.rename("hooks.example.com", "10.0.0.1")
-		return inner.LookupNetIP(ctx, "ip", host)
-	})
 	with := n.options()
-	with.Resolver = changing
+	with.Resolver = resolver(func(ctx context.Context, host string) ([]netip.Addr, error) {
+		defer n.rename("hooks.example.com", "10.0.0.1")
+		return n.LookupNetIP(ctx, "ip", host)
+	})
 	c, err := NewClient(policy(t, "hooks.example.com"), "", with)
 	if err != nil {
 		t.Fatal(err)
@@ -442,8 +486,13 @@ func TestCertificates(t *testing.T) {
 			t.Errorf("%s: %v", good, err)
 		}
 	}
+	c = client(t, n, Config{Allow: allow})
+	before := n.open.Load()
 	for _, bad := range []string{"other-ca.example", "other-name.example", "by-address.example", "expired.example", "old.example", "mutual.example", "plain.example", "1.0.0.1"} {
 		fails(t, c, "https://"+bad, TLS)
+	}
+	if open := n.open.Load(); open != before {
+		t.Errorf("%d connections are left open", open-before)
 	}
 
 	// A CA of its own stands instead of the others, not beside them.
@@ -472,16 +521,16 @@ func TestParseCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	keyPEM := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
-	for name, text := range map[string]string{
-		"nothing": "", "no PEM": "hello", "a key": keyPEM, "a key too": ca.pem() + keyPEM, "rest": ca.pem() + "hello", "half": ca.pem()[:200],
-		"broken": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("hello")})), "long": strings.Repeat(ca.pem(), 200),
+	for text, want := range map[string]string{
+		"": "nothing else", "hello": "nothing else", keyPEM: "something else", ca.pem() + keyPEM: "something else", ca.pem() + "x": "nothing else", ca.pem()[:200]: "nothing else",
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("hello")})): "cannot be read", ca.pem() + strings.Repeat(" ", maxCA): "is longer",
 	} {
 		pool, err := ParseCA("ca", text)
-		if r := refusal.In(err); r == nil || r.Field != "ca" || r.Value != "" || r.Rule == "" || r.Todo == "" || pool != nil {
-			t.Errorf("%s: %v", name, err)
+		if r := refusal.In(err); r == nil || r.Field != "ca" || r.Value != "" || !strings.Contains(r.Rule, want) || r.Todo == "" || pool != nil {
+			t.Errorf("%.40q: %v", text, err)
 		}
 	}
-	for _, text := range []string{ca.pem(), ca.pem() + "\n \n" + otherCA.pem(), "# our CA\n" + ca.pem()} {
+	for _, text := range []string{ca.pem(), ca.pem() + strings.Repeat(" ", maxCA-len(ca.pem())), ca.pem() + "\n \n" + otherCA.pem(), "# our CA\n" + ca.pem()} {
 		if _, err := ParseCA("ca", text); err != nil {
 			t.Errorf("%.30q: %v", text, err)
 		}
@@ -561,6 +610,22 @@ func listen(t testing.TB, handle func(net.Conn)) string {
 	return l.Addr().String()
 }
 
+// The machine itself, without doubles.
+func TestZeroOptions(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(hello))
+	t.Cleanup(s.Close)
+	c, err := NewClient(policy(t, "127.0.0.1:*", "[::1]:*"), "", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.CloseIdle)
+	for _, target := range []string{s.URL, strings.Replace(s.URL, "127.0.0.1", "localhost", 1)} {
+		if a, err := do(t, c, target); err != nil || a.Status != 200 {
+			t.Errorf("%s: %+v, %v", target, a, err)
+		}
+	}
+}
+
 // A gigabyte is not waited for.
 func TestLongAnswer(t *testing.T) {
 	n := newInternet()
@@ -597,7 +662,16 @@ func TestLongAnswer(t *testing.T) {
 func TestPaused(t *testing.T) {
 	n := newInternet()
 	n.rename("hooks.example.com", "8.8.8.8")
-	fails(t, client(t, n, Config{Allow: []string{"hooks.example.com"}, Paused: true}), "https://hooks.example.com", Paused)
+	c := client(t, n, Config{Allow: []string{"hooks.example.com"}, Paused: true})
+	fails(t, c, "https://hooks.example.com", Paused)
+	req, body := watched(t, "https://hooks.example.com")
+	if _, err := c.Do(req, MaxAnswer); ClassOf(err) != Paused || !body.closed {
+		t.Errorf("%v, its body closed: %v", err, body.closed)
+	}
+	req.Body = nil
+	if _, err := c.Do(req, MaxAnswer); ClassOf(err) != Paused {
+		t.Errorf("without a body: %v", err)
+	}
 	if dialed, asked := n.log(); dialed+asked != "" {
 		t.Errorf("it dialed %q and asked for %q", dialed, asked)
 	}
@@ -635,9 +709,10 @@ func proxyOf(t testing.TB, n *internet, answer func(target string) string) http.
 		defer down.Close()
 		text := answer(r.RequestURI)
 		io.WriteString(down, text)
-		if !strings.HasPrefix(text, "HTTP/1.1 200") {
+		if text == "" {
 			return
 		}
+		// Whatever it said, it goes on: nobody must take that for a connection.
 		n.mu.Lock()
 		connect := n.behind["behind "+r.RequestURI]
 		n.mu.Unlock()
@@ -646,8 +721,7 @@ func proxyOf(t testing.TB, n *internet, answer func(target string) string) http.
 		}
 		up, err := connect(r.Context())
 		if err != nil {
-			t.Error(err)
-			return
+			return // the test is over; else its client says so
 		}
 		defer up.Close()
 		go io.Copy(up, rw)
@@ -723,20 +797,31 @@ func TestProxy(t *testing.T) {
 		"HTTP/1.1 502 Bad Gateway\r\n\r\n":                        Unreachable,
 		"HTTP/1.1 301 Moved\r\nLocation: http://x/\r\n\r\n":       Unreachable,
 		"HTTP/1.1 201 Created\r\n\r\n":                            Unreachable,
-		"hello":                                                   Unreachable,
+		"hello\r\n":                                               Unreachable,
 		"":                                                        Unreachable,
 		established + "too early":                                 Unreachable,
 		established:                                               Unreachable, // and nobody behind it
 		"HTTP/1.1 200 OK\r\nA: " + strings.Repeat("x", 2*maxHeader) + "\r\n\r\n": Unreachable,
 	} {
-		n.rename("hooks.example.com", "8.8.4.4")
+		n.rename("hooks.example.com", "8.8.8.8")
+		if text == established {
+			n.rename("hooks.example.com", "8.8.4.4")
+		}
 		set(text)
+		before, start := n.open.Load(), time.Now()
 		fails(t, client(t, n, Config{Allow: allow, Proxy: "http://proxy.example:3128"}), "https://hooks.example.com", want)
 		if len(asked) != 1 {
 			t.Errorf("%.20q: asked for %v", text, asked)
 		}
+		if open := n.open.Load(); open != before {
+			t.Errorf("%.20q: %d connections are left open", text, open-before)
+		}
+		if took := time.Since(start); took > Timeout/2 {
+			t.Errorf("%.20q: waits for something for %v", text, took)
+		}
 	}
-	for _, proxy := range []string{"http://proxy.example:3129", "http://nobody.example:3128", "https://wrong-proxy.example", "https://10.9.9.9:3128"} {
+	n.rename("empty-proxy.example")
+	for _, proxy := range []string{"http://proxy.example:3129", "http://nobody.example:3128", "http://empty-proxy.example:3128", "https://wrong-proxy.example", "https://10.9.9.9:3128"} {
 		fails(t, client(t, n, Config{Allow: allow, Proxy: proxy}), "https://hooks.example.com", Proxy)
 	}
 }
@@ -807,7 +892,7 @@ func TestTimeout(t *testing.T) {
 				}
 				start := time.Now()
 				fails(t, client, "https://hooks.example.com", c.want)
-				if took := time.Since(start); took < dialTime || took > Timeout+farewell {
+				if took := time.Since(start); took < connectTime || took > Timeout+farewell {
 					t.Errorf("it took %v", took)
 				}
 				// A caller with less time gets no more to know.
@@ -844,6 +929,76 @@ func speak(t *testing.T, then func(net.Conn)) net.Conn {
 	return here
 }
 
+// pipes is a listener for connections that are made in memory.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// dark is a connection that can be made to swallow what is sent, and to bring nothing.
+type dark struct {
+	net.Conn
+	on *atomic.Bool
+}
+
+func (d dark) Write(b []byte) (int, error) {
+	if d.on.Load() {
+		return len(b), nil
+	}
+	return d.Conn.Write(b)
+}
+
+// A connection of HTTP/2 that went dark is given up: the next request takes a new one.
+func TestDarkConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, on, dials := make(pipes), &atomic.Bool{}, 0
+		s := &http.Server{
+			Handler: http.HandlerFunc(hello), ErrorLog: quiet,
+			TLSConfig: &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "hooks.example.com")}},
+		}
+		served := make(chan error)
+		go func() { served <- s.ServeTLS(l, "", "") }()
+		with := Options{
+			Roots: ca.pool(),
+			Resolver: resolver(func(context.Context, string) ([]netip.Addr, error) {
+				return []netip.Addr{netip.MustParseAddr("8.8.8.8")}, nil
+			}),
+			Dial: func(context.Context, netip.AddrPort) (net.Conn, error) {
+				here, there := net.Pipe()
+				l <- there
+				if dials++; dials == 1 {
+					return dark{here, on}, nil
+				}
+				return here, nil
+			},
+		}
+		c, err := NewClient(policy(t, "hooks.example.com"), "", with)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if a, err := do(t, c, "https://hooks.example.com"); err != nil || !strings.HasPrefix(a.Header.Get("X-Seen"), "HTTP/2.0") {
+				t.Fatalf("%+v, %v", a, err)
+			}
+		}
+		on.Store(true)
+		fails(t, c, "https://hooks.example.com", Unreachable)
+		if _, err := do(t, c, "https://hooks.example.com"); err != nil || dials != 2 {
+			t.Errorf("after %d dials: %v", dials, err)
+		}
+		c.CloseIdle()
+		s.Close()
+		<-served
+	})
+}
+
 // An answer whose end does not come is an answer all the same: its status counts, and
 // it is known not to be complete.
 func TestAnswerWithoutEnd(t *testing.T) {
@@ -869,7 +1024,7 @@ func TestAnswerWithoutEnd(t *testing.T) {
 		if err != nil || a.Status != 200 || string(a.Body) != "hello" || a.Complete {
 			t.Errorf("%+v, %v", a, err)
 		}
-		if took := time.Since(start); took < dialTime || took > Timeout+farewell {
+		if took := time.Since(start); took < Timeout || took > Timeout+farewell {
 			t.Errorf("it took %v", took)
 		}
 	})

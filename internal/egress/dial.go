@@ -18,12 +18,13 @@ import (
 	"time"
 )
 
-// dialTime ends a little before the time for all of it, so that what became of dialing is
-// known by then.
-const dialTime = Timeout - 100*time.Millisecond
-
-// maxAddrs is how many addresses of a name are tried.
-const maxAddrs = 8
+const (
+	// maxAddrs is how many addresses of a name are tried.
+	maxAddrs = 8
+	// connectTime ends before the request's time does, so that it is known what took so
+	// long.
+	connectTime = Timeout - 250*time.Millisecond
+)
 
 // dialer connects where its policy permits. What it judges is what it dials: an address,
 // asked for once, and never the name again.
@@ -47,7 +48,7 @@ func newDialer(p *Policy, roots *x509.CertPool, with Options) dialer {
 
 // plain connects for http, which is for this machine only.
 func (d dialer) plain(ctx context.Context, _, hostport string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	conn, _, err := d.connect(ctx, hostport, true)
 	return conn, err
@@ -56,7 +57,7 @@ func (d dialer) plain(ctx context.Context, _, hostport string) (net.Conn, error)
 // tls connects for https. The transport's context outlives its request, hence the
 // time-out of its own.
 func (d dialer) tls(ctx context.Context, _, hostport string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	conn, host, err := d.connect(ctx, hostport, false)
 	if err != nil {
@@ -114,7 +115,7 @@ func (d dialer) connect(ctx context.Context, hostport string, local bool) (_ net
 		return nil, "", classError(Forbidden)
 	}
 	port, err := parsePort(portText)
-	if err != nil || d.policy.paused || !d.policy.mayName(host, port) {
+	if err != nil || !d.policy.mayName(host, port) {
 		return nil, "", classError(Forbidden)
 	}
 	addrs, err := d.resolve(ctx, host)
@@ -198,18 +199,16 @@ func tunnel(ctx context.Context, conn net.Conn, to netip.AddrPort) error {
 	// An end of the context ends reads and writes.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	text := to.String()
-	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: text}, Host: text, Header: http.Header{}}
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Host: to.String()}}
 	if err := req.Write(conn); err != nil {
 		return classError(Proxy)
 	}
 	limited := &io.LimitedReader{R: conn, N: maxHeader}
 	r := bufio.NewReader(limited)
-	resp, err := http.ReadResponse(r, req)
+	resp, err := http.ReadResponse(r, req) //nolint:bodyclose // that would wait for its end; the connection is closed instead
 	if err != nil {
 		return classError(Unreachable)
 	}
-	defer resp.Body.Close()
 	// In TLS it is us who speak first.
 	if resp.StatusCode != http.StatusOK || r.Buffered() > 0 || !stop() {
 		return classError(Unreachable)

@@ -11,7 +11,10 @@
 //
 // Private and loopback addresses need a network of the list, and link-local addresses
 // and the metadata services of clouds are never reached. What is judged is the address
-// that is then dialed, so that a name which changes its address gains nothing.
+// that is then dialed, so that a name which changes its address gains nothing. Of an IPv6
+// address that carries an IPv4 one both are judged; but a gateway whose prefix is an
+// organisation's own cannot be told from other addresses, and that prefix should be
+// excluded.
 //
 //	policy, err := egress.Parse(egress.Config{Allow: list})
 //	m := egress.NewManager(egress.Options{})

@@ -20,10 +20,9 @@ type Manager struct {
 	clients map[string]*held
 }
 
-// held is a client and the requests that use it, under the manager's lock.
+// held is a client, with what the manager's lock keeps of it.
 type held struct {
 	*Client
-	users   int
 	retired bool
 }
 
@@ -83,15 +82,15 @@ func (m *Manager) take(ca string) (*held, error) {
 		c = &held{Client: client}
 		m.clients[ca] = c
 	}
-	c.users++
 	return c, nil
 }
 
-// release closes what the last request of a retired client left open.
+// release closes what a request leaves open that began before its client was retired, and
+// dialed after that.
 func (m *Manager) release(c *held) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if c.users--; c.retired && c.users == 0 {
+	if c.retired {
 		c.CloseIdle()
 	}
 }

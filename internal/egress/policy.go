@@ -163,7 +163,7 @@ func (p *Policy) Permits(host string, port uint16, addr netip.Addr) bool {
 
 // bars reports whether no entry can allow the address.
 func (p *Policy) bars(a netip.Addr, port uint16) bool {
-	return within(metadata, a) || within(nowhere, a) || p.excludes(a, port)
+	return within(metadata, a) || hides(a) || within(nowhere, a) || p.excludes(a, port)
 }
 
 func (p *Policy) excludes(a netip.Addr, port uint16) bool {
@@ -301,7 +301,7 @@ func parsePort(text string) (uint16, error) {
 		return anyPort, nil
 	}
 	n, err := strconv.ParseUint(text, 10, 16)
-	if err != nil || n == 0 || text[0] == '0' {
+	if err != nil || text[0] == '0' {
 		return 0, errPort
 	}
 	return uint16(n), nil
@@ -324,11 +324,11 @@ func parseNetwork(text string) (_ netip.Prefix, isNetwork bool, err error) {
 		}
 	} else {
 		addr, err := netip.ParseAddr(bare)
-		switch {
-		case err != nil && (bracketed || strings.Contains(bare, ":")), err == nil && addr.Zone() != "", bracketed && addr.Is4():
+		if err != nil && !bracketed && !strings.Contains(bare, ":") {
+			return netip.Prefix{}, false, nil //nolint:nilerr // a name, then
+		}
+		if err != nil || addr.Zone() != "" || bracketed && addr.Is4() {
 			return netip.Prefix{}, true, errNetwork
-		case err != nil:
-			return netip.Prefix{}, false, nil //nolint:nilerr // it is a name, then
 		}
 		network = netip.PrefixFrom(addr, addr.BitLen())
 	}

@@ -4,6 +4,7 @@ package egress
 
 import (
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -45,6 +46,9 @@ func TestEntries(t *testing.T) {
 		{"[fd12::1]:8443", "fd12::1/128:8443"},
 		{"::ffff:10.0.0.0/104", "10.0.0.0/8"},
 		{"[::ffff:10.0.0.1]:80", "10.0.0.1/32:80"},
+		{"::ffff:0.0.0.0/96", "0.0.0.0/0"},
+		{strings.Repeat("a", 63) + ".example", strings.Repeat("a", 63) + ".example"},
+		{strings.Repeat("a.", 126) + "b", strings.Repeat("a.", 126) + "b"},
 		{"0.0.0.0/0", "0.0.0.0/0"},
 		{"::/0", "::/0"},
 		{"169.0.0.0/8", "169.0.0.0/8"},
@@ -135,6 +139,13 @@ func TestWhatNoEntryMaySay(t *testing.T) {
 		"[fe80::1%25eth0]":                "must be a network",
 		"fd12::zz":                        "must be a network",
 		"::ffff:0:0/64":                   "IPv4 and IPv6 addresses at once",
+		"::ffff:0:0/95":                   "IPv4 and IPv6 addresses at once",
+		"a\x7f.example":                   "must have a host",
+		strings.Repeat("a.", 126) + "bb":  "must have a host",
+		"[x]":                             "must be a network",
+		"[]":                              "must be a network",
+		":443":                            "must have a host",
+		"/8":                              "must be a network",
 		"10.1.2.3/8":                      "is 10.0.0.0/8 meant?",
 		"fd12::1/32":                      "is fd12::/32 meant?",
 		"169.254.169.254":                 "is never reached",
@@ -192,11 +203,15 @@ func TestPermits(t *testing.T) {
 		{
 			"a host",
 			[]string{"hooks.example.com"},
-			[]string{"hooks.example.com 443 8.8.8.8", "hooks.example.com 443 2606:4700::1111", "hooks.example.com 443 ::ffff:8.8.8.8"},
+			[]string{
+				"hooks.example.com 443 8.8.8.8", "hooks.example.com 443 2606:4700::1111", "hooks.example.com 443 ::ffff:8.8.8.8",
+				// Nearly ISATAP.
+				"hooks.example.com 443 2606:4700::400:5efe:a00:1", "hooks.example.com 443 2606:4700::1:5efe:a00:1", "hooks.example.com 443 2606:4700::5fff:a00:1", "hooks.example.com 443 2606:4700::5eff:a00:1", "hooks.example.com 443 2606:4700::5ffe:a00:1",
+			},
 			[]string{
 				"hooks.example.com 80 8.8.8.8", "hooks.example.com 8443 8.8.8.8", "hooks.example.com 0 8.8.8.8", "example.com 443 8.8.8.8", "a.hooks.example.com 443 8.8.8.8",
 				"xhooks.example.com 443 8.8.8.8", "hooks.example.com.evil.example 443 8.8.8.8", "hooks.example.com 443 10.0.0.1", "hooks.example.com 443 127.0.0.1", "8.8.8.8 443 8.8.8.8",
-				"hooks.example.com 443 2606:4700::1111%eth0",
+				"hooks.example.com 443 2606:4700::1111%eth0", "hooks.example.com 443 2606:4700:1234:5678:0:5efe:a00:1", "hooks.example.com 443 2606:4700::200:5efe:a00:1",
 			},
 		},
 		{
@@ -375,6 +390,12 @@ func forms(v4 netip.Addr) map[string]netip.Addr {
 		"ISATAP, universal":  at("2606:4700::200:5efe:0:0", 12, 13, 14, 15),
 		"ISATAP, group":      at("2606:4700::300:5efe:0:0", 12, 13, 14, 15),
 		"ISATAP below a ULA": at("fd12::200:5efe:0:0", 12, 13, 14, 15),
+		"a gateway's /32":    at("2606:4700::", 4, 5, 6, 7),
+		"a gateway's /40":    at("2606:4700:aa00::", 5, 6, 7, 9),
+		"a gateway's /48":    at("2606:4700:aaaa::", 6, 7, 9, 10),
+		"a gateway's /56":    at("2606:4700:aaaa:aa00::", 7, 9, 10, 11),
+		"a gateway's /64":    at("2606:4700:aaaa:aaaa::", 9, 10, 11, 12),
+		"a gateway's /96":    at("2606:4700:aaaa:aaaa:0:aaaa::", 12, 13, 14, 15),
 		"ISATAP, link-local": at("fe80::5efe:0:0", 12, 13, 14, 15),
 	}
 	for i := range b {
@@ -388,8 +409,11 @@ func forms(v4 netip.Addr) map[string]netip.Addr {
 // private one by the name of its host.
 func TestCarriedAddresses(t *testing.T) {
 	named, everything := policy(t, "h.example:*"), policy(t, "h.example:*", "0.0.0.0/0:*", "::/0:*")
-	for _, text := range []string{"169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16"} {
+	for _, text := range []string{"169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "169.254.7.9"} {
 		for form, addr := range forms(netip.MustParseAddr(text)) {
+			if text == "169.254.7.9" && strings.HasPrefix(form, "a gateway's") {
+				continue // no service
+			}
 			if everything.Permits("h.example", 80, addr) || named.Permits("h.example", 80, addr) {
 				t.Errorf("%s as %s (%s) is permitted", text, form, addr)
 			}
@@ -397,21 +421,25 @@ func TestCarriedAddresses(t *testing.T) {
 	}
 	for _, text := range []string{"10.0.0.1", "127.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "0.0.0.0", "192.0.2.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"} {
 		for form, addr := range forms(netip.MustParseAddr(text)) {
-			if named.Permits("h.example", 80, addr) {
+			// A gateway with a prefix of its own cannot be told from others' addresses.
+			if named.Permits("h.example", 80, addr) && !strings.HasPrefix(form, "a gateway's") {
 				t.Errorf("%s as %s (%s) is permitted", text, form, addr)
 			}
 		}
 	}
-	excluding := policy(t, "0.0.0.0/0", "::/0", "!10.0.0.5")
-	for form, addr := range forms(netip.MustParseAddr("10.0.0.5")) {
-		if excluding.Permits("x", 443, addr) {
-			t.Errorf("10.0.0.5 as %s (%s) is not excluded", form, addr)
+	excluding := policy(t, "0.0.0.0/0", "::/0", "!11.22.33.44")
+	for form, addr := range forms(netip.MustParseAddr("11.22.33.44")) {
+		if excluding.Permits("x", 443, addr) && !strings.HasPrefix(form, "a gateway's") {
+			t.Errorf("11.22.33.44 as %s (%s) is not excluded", form, addr)
 		}
 	}
 }
 
 func TestNames(t *testing.T) {
 	p := policy(t, "hooks.example.com", "*.corp.example:8443", "10.0.0.0/8:9000", "127.0.0.1:8080", "!bad.corp.example")
+	if p.Names(&url.URL{Scheme: "ftp", Host: "hooks.example.com:443"}) {
+		t.Error("what is no URL of ours is named")
+	}
 	for text, want := range map[string]bool{
 		"https://hooks.example.com/x": true, "https://hooks.example.com:8443/": false, "https://a.corp.example:8443": true, "https://bad.corp.example:8443": false,
 		"https://unknown.example": false, "https://unknown.example:9000": true, "https://10.1.1.1:9000": true, "https://11.1.1.1:9000": false,

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/refusal"
 )
@@ -60,7 +61,7 @@ func target(u *url.URL) (host string, port uint16, err error) {
 		return "", 0, errScheme
 	case u.User != nil:
 		return "", 0, errUser
-	case u.Fragment != "" || u.RawFragment != "":
+	case u.Fragment != "":
 		return "", 0, errFragment
 	}
 	host = u.Host
@@ -73,8 +74,6 @@ func target(u *url.URL) (host string, port uint16, err error) {
 		}
 		if end = strings.IndexByte(host[closing:], ':'); end >= 0 {
 			end += closing
-		} else if closing != len(host)-1 {
-			return "", 0, errHost
 		}
 	}
 	port = schemePort(u.Scheme)
@@ -121,7 +120,7 @@ func canonicalHost(text string) (string, error) {
 		return "", errHost
 	}
 	for _, r := range host {
-		if r > 0x7e {
+		if r >= utf8.RuneSelf {
 			return "", errUnicode
 		}
 	}

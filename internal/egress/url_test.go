@@ -3,6 +3,8 @@
 package egress
 
 import (
+	"errors"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -100,6 +102,34 @@ func TestParseURL(t *testing.T) {
 		if r := refusal.In(err); r == nil || r.Field != "url" || r.Value != "" || r.Todo == "" || !strings.Contains(r.Rule, want) || u != nil {
 			t.Errorf("%q: %v, want a refusal with %q", text, err, want)
 		}
+	}
+}
+
+// What somebody made by hand is held to the same: url.Parse would not make these.
+func TestTarget(t *testing.T) {
+	for host, want := range map[string]error{
+		"": errOpaque, "[": errHost, "[::1": errHost, "[]": errHost, "[x]": errHost, "[::1]x": errHost, "[::1]]": errHost, "x[::1]": errURLPort, "[127.0.0.1]": errHost, "[fe80::1%eth0]": errZone,
+		"[::1]:": errURLPort, "[::1]:x": errURLPort, "[::1]:443:443": errURLPort, "[::1]x:443": errHost, "::1": errURLPort, "fd12::1": errURLPort, ":443": errHost,
+		"hooks.example:443:443": errURLPort, "hooks.example:*": errURLPort, "hooks.example:x": errURLPort, "hooks example": errHost, "hooks.example/x": errHost, "x@hooks.example": errHost,
+		"8.8.8.8%eth0": errHost, "hooks.example\x7f": errHost, "hooks.example\u0080": errUnicode, "hooks.example\x00": errHost,
+	} {
+		if h, port, err := target(&url.URL{Scheme: "https", Host: host, Path: "/"}); !errors.Is(err, want) {
+			t.Errorf("%q: leads to %s, %d, %v, want %v", host, h, port, err, want)
+		}
+	}
+	for name, u := range map[string]*url.URL{
+		"opaque": {Scheme: "https", Opaque: "x", Host: "hooks.example"}, "another scheme": {Scheme: "HTTPS", Host: "hooks.example"}, "no scheme": {Host: "hooks.example"},
+	} {
+		if h, _, err := target(u); err == nil {
+			t.Errorf("%s: leads to %s", name, h)
+		}
+	}
+	long := "https://hooks.example/" + strings.Repeat("x", maxURLLen-22)
+	if _, err := ParseURL("url", long); err != nil {
+		t.Errorf("%d characters: %v", len(long), err)
+	}
+	if _, err := ParseURL("url", long+"x"); err == nil {
+		t.Errorf("%d characters are read", len(long)+1)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -81,12 +82,29 @@ func TestWhatNoTemplateMaySay(t *testing.T) {
 		{`[1,]`, `must be JSON`},
 		{`{a:1}`, `must be JSON`},
 		{"[\"\xff\"]", `must be JSON`},
-		{strings.Repeat("[", 40) + strings.Repeat("]", 40), `is more than 32 levels deep`},
-		{`["` + strings.Repeat("x", MaxTree) + `"]`, `is longer than 64 KiB`},
+		{strings.Repeat("[", 34) + strings.Repeat("]", 34), `is more than 32 levels deep`},
+		{strings.Repeat(`{"a":`, 33) + "1" + strings.Repeat("}", 33), `is more than 32 levels deep`},
+		{`["` + strings.Repeat("x", MaxTree-3) + `"]`, `is longer than 64 KiB`},
 	} {
 		tree, err := ParseTree("template", []byte(c.template), known)
 		if refusal.In(err) == nil || tree != nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%.60s: %v, want a refusal with %s", c.template, err, c.want)
+		}
+	}
+	for _, fits := range []string{
+		strings.Repeat("[", 33) + strings.Repeat("]", 33), strings.Repeat(`{"a":`, 32) + "1" + strings.Repeat("}", 32), `["` + strings.Repeat("x", MaxTree-4) + `"]`,
+	} {
+		if _, err := ParseTree("template", []byte(fits), known); err != nil {
+			t.Errorf("%.40s: %v", fits, err)
+		}
+	}
+	var many []string
+	for i := range 31 {
+		many = append(many, "n"+strconv.Itoa(i))
+	}
+	for n, want := range map[int]string{30: "use one of n0, n1, ", 31: "use one of the names that the documentation lists"} {
+		if _, err := ParseTree("template", []byte(`["${x}"]`), many[:n]); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("with %d names: %v", n, err)
 		}
 	}
 	if _, err := ParseTree("template", []byte(`["${x}"]`), nil); err == nil || !strings.Contains(err.Error(), "write constants only") {
@@ -121,9 +139,26 @@ func TestValuesThatDoNotFit(t *testing.T) {
 			t.Errorf("%v: %s, %v, want %v", c.values, got, err, c.want)
 		}
 	}
-	long := map[string]any{"type": strings.Repeat("x", MaxFilled), "data.role": secret}
-	if got, err := tree.Fill(given(long)); !errors.Is(err, ErrTooLong) || got != nil {
-		t.Errorf("a body that is too long: %d bytes, %v", len(got), err)
+	if text := (&Error{"/a/1", "type", "has no value"}).Error(); text != `"/a/1": ${type} has no value` {
+		t.Errorf("it reads %s", text)
+	}
+	// The frame of it is `{"a":["","x"]}`.
+	for size, want := range map[int]error{MaxFilled - 14: nil, MaxFilled - 13: ErrTooLong, MaxFilled: ErrTooLong} {
+		for _, at := range []string{"type", "data.role"} {
+			long := map[string]any{"type": "", "data.role": ""}
+			long[at] = strings.Repeat("x", size)
+			if got, err := tree.Fill(given(long)); !errors.Is(err, want) || want == nil && len(got) != MaxFilled || want != nil && got != nil {
+				t.Errorf("%d bytes: made %d, %v", size, len(got), err)
+			}
+		}
+	}
+	many, err := ParseTree("template", []byte("["+strings.Repeat(`"${type}",`, 6000)+`""]`), known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := 0
+	if _, err := many.Fill(func(string) (any, bool) { calls++; return strings.Repeat("x", 1000), true }); !errors.Is(err, ErrTooLong) || calls > MaxFilled/1000+1 {
+		t.Errorf("a body that grows too long: %d values, %v", calls, err)
 	}
 }
 
@@ -193,7 +228,8 @@ func TestURL(t *testing.T) {
 		{"https://hooks.example.com", nil, "https://hooks.example.com"},
 		{"https://hooks.example.com/", nil, "https://hooks.example.com/"},
 		{"https://hooks.example.com:8443/a//b/?x=1&y", nil, "https://hooks.example.com:8443/a//b/?x=1&y"},
-		{"https://h.example/x/${secret.a}", map[string]any{"secret.a": "T0/B0 ü?#%&=+;:@$.-_~"}, "https://h.example/x/T0%2FB0%20%C3%BC%3F%23%25%26%3D%2B%3B%3A%40%24.-_~"},
+		{"https://h.example/x/${secret.a}", map[string]any{"secret.a": "T0/B9 azAZü?#%&=+;:@$[`{/.-_~"}, "https://h.example/x/T0%2FB9%20azAZ%C3%BC%3F%23%25%26%3D%2B%3B%3A%40%24%5B%60%7B%2F.-_~"},
+		{"https://h.example/~!a", nil, "https://h.example/~!a"},
 		{"https://h.example/${secret.a}/${secret.b}/z", map[string]any{"secret.a": "a", "secret.b": "${secret.a}"}, "https://h.example/a/%24%7Bsecret.a%7D/z"},
 		{"https://h.example/v${id}.json?k=${secret.a}&l=x${id}", map[string]any{"id": 7, "secret.a": "a&b=c d/.."}, "https://h.example/v7.json?k=a%26b%3Dc%20d%2F..&l=x7"},
 		{"https://h.example?k=${id}", map[string]any{"id": json.Number("12")}, "https://h.example?k=12"},
@@ -222,7 +258,7 @@ func TestURL(t *testing.T) {
 		"https://h.example/%${id}": "cannot be read", "https://h.example/%2${id}": "cannot be read", "https://h.example/?a=%${id}": "escapes nothing", "https://h.example/?a=%2${id}": "escapes nothing",
 		"https://h.example/a b": "that URLs do not have", "https://h.example/a\\b": "that URLs do not have", "https://h.example/ü": "that URLs do not have", "https://h.example/\n": "that URLs do not have",
 		"https://h.example/?a\tb": "that URLs do not have", "https://h.example/a|b": "that URLs do not have", "https://[::1/": "cannot be read",
-		"https://h.example/" + strings.Repeat("x", 2048): "is longer than",
+		"https://h.example/" + strings.Repeat("x", 2031): "is longer than",
 	} {
 		u, err := ParseURL("url", template, names)
 		if r := refusal.In(err); r == nil || r.Field != "url" || r.Todo == "" || !strings.Contains(err.Error(), want) || u != nil {
@@ -265,9 +301,12 @@ func TestURL(t *testing.T) {
 		}
 	}
 	for _, template := range []string{"", "x", "//evil.example/x", "https://h.example/", "?x", "/..", "/a#b"} {
-		if _, err := ParsePath("path", template, names); refusal.In(err) == nil {
+		if _, err := ParsePath("path", template, names); refusal.In(err) == nil || refusal.In(err).Field != "path" {
 			t.Errorf("the path %q: %v", template, err)
 		}
+	}
+	if _, err := ParseURL("url", "https://h.example/"+strings.Repeat("x", 2030), names); err != nil {
+		t.Errorf("2048 characters: %v", err)
 	}
 	u, err := ParseURL("url", "https://h.example/a${id}/${secret.a}?b=$$${id}", names)
 	if err != nil {
@@ -286,7 +325,12 @@ func TestHeader(t *testing.T) {
 		value    any
 		want     string
 	}{
-		{"Bearer ${secret.token}", secret, "Bearer " + secret}, {"${secret.token}", "a b~!", "a b~!"}, {"x", nil, "x"}, {"$$${secret.token}", "${n}$$", "$${n}$$"}, {"n=${secret.token}", 7, "n=7"},
+		{strings.Repeat("x", 8192), nil, strings.Repeat("x", 8192)},
+		{"Bearer ${secret.token}", secret, "Bearer " + secret},
+		{"${secret.token}", "a b~!", "a b~!"},
+		{"x", nil, "x"},
+		{"$$${secret.token}", "${n}$$", "$${n}$$"},
+		{"n=${secret.token}", 7, "n=7"},
 	} {
 		h, err := ParseText("headers", c.template, names)
 		if err != nil {
@@ -321,9 +365,9 @@ func TestHeader(t *testing.T) {
 	}
 	for name, ok := range map[string]bool{
 		"Authorization": true, "X-Api-Key": true, "x_y": true, "Content-Type": true, "": false, "Host": false, "HOST": false, "Content-Length": false, "Transfer-Encoding": false, "Connection": false,
-		"Proxy-Authorization": false, "a b": false, "a:b": false, "a\n": false, "ü": false, strings.Repeat("x", 129): false,
+		"Proxy-Authorization": false, "a b": false, "a:b": false, "a\n": false, "ü": false, strings.Repeat("x", 128): true, strings.Repeat("x", 129): false,
 	} {
-		if err := CheckHeaderName("headers", name); (err == nil) != ok || !ok && refusal.In(err) == nil {
+		if err := CheckHeaderName("headers", name); (err == nil) != ok || !ok && (refusal.In(err) == nil || refusal.In(err).Field != "headers") {
 			t.Errorf("%.20q: %v", name, err)
 		}
 	}

@@ -140,6 +140,9 @@ func (t *Tree) Fill(values Values) ([]byte, error) {
 	if err := w.node(t.root, ""); err != nil {
 		return nil, err
 	}
+	if w.out.Len() > MaxFilled {
+		return nil, ErrTooLong
+	}
 	return w.out.Bytes(), nil
 }
 
@@ -149,6 +152,7 @@ type writer struct {
 }
 
 func (w *writer) node(n node, place string) error {
+	// Not only at the end: the same long value may be there many times.
 	if w.out.Len() > MaxFilled {
 		return ErrTooLong
 	}
@@ -183,9 +187,6 @@ func (w *writer) node(n node, place string) error {
 		w.out.WriteString(string(n))
 	case leaf:
 		return w.leaf(n, place)
-	}
-	if w.out.Len() > MaxFilled {
-		return ErrTooLong
 	}
 	return nil
 }

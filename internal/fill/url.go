@@ -157,7 +157,6 @@ func (u *URL) Fill(values Values) (string, error) {
 
 func (l leaf) escaped(values Values, segment bool) (string, error) {
 	var b strings.Builder
-	name := ""
 	for _, p := range l {
 		if p.name == "" {
 			b.WriteString(p.text)
@@ -177,16 +176,12 @@ func (l leaf) escaped(values Values, segment bool) (string, error) {
 			return "", &Error{"", p.name, "has . or .. as a segment"}
 		}
 		b.WriteString(escape(text))
-		name = p.name
-	}
-	// What stands around a value may make it one as well.
-	if segment && name != "" && dots(b.String()) {
-		return "", &Error{"", name, "has . or .. as a segment"}
 	}
 	return b.String(), nil
 }
 
-// steps reports whether a value, decoded too early, has a segment . or .. in it.
+// steps reports whether a value, decoded too early, has a segment . or .. in it, or makes
+// one of the constants around it: for that it must be dots itself, as it is not empty.
 func steps(text string) bool {
 	return slices.ContainsFunc(strings.FieldsFunc(text, func(r rune) bool { return r == '/' || r == '\\' }), func(s string) bool { return s == "." || s == ".." })
 }

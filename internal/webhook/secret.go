@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -47,11 +48,8 @@ func ParseSecret(text string) (Secret, error) {
 // Reveal is the text form, which receivers are given and the storage keeps.
 func (s Secret) Reveal() string { return secretPrefix + base64.StdEncoding.EncodeToString(s.key) }
 
-// String keeps the secret out of logs, as GoString and MarshalText do.
-func (Secret) String() string { return secretPrefix + "…" }
-
-// GoString is String.
-func (s Secret) GoString() string { return s.String() }
+// Format keeps the secret out of logs, whatever the verb.
+func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, secretPrefix+"…") }
 
 // MarshalText refuses: a record has to ask for Reveal.
 func (Secret) MarshalText() ([]byte, error) {

@@ -28,8 +28,7 @@ func TestSecret(t *testing.T) {
 			t.Fatalf("a new secret of %d bytes: %v", len(s.key), err)
 		}
 		seen[text] = true
-		printed := fmt.Sprintf("%v %+v %#v %s %q", s, s, s, s, s)
-		if strings.Contains(printed, text[len(secretPrefix):]) || strings.Contains(printed, fmt.Sprint(s.key[:4])[1:8]) {
+		if printed := fmt.Sprintf("%v %+v %#v %s %q %x %d %o", s, s, &s, s, s, s, s, []Secret{s}); strings.ReplaceAll(printed, secretPrefix+"…", "?") != "? ? ? ? ? ? ? [?]" {
 			t.Fatal("a secret prints")
 		}
 		if raw, err := json.Marshal(map[string]any{"secret": s}); err == nil {
@@ -81,6 +80,9 @@ func TestSign(t *testing.T) {
 			t.Errorf("the id %.10q is signed", id)
 		}
 	}
+	if err := m.Sign(h, strings.Repeat("x", 256), at, secret); err != nil {
+		t.Error(err)
+	}
 	if m.Sign(h, id, at) == nil || m.Sign(h, id, at, Secret{}) == nil || m.Sign(h, id, at, secret, Secret{}) == nil {
 		t.Error("it signs without a secret")
 	}
@@ -98,9 +100,12 @@ func TestForms(t *testing.T) {
 	if _, err := CloudEvent(event(), ""); err == nil {
 		t.Error("an event without a source")
 	}
+	if m := Template([]byte("[]")); m.ContentType != "application/json" || string(m.Body) != "[]" {
+		t.Errorf("a template: %+v", m)
+	}
 	for name, spoil := range map[string]func(*Event){
 		"no id": func(e *Event) { e.ID = "" }, "no type": func(e *Event) { e.Type = "" }, "no time": func(e *Event) { e.Time = time.Time{} },
-		"no data": func(e *Event) { e.Data = nil }, "a list": func(e *Event) { e.Data = json.RawMessage(`[]`) }, "broken data": func(e *Event) { e.Data = json.RawMessage(`{"a":`) },
+		"no data": func(e *Event) { e.Data = nil }, "a list": func(e *Event) { e.Data = json.RawMessage(`[]`) }, "broken data": func(e *Event) { e.Data = json.RawMessage(`{"a":`) }, "more than data": func(e *Event) { e.Data = json.RawMessage(`{} {}`) },
 	} {
 		e := event()
 		spoil(&e)
