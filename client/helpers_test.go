@@ -19,20 +19,20 @@ import (
 type engine struct {
 	mu sync.Mutex
 
-	key      int // its number
-	since    time.Time
-	ttl      time.Duration
-	dynamic  bool
-	life     time.Duration // of a lease
-	maxLife  time.Duration // of a lease with all renewals; 0: no limit
-	issued   map[string]time.Time
-	theToken string
-	tokenTTL time.Duration
-	err      error         // of all calls
-	tokenErr error         // of looks at the token
-	keepErr  error         // of giving back
-	hang     chan struct{} // reads wait for it
-	hung     chan struct{} // and say so
+	key       int // its number
+	since     time.Time
+	ttl       time.Duration
+	dynamic   bool
+	life      time.Duration // of a lease
+	maxLife   time.Duration // of a lease with all renewals; 0: no limit
+	issued    map[string]time.Time
+	theToken  string
+	tokenEnds time.Time     // zero: it does not
+	err       error         // of all calls
+	tokenErr  error         // of looks at the token
+	keepErr   error         // of giving back
+	hang      chan struct{} // reads wait for it
+	hung      chan struct{} // and say so
 
 	reads    []time.Time
 	renewals []time.Time
@@ -51,6 +51,14 @@ func (e *engine) do(fn func()) {
 	fn()
 }
 
+// refuses is why a call fails: the server is away, or the token has ended.
+func (e *engine) refuses() error {
+	if e.err == nil && !e.tokenEnds.IsZero() && !time.Now().Before(e.tokenEnds) {
+		return refusal(403, "permission denied")
+	}
+	return e.err
+}
+
 // rotate gives the static role another key.
 func (e *engine) rotate() { e.do(func() { e.key++; e.since = time.Now() }) }
 
@@ -65,7 +73,7 @@ func (e *engine) read(ctx context.Context) (*grant, error) {
 	defer e.mu.Unlock()
 	e.reads = append(e.reads, time.Now())
 	g := &grant{ttl: e.ttl, since: e.since, token: e.theToken}
-	if e.dynamic && e.err == nil {
+	if e.dynamic && e.refuses() == nil {
 		e.key++
 	}
 	id := fmt.Sprint("k", e.key)
@@ -75,7 +83,7 @@ func (e *engine) read(ctx context.Context) (*grant, error) {
 		g.lease, g.life, g.renewable = "lease-"+id, e.life, true
 		e.issued[g.lease] = time.Now()
 	}
-	err := e.err
+	err := e.refuses()
 	if hang := e.hang; hang != nil {
 		e.mu.Unlock()
 		e.hung <- struct{}{}
@@ -96,8 +104,8 @@ func (e *engine) renew(_ context.Context, lease string) (time.Duration, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.renewals = append(e.renewals, time.Now())
-	if e.err != nil {
-		return 0, e.err
+	if err := e.refuses(); err != nil {
+		return 0, err
 	}
 	if e.maxLife > 0 {
 		return min(e.life, e.maxLife-time.Since(e.issued[lease])), nil
@@ -115,7 +123,10 @@ func (e *engine) revoke(_ context.Context, lease string) error {
 func (e *engine) tokenLife(context.Context, string) (time.Duration, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.tokenTTL, cmp.Or(e.err, e.tokenErr)
+	if e.tokenEnds.IsZero() {
+		return 0, cmp.Or(e.refuses(), e.tokenErr)
+	}
+	return time.Until(e.tokenEnds), cmp.Or(e.refuses(), e.tokenErr)
 }
 
 func (e *engine) token() string {

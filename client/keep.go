@@ -13,21 +13,25 @@ func (s *Source) keep(ctx context.Context) {
 		s.mu.Lock()
 		now := s.now()
 		h := s.cur
-		token := ""
+		another := false
 		if h != nil && h.lease != "" {
 			s.mu.Unlock()
-			token = s.remote.token() // may look at a file
+			token := s.remote.token() // may look at a file
 			s.mu.Lock()
+			another = token != "" && token != h.token && s.cur == h
 			h = s.cur
 		}
 		var wait <-chan struct{}
-		var renew *held
+		var renew, look *held
 		switch {
 		case s.flight != nil:
 			wait = s.flight.done
-		case h != nil && h.lease != "" && token != "" && token != h.token && s.failed == 0:
-			// The key ends with the token that issued it, and there is another one now.
+		case s.failed == 0 && (another || h != nil && h.ends().passed(now)):
+			// The key ends with the token that issued it, and there is another one now; or it
+			// has ended.
 			wait = s.readLocked("").done
+		case h != nil && h.lookAgain.passed(now):
+			look = h
 		case !s.next.passed(now):
 		case h != nil && h.renewable && !h.ends().passed(now) && s.failed == 0:
 			renew = h
@@ -42,6 +46,8 @@ func (s *Source) keep(ctx context.Context) {
 		switch {
 		case renew != nil:
 			s.renew(ctx, renew)
+		case look != nil:
+			s.lookAtToken(ctx, look)
 		case wait != nil:
 			select {
 			case <-ctx.Done():
@@ -119,21 +125,31 @@ func newHeld(g *grant, began moment) *held {
 }
 
 // lookAtToken notes when the token ends to which a key was issued: the key ends with it.
+// Whoever keeps the token usable renews it, so it is looked at again at half of what it
+// has left.
 func (s *Source) lookAtToken(ctx context.Context, h *held) {
 	if h.lease == "" {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
 	now := s.now()
 	life, err := s.remote.tokenLife(ctx, h.token)
-	if err != nil {
-		s.log.Debug("nobody says when the token ends", "error", err)
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h.tokenLife, h.tokenEnd = life, moment{}
-	if life > 0 {
-		h.tokenEnd = now.add(life)
+	switch {
+	case err == nil && life > 0:
+		h.tokenLife, h.tokenEnd, h.lookAgain = life, now.add(life), now.add(max(life/2, firstPause))
+	case err == nil:
+		h.tokenLife, h.tokenEnd, h.lookAgain = 0, moment{}, moment{}
+	case final(err):
+		s.log.Debug("nobody says when the token ends", "error", err)
+		h.lookAgain = moment{}
+	default:
+		h.lookAgain = now.add(longestRetry)
+		if !h.tokenEnd.passed(now) {
+			h.tokenEnd = moment{} // it may be renewed by then, and nobody can say
+		}
 	}
 }
 

@@ -112,8 +112,9 @@ func (v *vault) call(ctx context.Context, method, path string, query url.Values,
 	return with, date, nil
 }
 
-// errNoKey is an answer that holds no key: something else answers at that path.
-var errNoKey = errors.New("the answer holds no api_key: is the mount one of this engine?")
+// errNoKey is an answer that holds no key, or one that has ended: something else answers
+// at that path.
+var errNoKey = errors.New("the answer holds no api_key that lives: is the mount one of this engine?")
 
 func (v *vault) read(ctx context.Context) (*grant, error) {
 	var out struct {
@@ -135,7 +136,7 @@ func (v *vault) read(ctx context.Context) (*grant, error) {
 		return nil, err
 	}
 	d := &out.Data
-	if d.APIKey == "" || d.KeyID == "" {
+	if d.APIKey == "" || d.KeyID == "" || out.LeaseID != "" && out.LeaseDuration <= 0 {
 		return nil, errNoKey
 	}
 	g := &grant{

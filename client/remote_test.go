@@ -98,6 +98,7 @@ func TestAnswersThatAreErrors(t *testing.T) {
 		{503, `{"errors": ["Vault is sealed"]}`, false, "sealed"},
 		{500, `{"errors": ["internal"]}`, false, "internal"},
 		{200, `{"data": {"password": "x"}}`, true, "holds no api_key"},
+		{200, `{"lease_id": "l1", "data": {"api_key": "v", "key_id": "k1"}}`, true, "holds no api_key"},
 		{200, `<html>`, false, "the answer of apikeys/creds/orders"},
 	} {
 		client, _ := vaultServer(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -148,6 +148,7 @@ type held struct {
 	token     string
 	tokenLife time.Duration // when it was looked at; 0: it does not end, or nobody knows
 	tokenEnd  moment
+	lookAgain moment    // at the token: it may have been renewed
 	since     time.Time // of a static role's
 	users     int       // requests under way
 	handedOut bool      // nobody knows who has it
@@ -408,10 +409,10 @@ func (s *Source) Close() error {
 		return nil
 	}
 	s.closed = true
-	h := s.cur
 	s.mu.Unlock()
 	s.stop()
 	s.done.Wait()
+	h := s.cur // nobody else is left
 	ctx, cancel := context.WithTimeout(context.Background(), lastCalls)
 	defer cancel()
 	var err error

@@ -149,7 +149,7 @@ func TestALeaseThatCannotBeRenewed(t *testing.T) {
 func TestAKeyIsReplacedBeforeItsTokenEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine()
-		e.dynamic, e.tokenTTL = true, 10*time.Minute
+		e.dynamic, e.tokenEnds = true, time.Now().Add(10*time.Minute)
 		s := source(t, e, nil)
 		has(t, s, "k2")
 		time.Sleep(6 * time.Minute)
@@ -157,7 +157,7 @@ func TestAKeyIsReplacedBeforeItsTokenEnds(t *testing.T) {
 		if end := s.Stats().Ends; time.Until(end) > 4*time.Minute {
 			t.Errorf("it is to end in %v, the token ends in four minutes", time.Until(end))
 		}
-		e.do(func() { e.theToken = "t2" })
+		e.do(func() { e.theToken, e.tokenEnds = "t2", time.Now().Add(10*time.Minute) })
 		time.Sleep(longestSleep + time.Second)
 		has(t, s, "k3")
 
@@ -167,6 +167,34 @@ func TestAKeyIsReplacedBeforeItsTokenEnds(t *testing.T) {
 		time.Sleep(time.Minute)
 		if _, err := s.Key(t.Context()); !errors.Is(err, ErrNoKey) {
 			t.Errorf("%v", err)
+		}
+	})
+}
+
+// A token that is renewed in its place keeps the keys that it was issued alive, also where
+// nobody could ask since.
+func TestATokenThatIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine()
+		e.dynamic, e.life = true, 24*time.Hour
+		e.tokenEnds = time.Now().Add(time.Hour)
+		s := source(t, e, nil)
+		has(t, s, "k2")
+		for range 10 {
+			time.Sleep(40 * time.Minute)
+			// Until now it had 20 minutes left, and somebody has renewed it.
+			e.do(func() { e.tokenEnds = time.Now().Add(time.Hour) })
+			has(t, s, "k2")
+		}
+		e.do(func() { e.err = errAway })
+		time.Sleep(90 * time.Minute)
+		has(t, s, "k2")
+		// It was not: the server says so when it is back, and there is another one.
+		e.do(func() { e.err, e.theToken, e.tokenEnds = nil, "t2", time.Now().Add(time.Hour) })
+		time.Sleep(longestRetry + time.Second)
+		has(t, s, "k3")
+		if n := e.readsNow(); n > 30 {
+			t.Errorf("%d reads", n)
 		}
 	})
 }
