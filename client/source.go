@@ -4,18 +4,17 @@ package client
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"regexp"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/vaultlogin"
 )
 
 // Options say which key to have, and how to reach the engine. Client, Mount and Role are
@@ -214,12 +213,7 @@ func (o *Options) defaults() {
 	if o.Clock == nil {
 		o.Clock = systemClock
 	}
-	if o.Instance == "" {
-		o.Instance, _ = os.Hostname()
-	}
-	var id [6]byte
-	_, _ = rand.Read(id[:]) // it never fails
-	o.Instance = instanceName(o.Instance) + hex.EncodeToString(id[:])
+	o.Instance = vaultlogin.Instance(o.Instance)
 }
 
 func (s *Source) now() moment {

@@ -5,7 +5,6 @@ package client
 import (
 	"context"
 	"encoding/json"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -48,13 +47,6 @@ func (r *reporter) init(instance string) {
 	r.instance = instance
 	r.counts = map[string]*uses{}
 	r.soon = make(chan struct{}, 1)
-}
-
-var notInstance = regexp.MustCompile(`[^A-Za-z0-9._:/-]`)
-
-func instanceName(host string) string {
-	name := notInstance.ReplaceAllString(host, "-")
-	return name[:min(len(name), 64)] + "-"
 }
 
 // used counts a use.

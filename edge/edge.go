@@ -5,19 +5,19 @@ package edge
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/vaultlogin"
 )
 
 // Options say how to reach the engine. Client and Mount are required; all else has a
@@ -229,12 +229,7 @@ func (o *Options) defaults() {
 	if o.UnknownPerAddress <= 0 {
 		o.UnknownPerAddress = defaultPerAddress
 	}
-	if o.Instance == "" {
-		o.Instance, _ = os.Hostname()
-	}
-	var id [6]byte
-	_, _ = rand.Read(id[:]) // it never fails
-	o.Instance = instanceName(o.Instance) + hex.EncodeToString(id[:])
+	o.Instance = vaultlogin.Instance(o.Instance)
 }
 
 // Close stops the verifier. What is held is written to the state file, and uses that

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -79,13 +78,6 @@ func (r *reporter) init(instance string) {
 	r.instance = instance
 	r.counts = map[usedBy]*count{}
 	r.soon = make(chan struct{}, 1)
-}
-
-var notInstance = regexp.MustCompile(`[^A-Za-z0-9._:/-]`)
-
-func instanceName(host string) string {
-	name := notInstance.ReplaceAllString(host, "-")
-	return name[:min(len(name), 64)] + "-"
 }
 
 // count counts a use. Accepted ones under the edge's own label are counted in the held

@@ -269,9 +269,3 @@ func TestReportsPause(t *testing.T) {
 		}
 	})
 }
-
-func TestInstanceName(t *testing.T) {
-	if got := instanceName("höst name"); got != "h-st-name-" {
-		t.Error(got)
-	}
-}
