@@ -147,7 +147,9 @@ func (l leaf) text(values Values, place string) (string, error) {
 		if err != nil {
 			return "", &Error{place, p.name, err.Error()}
 		}
-		b.WriteString(text)
+		if b.WriteString(text); b.Len() > MaxFilled {
+			return "", ErrTooLong // before a leaf of many names grows without bound
+		}
 	}
 	return b.String(), nil
 }

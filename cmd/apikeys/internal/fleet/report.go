@@ -173,6 +173,9 @@ func compareBool(a, b bool) int {
 
 // add counts an event.
 func (r *report) add(e event) {
+	if e.what == rotates && e.at.Before(r.now.Add(7*day)) {
+		r.soon++
+	}
 	if e.at.After(r.horizon) {
 		return
 	}
@@ -188,9 +191,6 @@ func (r *report) add(e event) {
 		case expires:
 			r.days[i].expiries++
 		}
-	}
-	if e.what == rotates && e.at.Before(r.now.Add(7*day)) {
-		r.soon++
 	}
 	r.events.add(e)
 }

@@ -23,10 +23,11 @@ func indexNames(raw []byte, hashLen int) ([]string, error) {
 	}
 	rest := raw[12 : len(raw)-hashLen]
 	var names []string
-	last := ""
+	last, room := "", maxNames
 	for range count {
 		name, n := indexEntry(rest, version, hashLen, last)
-		if n == 0 {
+		// Of version 4 a name can stand for many more bytes than it takes.
+		if room -= len(name); n == 0 || room < 0 {
 			return nil, errIndex
 		}
 		rest, last = rest[n:], name
@@ -43,6 +44,9 @@ func indexNames(raw []byte, hashLen int) ([]string, error) {
 	slices.Sort(names)
 	return names, nil
 }
+
+// maxNames is how long the names in an index may be, together.
+const maxNames = 256 << 20
 
 // indexEntry is the name of the first entry, and the entry's length; 0 if there is none.
 func indexEntry(raw []byte, version uint32, hashLen int, last string) (name string, n int) {

@@ -4,7 +4,6 @@ package scan
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -208,14 +207,14 @@ func (o *objects) run(ctx context.Context, stdin io.Reader, read func(*bufio.Rea
 }
 
 // beginning keeps the beginning of what is written.
-type beginning struct{ bytes.Buffer }
+type beginning struct{ text []byte }
 
 func (b *beginning) Write(p []byte) (int, error) {
-	if room := 1024 - b.Len(); room > 0 {
-		b.Buffer.Write(p[:min(len(p), room)])
-	}
+	b.text = append(b.text, p[:min(len(p), 1024-len(b.text))]...)
 	return len(p), nil
 }
+
+func (b *beginning) String() string { return string(b.text) }
 
 // list calls yield for every object there is, in an order that is fast to read in.
 func (o *objects) list(ctx context.Context, yield func(object) error) error {
