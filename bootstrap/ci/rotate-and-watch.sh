@@ -215,9 +215,13 @@ ask() {
 		return
 	fi
 	cat "$tmp/json" >>"$tmp/said"
-	! grep -q -e '^Code: 4' -e '^No value found' "$tmp/said" || return 1
+	! refused || return 1
 	return 2
 }
+
+# refused: what the program said last is a refusal that will not pass by itself. A quota
+# passes, and so does a node that is behind.
+refused() { grep -q -e '^Code: 4' -e '^No value found' "$tmp/said" && ! grep -q '^Code: 4\(08\|12\|29\)' "$tmp/said"; }
 
 # said: what the program said last, for a log.
 said() { grep -v -e '^$' -e '^URL: ' "$tmp/said" | tail -5 >&2; }
@@ -272,18 +276,6 @@ last() {
 clients() {
 	awk -F '\t' -v p="data.$1.usage." 'index($1, p) == 1 && $1 ~ /\.clients\.[0-9]+\.client$/ && !seen[$2]++ { printf "%s%s", n++ ? ", " : "", substr($0, length($1) + 2) }
 		END { print n ? "" : "callers that give no name" }' "$tmp/answer"
-}
-
-# refusals <new place> <old place>: codes by which the new version was refused and the old
-# one was not. A rate limit and a disabled role say nothing of a version.
-refusals() {
-	awk -F '\t' -v new="data.$1.usage." -v old="data.$2.usage." '
-		$1 !~ /\.clients\./ && match($1, /refused\.[A-Z_]+$/) && $2 + 0 > 0 {
-			code = substr($1, RSTART + 8)
-			if (index($1, new) == 1) by[code] = 1
-			if (index($1, old) == 1) both[code] = 1
-		}
-		END { for (c in by) if (!(c in both) && c != "RATE_LIMITED" && c != "DISABLED") printf "%s ", c }' "$tmp/answer"
 }
 
 # run_check <version> <key id> <state>: 0, 1, or 2 for no answer. It has a minute.
@@ -341,10 +333,10 @@ fi
 
 # The time for watching begins now.
 begin=$(date +%s)
-pause=$every refused_before='' told=''
+pause=$every told=''
 while :; do
 	if ! ask read "$mount/status/$role"; then
-		if grep -q -e '^Code: 4' -e '^No value found' "$tmp/said"; then
+		if refused; then
 			said
 			die 1 "status/$role: refused"
 		fi
@@ -418,21 +410,11 @@ while :; do
 	fi
 
 	try_check "$new" "$key" current
-	codes=''
-	[ "$uses" -gt 0 ] || [ "$used" -le "$since" ] || codes=$(refusals "$n" "$o")
-	if [ -n "$codes" ] && [ "$codes" != "$refused_before" ]; then
-		# Believed if the next look says so, too.
-		refused_before=$codes
-		sleep "$pause"
-		continue
-	fi
-	if [ "$checked" = no ] || [ -n "$codes" ]; then
+	if [ "$checked" = no ]; then
 		[ "$old_state" = previous ] || die 5 "version $new is refused, and version ${old:-0} is $old_state: there is nothing to go back to. See status/$role"
-		do_it "rollback/$role" write "$mount/rollback/$role" "cas=$new" "to_version=$old" "request_id=$id/rollback" \
-			"reason=version $new is refused${codes:+: $codes}"
+		do_it "rollback/$role" write "$mount/rollback/$role" "cas=$new" "to_version=$old" "request_id=$id/rollback" "reason=version $new is refused"
 		die 5 "version $new is refused: version $old is current again"
 	fi
-	refused_before=''
 
 	what="version $new: accepted $uses times; version ${old:-0}: $old_state"
 	[ -z "$in_use" ] || what="$what, in use by $(clients "$o")"
