@@ -455,3 +455,16 @@ func FuzzURL(f *testing.F) {
 		}
 	})
 }
+
+// A leaf of many names is given up while it is made.
+func TestALeafThatGrows(t *testing.T) {
+	many, calls := strings.Repeat("${a}", 10_000), 0
+	long := func(string) (any, bool) { calls++; return strings.Repeat("x", 1000), true }
+	tree, err := ParseTree("template", []byte(`["`+many+`"]`), []string{"a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tree.Fill(long); !errors.Is(err, ErrTooLong) || calls > MaxFilled/1000+1 {
+		t.Errorf("%v after %d values", err, calls)
+	}
+}

@@ -175,7 +175,9 @@ func (l leaf) escaped(values Values, segment bool) (string, error) {
 		case segment && steps(text):
 			return "", &Error{"", p.name, "has . or .. as a segment"}
 		}
-		b.WriteString(escape(text))
+		if b.WriteString(escape(text)); b.Len() > MaxFilled {
+			return "", ErrTooLong
+		}
 	}
 	return b.String(), nil
 }

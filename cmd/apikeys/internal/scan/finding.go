@@ -5,6 +5,7 @@ package scan
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
@@ -18,6 +19,12 @@ import (
 
 // maxPlaces is how many places of a key in one file are told one by one.
 const maxPlaces = 100
+
+// maxFound is how many findings there can be: anybody can make keys whose checksum is
+// right, as many as fit into a file.
+const maxFound = 100_000
+
+var errTooMany = fmt.Errorf("there are more than %d finds: the rest is not told", maxFound)
 
 // where is a text that was looked at.
 type where struct {
@@ -50,6 +57,7 @@ type findings struct {
 
 	mu                    sync.Mutex
 	found                 map[spot]*finding
+	full                  bool
 	problems              []problem
 	files, objects, bytes int64
 }
@@ -72,6 +80,12 @@ func (f *findings) add(w where, k keyformat.Key, line, column int) {
 	s := spot{w, k.Reveal()}
 	one := f.found[s]
 	if one == nil {
+		if len(f.found) >= maxFound {
+			if !f.full {
+				f.full, f.problems = true, append(f.problems, problem{w.path, errTooMany})
+			}
+			return
+		}
 		one = &finding{where: w, key: k}
 		f.found[s] = one
 	}

@@ -148,6 +148,9 @@ func (h *history) look(ctx context.Context) error {
 	}
 	close(parts)
 	workers.Wait()
+	if h.mine.full {
+		h.all.problem(h.path, errTooMany)
+	}
 	return err
 }
 
@@ -182,11 +185,12 @@ func (h *history) name(ctx context.Context) error {
 	h.names = map[string]map[string]naming{}
 	var wanted []string
 	for s := range h.mine.found {
-		if !s.message && !slices.Contains(wanted, s.object) {
+		if !s.message {
 			wanted = append(wanted, s.object)
 		}
 	}
 	slices.Sort(wanted)
+	wanted = slices.Compact(wanted)
 	if len(wanted) == 0 {
 		return nil
 	}

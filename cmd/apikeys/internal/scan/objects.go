@@ -49,7 +49,7 @@ func openObjects(r *repo) (*objects, error) {
 	if o.dir, err = os.MkdirTemp("", "apikeys-scan-"); err != nil {
 		return nil, err
 	}
-	config := "[core]\n\trepositoryFormatVersion = 1\n\tbare = true\n\tcommitGraph = false\n"
+	config := "[core]\n\trepositoryFormatVersion = 1\n\tbare = true\n\tcommitGraph = false\n\tbigFileThreshold = 16m\n" // larger ones are not held in memory
 	if r.hashLen() == 32 {
 		config += "[extensions]\n\tobjectFormat = sha256\n"
 	}
