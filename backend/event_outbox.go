@@ -210,10 +210,7 @@ func (b *backend) tellAlone(ctx context.Context, s logical.Storage, f fact) erro
 	b.numberLoose(facts, id)
 	t, err := b.foretell(ctx, s, facts, forWhat{proof: proofSelf, role: role, roleID: id})
 	if err != nil {
-		if t != nil && outcomeUnknown(err) {
-			return err // it may be told twice then
-		}
-		return err
+		return err // where the outcome is unknown it may be told twice
 	}
 	b.toldOutcome(t, nil)
 	return nil
