@@ -12,9 +12,8 @@ import (
 // clock is the one source of time of the engine.
 type clock interface {
 	Now() time.Time
-	// Steady is the time of the clock that nobody sets, since some moment of this
-	// process. It stands still while the machine sleeps, and Now does not.
-	Steady() time.Duration
+	// Reading is a look at both clocks at one moment.
+	Reading() reading
 	// Wait blocks for d, or until ctx is done: then it returns false. A clock
 	// that cannot wait returns false at once.
 	Wait(ctx context.Context, d time.Duration) bool
@@ -22,13 +21,16 @@ type clock interface {
 	WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
 }
 
-// reading is a look at both clocks.
+// reading is what the clock on the wall shows and what the one shows that nobody sets,
+// since some moment of this process. The second stands still while the machine sleeps,
+// and the first does not. What passes between two looks at one of them must not seem to
+// be missing in the other, so both are read at once.
 type reading struct {
 	wall   time.Time
 	steady time.Duration
 }
 
-func (b *backend) reading() reading { return reading{b.clock.Now(), b.clock.Steady()} }
+func (b *backend) reading() reading { return b.clock.Reading() }
 
 // upTo is how much time passed until then, by each of the clocks.
 func (r reading) upTo(then reading) (wall, steady time.Duration) {
@@ -37,12 +39,14 @@ func (r reading) upTo(then reading) (wall, steady time.Duration) {
 
 type systemClock struct{}
 
-// Now lacks the monotonic reading, which UTC strips: Steady is that.
 func (systemClock) Now() time.Time { return time.Now().UTC() } //nolint:forbidigo // the one place
 
 var started = time.Now() //nolint:forbidigo // with its monotonic reading
 
-func (systemClock) Steady() time.Duration { return time.Since(started) } //nolint:forbidigo // the one place
+func (systemClock) Reading() reading {
+	now := time.Now() //nolint:forbidigo // with its monotonic reading, which UTC strips
+	return reading{now.UTC(), now.Sub(started)}
+}
 
 func (systemClock) Wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)

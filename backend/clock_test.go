@@ -41,10 +41,10 @@ func (c *fakeClock) Now() time.Time {
 	return c.t
 }
 
-func (c *fakeClock) Steady() time.Duration {
+func (c *fakeClock) Reading() reading {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.t.Sub(time.Unix(0, 0)) - c.slept
+	return reading{c.t, c.t.Sub(time.Unix(0, 0)) - c.slept}
 }
 
 // sleep lets the clock on the wall alone go on by d, as on a machine that is suspended.

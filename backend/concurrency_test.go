@@ -77,9 +77,6 @@ func (c *crowd) kill(ids []string) {
 // fail.
 func (c *crowd) ask(op logical.Operation, path string, data map[string]any) map[string]any {
 	resp, err := c.m.send(op, path, data)
-	if errors.Is(err, errGrounded) {
-		return nil // time passes by leaps here: to a request that two of them overtake it is as if the node slept
-	}
 	if status, text := httpStatus(resp, err); status >= 500 && (resp == nil || !resp.IsError()) {
 		c.fail("%s %s: %d %s", op, path, status, text)
 		return nil

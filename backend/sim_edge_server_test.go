@@ -20,7 +20,10 @@ type simClock struct{ off time.Duration }
 
 func (c simClock) Now() time.Time { return time.Now().Add(c.off).UTC() } //nolint:forbidigo // the bubble's time
 
-func (c simClock) Steady() time.Duration { return systemClock{}.Steady() }
+func (c simClock) Reading() reading {
+	at := systemClock{}.Reading()
+	return reading{at.wall.Add(c.off), at.steady}
+}
 
 func (c simClock) Wait(ctx context.Context, d time.Duration) bool { return systemClock{}.Wait(ctx, d) }
 
