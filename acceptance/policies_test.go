@@ -23,6 +23,7 @@ const (
 	oneRole  = "edge-role"
 	gateway  = "gateway"
 	report   = "fleet"
+	scraper  = "metrics"
 	operator = "operator"
 )
 
@@ -66,6 +67,7 @@ var engineAccess = []access{
 	{"key-format", "read", []string{gateway, operator}},
 	{"keys/{name}", "list", []string{operator}},
 	{"lookup", "update", []string{operator}},
+	{"metrics", "read", []string{scraper, operator}},
 	{"problems", "list", []string{operator, report}},
 	{"promote/{name}", "update", []string{operator, rotator}},
 	{"report", "update", []string{operator}},
@@ -110,7 +112,7 @@ func startingPolicies(t *testing.T, e *env) {
 	for _, file := range files {
 		names = append(names, strings.TrimSuffix(filepath.Base(file), ".hcl"))
 	}
-	if want := []string{consumer, oneRole, edges, report, gateway, operator, reader, rotator}; !slices.Equal(names, want) {
+	if want := []string{consumer, oneRole, edges, report, gateway, scraper, operator, reader, rotator}; !slices.Equal(names, want) {
 		t.Fatalf("policies %q, want %q", names, want)
 	}
 	// No request of this test can change anything: the roles are protected, and bodies have a field that no path takes.
@@ -124,7 +126,7 @@ func startingPolicies(t *testing.T, e *env) {
 				if role == "other" && !strings.Contains(a.path, "{name}") {
 					continue
 				}
-				want := slices.Contains(a.policies, name) && (role == "orders" || name == operator || name == report)
+				want := slices.Contains(a.policies, name) && (role == "orders" || name == operator || name == report || name == scraper)
 				e.tries(t, name, token, a, role, want)
 			}
 		}

@@ -76,13 +76,12 @@ type backend struct {
 	importMu   sync.Mutex // one import at a time; taken before a role's lock
 
 	// Verification.
-	views    *keyViews
-	rates    *rateLimits
-	node     atomic.Pointer[nodeState]
-	verdicts [codeCount]atomic.Int64 // how often each was given
-	hmacs    atomic.Int64            // computed for comparisons
-	usage    *usageState
-	stamps   lastStamp // of the present second
+	views  *keyViews
+	rates  *rateLimits
+	node   atomic.Pointer[nodeState]
+	hmacs  atomic.Int64 // computed for comparisons
+	usage  *usageState
+	stamps lastStamp // of the present second
 
 	outbox outbox
 	// outboxForeign: another node wrote to it.
@@ -95,6 +94,10 @@ type backend struct {
 	feed    *feed.Feed
 	writer  writer
 	mountID string
+
+	numbers *numbers
+	started time.Time
+	fleet   fleet
 
 	specs      map[*framework.Path]*pathSpec
 	verifySpec *pathSpec
@@ -118,7 +121,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 func newBackend(c clock, random io.Reader) *backend {
 	b := &backend{
-		clock: c, rand: random,
+		clock: c, rand: random, numbers: newNumbers(), started: c.Now(),
 		roleLocks: locksutil.CreateLocks(), keyLocks: locksutil.CreateLocks(),
 		roles:       newRecordCache[roleRecord](defaultCacheSize),
 		keys:        newRecordCache[keyRecord](defaultCacheSize),
@@ -138,6 +141,7 @@ func newBackend(c clock, random io.Reader) *backend {
 	b.roles.counts = b.standing
 	b.roles.closer, b.keys.closer = closerRole, closerKey
 	b.listen, b.spread = b.publish, b.toldOutcome
+	b.numbers.set.OnScrape(b.scraped)
 	b.egress = egress.NewManager(egress.Options{})
 	b.courier = func(req *http.Request, ca string) (*egress.Answer, error) { return b.egress.Do(req, ca, maxAnswer) }
 	b.outbox.open(b.mandated)
@@ -188,7 +192,8 @@ func (b *backend) Setup(ctx context.Context, conf *logical.BackendConfig) error 
 
 // initialize runs after mount, unseal, reload and restart, on every node. It
 // lists nothing: what is due is found in the calendar.
-func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
+func (b *backend) initialize(ctx context.Context, init *logical.InitializationRequest) error {
+	req := &logical.InitializationRequest{Storage: b.metered(init.Storage)}
 	b.usage.storage.Store(&req.Storage)
 	defer func() {
 		if b.writeSafe() {
@@ -255,9 +260,12 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 			resp, err = nil, errPanic
 		}
 	}()
+	storage := b.metered(req.Storage)
 	spec := b.specOf(req.Path)
 	if spec == nil || !spec.handles(req.Operation) {
-		return b.Backend.HandleRequest(b.takeOff(ctx), req)
+		metered := *req
+		metered.Storage = storage
+		return b.Backend.HandleRequest(b.takeOff(ctx), &metered)
 	}
 	in, err := spec.read(req)
 	if err != nil {
@@ -265,12 +273,12 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 	}
 	if spec == b.verifySpec {
 		// Routing, which is the same for each of them, costs more than the verdict.
-		if resp, err = b.verify(ctx, req, in); err != nil {
+		if resp, err = b.verdicts(ctx, storage, in); err != nil {
 			resp, err = respond(err)
 		}
 	} else {
 		read := *req
-		read.Data = in.values
+		read.Data, read.Storage = in.values, storage
 		resp, err = b.Backend.HandleRequest(b.takeOff(ctx), &read)
 	}
 	if err == nil && len(in.warnings) > 0 {

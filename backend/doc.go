@@ -15,7 +15,7 @@
 //	key_*.go verify_*.go         single keys and leases; the verdict about a presented key
 //	event_*.go                   what is told of commits: outbox, endpoints, deliveries
 //	store_*.go                   storage paths, records, caches, calendar, counters
-//	clock.go node.go errors.go text.go codes.go  what everybody uses
+//	clock.go node.go errors.go text.go codes.go numbers.go  what everybody uses
 //
 // Doors: what must happen in one place only. Their names a file uses alone:
 //

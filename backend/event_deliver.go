@@ -195,7 +195,9 @@ func (p *post) pick(now time.Time) *queue {
 func (b *backend) ship(s *shipment) {
 	came := outcome{class: classInternal}
 	_ = b.guarded("a delivery", func() error {
+		began := b.clock.Reading()
 		came = b.send(b.outbox.flight, s.to, s.form, s.facts)
+		b.numbers.deliverySpent.Observe((b.clock.Reading().steady - began.steady).Seconds())
 		return nil
 	})
 	_ = b.guarded("what follows a delivery", func() error {
@@ -270,6 +272,7 @@ func (b *backend) landed(s *shipment, came outcome) {
 	switch {
 	case came.class == classGivenUp || came.class == string(egress.Paused):
 	case came.class == "":
+		p.arrived++
 		p.succeeded(came, now)
 		for _, d := range s.events {
 			p.remove(d)
@@ -277,6 +280,7 @@ func (b *backend) landed(s *shipment, came outcome) {
 		}
 		p.blame(o, s, now)
 	default:
+		p.lost++
 		p.refused(s, came, now)
 		strikes := 0
 		for _, d := range s.events {

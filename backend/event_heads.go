@@ -42,6 +42,8 @@ type post struct {
 	waiting int // events
 	flying  int // messages
 	turn    int // counts probes
+	// How many messages this node has delivered, and how many attempts have failed.
+	arrived, lost int64
 	// failed are events of which it is not known yet whose failure it was: theirs, or the
 	// endpoint's.
 	failed map[*delivery]struct{}

@@ -19,6 +19,7 @@ type postView struct {
 	waiting, flying int
 	oldest          time.Time
 	more            bool
+	arrived, lost   int64
 }
 
 func (b *backend) postView(ctx context.Context, s logical.Storage, e *endpointRecord) (postView, error) {
@@ -26,7 +27,7 @@ func (b *backend) postView(ctx context.Context, s logical.Storage, e *endpointRe
 	o.mu.Lock()
 	if p := o.posts[e.ID]; p != nil && p.loaded {
 		defer o.mu.Unlock()
-		v := postView{state: *p.state, waiting: p.waiting, flying: p.flying, more: p.behind || o.walk.begun && !o.walk.done || o.walk.behind}
+		v := postView{state: *p.state, waiting: p.waiting, flying: p.flying, arrived: p.arrived, lost: p.lost, more: p.behind || o.walk.begun && !o.walk.done || o.walk.behind}
 		v.state.Dropped = maps.Clone(p.state.Dropped)
 		for _, q := range p.queues {
 			for _, d := range q.events {

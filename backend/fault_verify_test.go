@@ -87,7 +87,7 @@ func TestAnswersAreMadeOnceASecond(t *testing.T) {
 	m.write("roles/a", nil)
 	key := m.read("creds/a")["api_key"].(string)
 	ask := func() uintptr {
-		v, err := m.verdictOf(t.Context(), m.storage, &question{key: key})
+		v, err := m.verdictOf(t.Context(), m.storage, &question{key: key}, m.clock.Now())
 		if err != nil || v.code != codeValid {
 			t.Fatal(v.code, err)
 		}

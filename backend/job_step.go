@@ -248,7 +248,7 @@ func (r *jobRun) act(ctx context.Context, name string) error {
 	job := r.job
 	by := actor{
 		cause: causeRequest, entityID: job.EntityID, display: job.Display, caller: job.actID(),
-		requestID: job.actID(), reason: job.Reason, code: job.Code,
+		requestID: job.actID(), reason: job.Reason, code: job.Code, bulk: true,
 	}
 	_, err := r.b.mutate(ctx, r.s, name, by, func(tx *roleTx) (bool, error) {
 		if first, err := tx.findReplay(job.Action, by.requestID, ""); err != nil || first != nil {

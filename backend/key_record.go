@@ -38,6 +38,9 @@ func (b *backend) mutateKey(ctx context.Context, s logical.Storage, id string, s
 	if err := b.commitKey(ctx, s, stored, rec, told); err != nil {
 		return nil, err
 	}
+	if isDynamic(rec) && stored != nil && stored.RevokedAt.IsZero() && !rec.RevokedAt.IsZero() {
+		b.numbers.revoked(rec.Code)
+	}
 	return rec, nil
 }
 

@@ -90,6 +90,7 @@ func TestEveryOperationHasItsOwnIDAndAnswer(t *testing.T) {
 				own("schema ", refersTo(op.RequestBody.Content), where)
 			}
 			switch answer := op.Responses[200]; {
+			case path == "/metrics" && answer != nil && answer.Description != "": // no JSON, and so without schema
 			case answer == nil || refersTo(answer.Content) == "":
 				if op.Responses[204] == nil {
 					t.Errorf("%s: it declares neither a schema nor that there is no content", where)

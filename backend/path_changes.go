@@ -75,6 +75,7 @@ func (b *backend) changes(ctx context.Context, req *logical.Request, in *input) 
 		"max_staleness": int64(cfg.edgeMaxStaleness() / time.Second), "feed_wait": int64(cfg.feedWait() / time.Second),
 	}
 	if !a.Oldest.IsZero() {
+		b.numbers.feedDelay.Observe(max(b.now().Sub(a.Oldest), 0).Seconds())
 		data["oldest"] = a.Oldest.Format(time.RFC3339Nano)
 	}
 	return answer(data), nil

@@ -102,6 +102,8 @@ var configFields = []configField{
 	},
 	configSwitch("outbound_paused", "Stops all that the engine sends, tests too: for copies of the storage. Events are kept meanwhile, for 7 days. Default: false.",
 		func(c *configRecord) *bool { return &c.OutboundPaused }),
+	configSwitch("metrics_role_labels", "The metrics tell of each role, by name, up to 1000 of them: who may read metrics learns these names. Default: false.",
+		func(c *configRecord) *bool { return &c.MetricsRoleLabels }),
 	{
 		name: "notify_before",
 		field: field{

@@ -15,7 +15,7 @@ var configDefaults = map[string]any{
 	"rotation_paused": false, "max_rotations_per_second": 50.0, "stage_ahead": 600.0, "delete_recovery": 86400.0,
 	"max_leak_actions": 100.0, "trust_reported_usage": false, "trusted_reporters": []any{}, "allow_weak_imports": false, "cache_size": 20000.0, "count_reads": false,
 	"edge_max_staleness": 3600.0, "feed_wait": 2.0,
-	"egress_allow": []any{}, "egress_proxy": "", "outbound_paused": false, "notify_before": []any{604800.0, 86400.0},
+	"egress_allow": []any{}, "egress_proxy": "", "outbound_paused": false, "metrics_role_labels": false, "notify_before": []any{604800.0, 86400.0},
 }
 
 func TestConfigFields(t *testing.T) {

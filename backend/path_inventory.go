@@ -107,9 +107,8 @@ func (b *backend) inventoryEntry(ctx context.Context, s logical.Storage, rec *ro
 			return nil, err
 		}
 		st, _ := rec.Ring.Status(prev.N, now)
-		succ := rec.Ring.Successor(prev.N, now)
 		data["previous_version"], data["previous_until"], data["previous_last_used"] = prev.N, stamp(st.Until), stamp(used)
-		data["previous_in_use"] = succ != nil && used.After(succ.CurrentSince())
+		data["previous_in_use"] = usedOn(rec, prev, used, now)
 	}
 	return data, nil
 }

@@ -32,7 +32,7 @@ func (b *backend) pathsProblems() []*framework.Path {
 		ops: map[logical.Operation]operation{
 			logical.ListOperation: {
 				do: b.listProblems, summary: "The roles that somebody should look at.", told: "The roles.",
-				answer: listFields("By role: problems (kinds: failing, no_current, reported, ends_soon, unclaimed, overdue, clock, rival, schema), since (the oldest of them, if known), " +
+				answer: listFields("By role: problems (kinds: failing, no_current, reported, ends_soon, in_use, unclaimed, overdue, clock, rival, schema), since (the oldest of them, if known), " +
 					"owner, and version, the current one (0: none)."),
 			},
 		},
@@ -43,10 +43,11 @@ Lists the roles of inventory problems=true in a few columns that fit a screen:
 
 failing: automatic work on the role fails. no_current: it has no current key.
 reported: a key of it that is accepted was found in the open. ends_soon: its
-valid_until is near. unclaimed: nobody has come for the new key while the previous
-one ends. overdue: its rotation is late. clock: a wrong clock wrote ahead. rival:
-another instance works on the storage. schema: a newer build wrote the record.
-status/<role> has each in words. An empty list is a 404.`,
+valid_until is near. in_use: a previous version was in use when its end came near.
+unclaimed: nobody has come for the new key while the previous one ends. overdue:
+its rotation is late. clock: a wrong clock wrote ahead. rival: another instance
+works on the storage. schema: a newer build wrote the record. status/<role> has
+each in words. An empty list is a 404.`,
 	})}
 }
 

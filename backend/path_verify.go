@@ -136,6 +136,10 @@ func verifyAnswer() map[string]*framework.FieldSchema {
 var verifyItemFields = verifyItem()
 
 func (b *backend) verify(ctx context.Context, req *logical.Request, in *input) (*logical.Response, error) {
+	return b.verdicts(ctx, req.Storage, in)
+}
+
+func (b *backend) verdicts(ctx context.Context, s logical.Storage, in *input) (*logical.Response, error) {
 	role := in.text("name")
 	if in.given("batch") {
 		for _, f := range slices.Sorted(maps.Keys(in.values)) {
@@ -143,7 +147,7 @@ func (b *backend) verify(ctx context.Context, req *logical.Request, in *input) (
 				return nil, refusal.New(f, nil, "stands beside batch", "give it in the items")
 			}
 		}
-		return b.verifyBatch(ctx, req, in.text("batch"), role)
+		return b.verifyBatch(ctx, s, in.text("batch"), role)
 	}
 	q, err := readQuestion(in, role)
 	if err != nil {
@@ -151,16 +155,16 @@ func (b *backend) verify(ctx context.Context, req *logical.Request, in *input) (
 	}
 	var cursor string
 	if q.timeline > 0 {
-		if cursor, err = b.feedCursor(ctx, req.Storage); err != nil {
+		if cursor, err = b.feedCursor(ctx, s); err != nil {
 			return nil, err
 		}
 	}
-	v, err := b.verifyOne(ctx, req.Storage, &q)
+	v, err := b.verifyOne(ctx, s, &q)
 	if err != nil {
 		return nil, err
 	}
 	if v.future != nil {
-		if err := b.assertWriter(ctx, req.Storage); err != nil { // the node may have slept meanwhile
+		if err := b.assertWriter(ctx, s); err != nil { // the node may have slept meanwhile
 			return nil, err
 		}
 		data := b.renderedFuture(&v, nil)
@@ -238,7 +242,7 @@ func wantsID(field, id string) error {
 
 // verifyBatch answers each item by itself. An item that cannot be read is
 // MALFORMED, with the reason.
-func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, role string) (*logical.Response, error) {
+func (b *backend) verifyBatch(ctx context.Context, s logical.Storage, text, role string) (*logical.Response, error) {
 	items, err := batchItems(text)
 	if err != nil {
 		return nil, err
@@ -261,12 +265,12 @@ func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, r
 		if q.timeline > 0 && roles == nil {
 			// What comes before the first of them has no timeline, so it is soon enough.
 			roles = map[string]any{}
-			if whole["cursor"], err = b.feedCursor(ctx, req.Storage); err != nil {
+			if whole["cursor"], err = b.feedCursor(ctx, s); err != nil {
 				return nil, err
 			}
 			whole["roles"] = roles
 		}
-		v, err := b.verifyOne(ctx, req.Storage, &q)
+		v, err := b.verifyOne(ctx, s, &q)
 		if err != nil {
 			return nil, err
 		}
@@ -277,7 +281,7 @@ func (b *backend) verifyBatch(ctx context.Context, req *logical.Request, text, r
 		}
 	}
 	if roles != nil {
-		if err := b.assertWriter(ctx, req.Storage); err != nil {
+		if err := b.assertWriter(ctx, s); err != nil {
 			return nil, err
 		}
 	}

@@ -34,5 +34,6 @@ func (b *backend) paths() []*framework.Path {
 		b.pathsBulk(),
 		b.pathsKeyFormat(),
 		b.pathsEvents(),
+		b.pathsMetrics(),
 	)
 }

@@ -98,6 +98,7 @@ func tableBases() map[string]func(ids map[string]string, field string) (logical.
 		"read history":          plain(logical.ReadOperation, "history/s", nil),
 		"list history":          plain(logical.ListOperation, "history/s/", nil),
 		"list versions":         plain(logical.ListOperation, "versions/s/", nil),
+		"read metrics":          plain(logical.ReadOperation, "metrics", nil),
 		"list problems":         plain(logical.ListOperation, "problems/", nil),
 		"list keys":             plain(logical.ListOperation, "keys/d/", nil),
 		"list inventory":        plain(logical.ListOperation, "inventory/", nil),

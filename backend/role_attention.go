@@ -26,19 +26,6 @@ type trouble struct {
 	text  string
 }
 
-// Kinds of trouble, as problems/ shows them.
-const (
-	troubleNoCurrent = "no_current" // no version is current
-	troubleReported  = "reported"   // a live key was found in the open
-	troubleUnclaimed = "unclaimed"  // nobody has come for the current version
-	troubleOverdue   = "overdue"    // the automatic rotation is late
-	troubleFailing   = "failing"    // looking at the role fails
-	troubleClock     = "clock"      // a wrong clock wrote ahead
-	troubleRival     = "rival"      // another instance works on the storage
-	troubleSchema    = "schema"     // a newer build wrote the record
-	troubleEndsSoon  = "ends_soon"  // valid_until is near
-)
-
 // wordsOf are the texts of troubles.
 func wordsOf(troubles []trouble) []string {
 	texts := make([]string, len(troubles))
@@ -72,11 +59,16 @@ func troubles(rec *roleRecord, now time.Time) []trouble {
 	}
 	for i := range rec.Ring.Versions {
 		v := &rec.Ring.Versions[i]
-		if v.Reported.IsZero() {
-			continue
-		}
 		st, _ := rec.Ring.Status(v.N, now)
 		if st.State.Ended() {
+			continue
+		}
+		if v.EndingTold && !st.Until.IsZero() {
+			all = append(all, trouble{kind: troubleInUse, text: fmt.Sprintf(
+				"version %d ends at %s and was in use when its end came near: move its consumers (usage/%s), or give it more time (grace/%s)",
+				v.N, keyring.Stamp(st.Until), rec.Name, rec.Name)})
+		}
+		if v.Reported.IsZero() {
 			continue
 		}
 		text := fmt.Sprintf("version %d was reported as found in the open at %s and is accepted", v.N, keyring.Stamp(v.Reported))

@@ -32,6 +32,7 @@ const (
 // commit writes the transition.
 func (tx *roleTx) commit() error {
 	err := tx.write()
+	tx.count(err)
 	if err != nil && tx.told != nil {
 		tx.b.toldVoid(tx.told)
 	}

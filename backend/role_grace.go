@@ -74,6 +74,9 @@ func (tx *roleTx) setEnd(n int, until time.Time, force bool) (was time.Time, err
 		return st.Until, tx.endRefusal(n, until, err)
 	}
 	tx.record(events, tx.by)
+	if until.After(st.Until) {
+		tx.tally(func(n *numbers) { n.extensions.WithLabelValues(causeRequest).Inc() })
+	}
 	tx.warnEarlyEnd(n, since, until)
 	return st.Until, nil
 }

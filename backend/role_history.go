@@ -15,15 +15,6 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
 
-// Causes of a transition.
-const (
-	causePeriodic = "periodic" // the clock or the automatic rotation
-	causeRequest  = "request"
-	causeLease    = "lease"
-	causeLeak     = "leak"
-	causeLimit    = "limit"
-)
-
 // Kinds of history entries beyond those of versions (keyring.EventKind).
 const (
 	eventRoleCreated  = "role_created"
@@ -56,6 +47,7 @@ type actor struct {
 	requestID string
 	reason    string
 	code      keyring.Reason // the reason code; empty where none is given
+	bulk      bool           // a bulk job does it
 }
 
 // requester is the actor behind a request.
@@ -98,6 +90,8 @@ func (tx *roleTx) record(events []keyring.Event, by actor) {
 			case keyring.EventRevoked:
 				v.Code = cmp.Or(by.code, v.Code, tx.unnamedCode())
 				entry.Code = v.Code
+				code := v.Code
+				tx.tally(func(n *numbers) { n.revoked(code) })
 			case keyring.EventRetired, keyring.EventCapped, keyring.EventEndSet:
 				v.Code = cmp.Or(by.code, v.Code)
 			default:

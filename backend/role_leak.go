@@ -19,14 +19,6 @@ import (
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/policy"
 )
 
-// What a report of a found key comes to.
-const (
-	leakActed    = "acted"
-	leakRecorded = "recorded" // known, and nothing more was to be done
-	leakDeferred = "deferred" // recorded, and waits for an operator
-	leakUnknown  = "unknown"
-)
-
 // sighting is what was found in one place.
 type sighting struct {
 	text   string // with the keys, as they stood there
@@ -165,9 +157,6 @@ type foundKey struct {
 	id, result string
 }
 
-// leakOrder ranks results: of several keys in one text the highest counts.
-var leakOrder = []string{leakUnknown, leakRecorded, leakActed, leakDeferred}
-
 func highest(a, b string) string {
 	if slices.Index(leakOrder, b) > slices.Index(leakOrder, a) {
 		return b
@@ -239,6 +228,7 @@ func (b *backend) reportAll(ctx context.Context, s logical.Storage, finds []*sig
 				failed.add(key.id, err)
 				continue
 			}
+			b.numbers.reports.WithLabelValues(result).Inc()
 			if key.id != "" {
 				r.found = append(r.found, foundKey{find: i, id: key.id, result: result})
 			}

@@ -31,9 +31,6 @@ type leaving struct {
 
 // endings are the versions whose end is to be told if they are in use then.
 func (r *roleNow) endings() []leaving {
-	if !r.hears.ending {
-		return nil
-	}
 	prolonged := map[int]bool{}
 	for _, e := range r.extensions() {
 		prolonged[e.prev.N] = true

@@ -32,7 +32,8 @@ type succession struct {
 
 // succeed makes the next version of the role, whatever asks for it. Where it
 // fails the transition is as it was before.
-func (tx *roleTx) succeed(how succession) (*keyring.Version, error) {
+func (tx *roleTx) succeed(how succession) (made *keyring.Version, err error) {
+	defer func() { tx.tried(how, made, err) }()
 	if tx.rec.Owed && tx.rec.Ring.Current(tx.now) == nil && how.adopt == nil && (how.held || how.at.After(tx.now)) {
 		// What is owed comes first: nobody waits for the one that comes later.
 		v, err := tx.succeed(succession{grace: tx.defaultGrace(), force: true})

@@ -28,6 +28,8 @@ type roleTx struct {
 	old *roleRecord // as stored, shared; nil for a role that is being created
 
 	minted   []mintedKey
+	tries    []rotation
+	counts   []func(*numbers) // what is counted once it is committed
 	warnings []string
 	told     *telling // what the outbox holds of it
 	// kill: the transition ends something that must end; nothing that is not part
@@ -105,6 +107,7 @@ func (b *backend) mutateLocked(ctx context.Context, s logical.Storage, name stri
 func (tx *roleTx) run(fn func(*roleTx) (bool, error)) (*roleRecord, error) {
 	changed, err := fn(tx)
 	if err != nil {
+		tx.count(err)
 		return nil, err
 	}
 	if !changed {

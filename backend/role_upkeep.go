@@ -136,6 +136,9 @@ func (tx *roleTx) extendGrace() (int, error) {
 		events := tx.rec.Ring.Extend(tx.now, e.prev.N, step)
 		tx.record(events, actor{cause: causeLimit, reason: "the previous version is still in use"})
 		extended += len(events)
+		if len(events) > 0 {
+			tx.tally(func(n *numbers) { n.extensions.WithLabelValues(extendedByUse).Inc() })
+		}
 	}
 	return extended, nil
 }

@@ -8,6 +8,7 @@ import (
 	"hash/maphash"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -37,7 +38,8 @@ type recordCache[T any] struct {
 	gens   [1024]generation
 	// unsure are the records of which a write had an unknown outcome: nothing is
 	// kept of them.
-	unsure unsureSet
+	unsure       unsureSet
+	hits, misses atomic.Int64
 }
 
 // vainLook is a look that led to a refusal: there was no record, or the record
@@ -95,8 +97,10 @@ func (c *recordCache[T]) peek(path string) (*T, bool) { return c.entries.Get(pat
 // none. Absence is not cached here.
 func (c *recordCache[T]) get(ctx context.Context, s logical.Storage, path string) (*T, error) {
 	if rec, ok := c.entries.Get(path); ok {
+		c.hits.Add(1)
 		return rec, nil
 	}
+	c.misses.Add(1)
 	gen := c.gen(path)
 	seen := gen.load()
 	rec, err := c.stored(ctx, s, path)
@@ -137,9 +141,11 @@ func (c *recordCache[T]) getOrAbsent(ctx context.Context, s logical.Storage, pat
 // find is getOrAbsent; asked reports whether storage was.
 func (c *recordCache[T]) find(ctx context.Context, s logical.Storage, path string, now time.Time) (rec *T, asked bool, err error) {
 	if rec, ok := c.entries.Get(path); ok {
+		c.hits.Add(1)
 		return rec, false, nil
 	}
 	if look, ok := c.inVain.Get(path); ok && look.absent && look.counts(now) {
+		c.hits.Add(1)
 		return nil, false, nil
 	}
 	gen := c.gen(path)
@@ -247,5 +253,8 @@ func (c *recordCache[T]) purge() {
 	c.entries.Purge()
 	c.inVain.Purge()
 }
+
+// looks is how often a record was asked for, and was here or not.
+func (c *recordCache[T]) looks() (hits, misses int64) { return c.hits.Load(), c.misses.Load() }
 
 func (c *recordCache[T]) resize(size int) { c.entries.Resize(max(size, 1)) }

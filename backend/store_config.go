@@ -45,10 +45,11 @@ type configRecord struct {
 	FeedWait         *policy.Seconds `json:"feed_wait,omitempty"`
 
 	// Of events, and of whatever else is sent to the outside.
-	EgressAllow    []string          `json:"egress_allow,omitempty"`
-	EgressProxy    string            `json:"egress_proxy,omitempty"`
-	OutboundPaused bool              `json:"outbound_paused,omitempty"`
-	NotifyBefore   *[]policy.Seconds `json:"notify_before,omitempty"`
+	EgressAllow       []string          `json:"egress_allow,omitempty"`
+	EgressProxy       string            `json:"egress_proxy,omitempty"`
+	OutboundPaused    bool              `json:"outbound_paused,omitempty"`
+	MetricsRoleLabels bool              `json:"metrics_role_labels,omitempty"`
+	NotifyBefore      *[]policy.Seconds `json:"notify_before,omitempty"`
 }
 
 func (c *configRecord) schema() int { return c.Schema }
@@ -177,9 +178,6 @@ func (b *backend) hearing(role string) hearing {
 	h := hearing{paused: b.mountPaused(), notices: defaultNotify}
 	if cfg := b.configs.last(); cfg != nil {
 		h.notices = cfg.notifyBefore()
-	}
-	if rec := b.endpoints.last(); rec != nil && len(rec.Endpoints) > 0 {
-		h.ending = b.heard(tellsEnding, role)
 	}
 	return h
 }

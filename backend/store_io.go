@@ -5,6 +5,7 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -181,4 +182,52 @@ func (s *countedStorage) Put(ctx context.Context, e *logical.StorageEntry) error
 func (s *countedStorage) Delete(ctx context.Context, key string) error {
 	s.calls++
 	return s.Storage.Delete(ctx, key)
+}
+
+// meteredStorage counts the calls that are made, and measures them. All that the engine
+// is called with goes through it.
+type meteredStorage struct {
+	logical.Storage
+
+	b *backend
+}
+
+func (b *backend) metered(s logical.Storage) logical.Storage {
+	if s == nil {
+		return nil // a call that has none
+	}
+	return &meteredStorage{Storage: s, b: b}
+}
+
+func (s *meteredStorage) List(ctx context.Context, prefix string) (names []string, err error) {
+	defer s.call("list", &err)()
+	return s.Storage.List(ctx, prefix)
+}
+
+func (s *meteredStorage) Get(ctx context.Context, key string) (e *logical.StorageEntry, err error) {
+	defer s.call("get", &err)()
+	return s.Storage.Get(ctx, key)
+}
+
+func (s *meteredStorage) Put(ctx context.Context, e *logical.StorageEntry) (err error) {
+	defer s.call("put", &err)()
+	return s.Storage.Put(ctx, e)
+}
+
+func (s *meteredStorage) Delete(ctx context.Context, key string) (err error) {
+	defer s.call("delete", &err)()
+	return s.Storage.Delete(ctx, key)
+}
+
+// call counts a call that begins; the result is called at its end. What another node is
+// to do is no failure of storage, and neither is a caller who goes away.
+func (s *meteredStorage) call(operation string, err *error) func() {
+	n, began := s.b.numbers, s.b.clock.Reading()
+	n.storageCalls.WithLabelValues(operation).Inc()
+	return func() {
+		n.storageSeconds.WithLabelValues(operation).Observe((s.b.clock.Reading().steady - began.steady).Seconds())
+		if *err != nil && !mustForward(*err) && !errors.Is(*err, context.Canceled) {
+			n.storageErrors.WithLabelValues(operation).Inc()
+		}
+	}
 }

@@ -29,7 +29,6 @@ type roleNow struct {
 // hearing is what is to be told of roles before it happens, by the mount's config and
 // endpoints.
 type hearing struct {
-	ending  bool             // some endpoint wants to know of ends of versions in use
 	notices []policy.Seconds // how long before the end of its key a role is told
 	paused  bool             // nothing is rotated by itself
 }

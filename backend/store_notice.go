@@ -5,6 +5,7 @@ package backend
 import (
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/feed"
 )
@@ -20,6 +21,7 @@ func (b *backend) publish(d decision) {
 		n.RoleID, n.KeyID = "", d.keyID
 	}
 	b.feed.Publish(n)
+	b.numbers.decisions.WithLabelValues(strconv.FormatBool(d.closing)).Inc()
 }
 
 // changesRole reports whether answers about keys of the role are others for the change,

@@ -88,6 +88,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	ctx, cancel := b.clock.WithTimeout(ctx, tickBudget)
 	defer cancel()
 	err := b.runTick(ctx, t)
+	b.stepped(ctx, t, err)
 	if err != nil && ctx.Err() != nil {
 		// Out of time: the next run goes on where this one stopped.
 		return nil

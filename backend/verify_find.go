@@ -19,11 +19,12 @@ func (b *backend) verifyOne(ctx context.Context, s logical.Storage, q *question)
 	if q.fresh && !b.answersAlone() {
 		return verdict{}, logical.ErrReadOnly // this node's storage may be behind
 	}
-	v, err := b.verdictOf(ctx, s, q)
+	began := b.clock.Reading()
+	v, err := b.verdictOf(ctx, s, q, began.wall)
 	if err != nil {
 		return verdict{}, err
 	}
-	b.verdicts[v.code].Add(1)
+	b.tally(q, &v, b.clock.Reading().steady-began.steady)
 	// Whoever issued or imported the key may be ahead of this node: the server
 	// asks there. This node may not have heard of the mount's first import either.
 	if (v.code == codeNotFound || v.code == codeMalformed && keyformat.Presentable(q.key)) && !b.answersAlone() {
@@ -32,8 +33,7 @@ func (b *backend) verifyOne(ctx context.Context, s logical.Storage, q *question)
 	return v, nil
 }
 
-func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question) (verdict, error) {
-	clock := b.clock.Now()
+func (b *backend) verdictOf(ctx context.Context, s logical.Storage, q *question, clock time.Time) (verdict, error) {
 	refused := func(c code) (verdict, error) {
 		v := verdict{code: c, now: b.now()}
 		if !q.byID {

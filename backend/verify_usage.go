@@ -3,9 +3,28 @@
 package backend
 
 import (
+	"time"
+
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/usage"
 )
+
+// tally counts a verdict, and whom rotations have cost one.
+func (b *backend) tally(q *question, v *verdict, took time.Duration) {
+	n := b.numbers
+	if q.timeline > 0 {
+		n.timelines.Inc() // a question of an edge, which counts its verdicts itself
+		return
+	}
+	n.verified(v.code, took)
+	if v.code == codeRetired && v.known != nil {
+		grace := "over"
+		if v.known.role.rec.Ring.PreviousOf(v.now) != nil {
+			grace = "running"
+		}
+		n.refusals.WithLabelValues(string(v.status.Reason), grace).Inc()
+	}
+}
 
 // countUse counts a use that this server judged. A use of the previous version
 // is urgent: the grace depends on it, after a failover too.

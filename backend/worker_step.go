@@ -44,6 +44,7 @@ func (b *backend) step(now time.Time, budget time.Duration) (next time.Time, err
 	}
 	t := &tick{b: b, s: b.mandatedStorage(w.mountStorage()), budget: budget, kept: &w.kept, workers: w.together}
 	err = b.guarded("a step of the worker", func() error { return b.runTick(ctx, t) })
+	b.stepped(ctx, t, err)
 	next = b.nextStep(ctx, t.s, now)
 	switch {
 	case err == nil || mustForward(err):

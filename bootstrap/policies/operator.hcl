@@ -49,6 +49,10 @@ path "apikeys/versions/*" {
   capabilities = ["list"]
 }
 
+path "apikeys/metrics" {
+  capabilities = ["read"]
+}
+
 path "apikeys/problems/*" {
   capabilities = ["list"]
 }

@@ -196,6 +196,11 @@ var kindViews = map[string]struct{ title, todo, command string }{
 		"When the old one ends, these services fail. Tell the owner, and give them time: extend the grace.",
 		"vault write MOUNT/grace/ROLE version=PREVIOUS valid_until=7d",
 	},
+	"in_use": {
+		"The old key is in use and about to end",
+		"When it ends, these services fail. status says who uses it: have them read the new key, or extend the grace.",
+		"vault write MOUNT/grace/ROLE version=PREVIOUS valid_until=7d",
+	},
 	"failing": {
 		"Automatic work fails",
 		"The key stays valid and the work is tried again, so this is not yet an outage. The error says what to mend.",
@@ -231,7 +236,7 @@ var kindViews = map[string]struct{ title, todo, command string }{
 }
 
 var kindNames = map[string]string{
-	"reported": "found in the open", "no_current": "no current key", "unclaimed": "nobody came for the new key", "failing": "failing", "overdue": "late",
+	"reported": "found in the open", "no_current": "no current key", "unclaimed": "nobody came for the new key", "in_use": "old key in use near its end", "failing": "failing", "overdue": "late",
 	"ends_soon": "ends soon", "schema": "newer build", "clock": "clock", "rival": "two instances", otherKind: "other",
 }
 
@@ -243,7 +248,7 @@ var eventNames = map[string]string{
 var eventClasses = map[string]string{rotates: "rotation", retires: "ends", expires: "expiry"}
 
 // grave are the kinds that need somebody now.
-var grave = map[string]bool{"reported": true, "no_current": true, "unclaimed": true}
+var grave = map[string]bool{"reported": true, "no_current": true, "unclaimed": true, "in_use": true}
 
 func (p *page) view(r *report) *pageView {
 	v := &pageView{

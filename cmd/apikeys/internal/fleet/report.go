@@ -308,7 +308,7 @@ func (r *report) gracesOf(ro *role, own *ownerSum) {
 
 // gravity is the order of kinds of problems: keys that are out, and consumers without
 // one, come first.
-var gravity = []string{"reported", "no_current", "unclaimed", "failing", "overdue", "ends_soon", "schema", "clock", "rival", otherKind}
+var gravity = []string{"reported", "no_current", "unclaimed", "in_use", "failing", "overdue", "ends_soon", "schema", "clock", "rival", otherKind}
 
 // otherKind is a problem whose kind is not known: it came while the fleet was read.
 const otherKind = "other"
