@@ -38,7 +38,7 @@ func (b *backend) mutateKey(ctx context.Context, s logical.Storage, id string, s
 	if err := b.commitKey(ctx, s, stored, rec, told); err != nil {
 		return nil, err
 	}
-	if isDynamic(rec) && stored != nil && stored.RevokedAt.IsZero() && !rec.RevokedAt.IsZero() {
+	if isDynamic(rec) && stored != nil && stored.RevokedAt.IsZero() && !rec.RevokedAt.IsZero() && rec.Revoked != causeLease {
 		b.numbers.revoked(rec.Code)
 	}
 	return rec, nil

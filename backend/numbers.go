@@ -129,7 +129,7 @@ func newNumbers() *numbers {
 	n.rotationDelay = set.Histogram("rotation_delay_seconds", "How far behind the plan the automatic rotation took effect; 0 where it was staged in time.", lagBounds).WithLabelValues()
 	n.extensions = set.Counter("grace_extensions_total", "Graces that were prolonged: automatically, since the previous version was still in use, or by a request.",
 		metric.Label{Name: "cause", Values: []string{extendedByUse, causeRequest}})
-	n.revocations = set.Counter("revocations_total", "Versions and dynamic keys that were revoked.", metric.Label{Name: "reason_code", Values: []string{
+	n.revocations = set.Counter("revocations_total", "Versions and dynamic keys that were revoked. The ends of leases do not count.", metric.Label{Name: "reason_code", Values: []string{
 		string(keyring.Unspecified), string(keyring.Leaked), string(keyring.Offboarded), string(keyring.Superseded), string(keyring.Abuse), string(keyring.Policy),
 	}})
 	n.reports = set.Counter("reports_total", "Keys that were reported as found in the open, by what came of it.", metric.Label{Name: "result", Values: leakOrder})

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/edge"
+	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/metric/metrictest"
 )
 
 // Ready is who hears of decisions, and who holds what still counts without.
@@ -47,10 +47,7 @@ func TestMetrics(t *testing.T) {
 		Delays: edge.Delays{Count: 3, Sum: 1500 * time.Millisecond}, FirstSights: 12.5, Busy: 4, Uses: 6, Unreported: time.Minute,
 	}
 	stats.Delays.Within = [...]uint64{0, 1, 2, 2, 3, 3, 3, 3}
-	m, err := NewMetrics(registry, func() edge.Stats { return stats })
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := NewMetrics(registry, func() edge.Stats { return stats })
 	m.decided("VALID", time.Millisecond)
 	m.decided("VALID", time.Millisecond)
 	m.decided("NO_KEY", time.Millisecond)
@@ -70,40 +67,12 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s is missing:\n%s", want, text)
 		}
 	}
-	// The page names what is there, and what it names is there.
-	page, err := os.ReadFile("../../../../docs/edge-daemon.md")
-	if err != nil {
-		t.Fatal(err)
+	if bad := metrictest.Undeclared(t, m.rows, registry, "apikeys_edge_"); len(bad) > 0 {
+		t.Error(bad)
 	}
-	_, table, _ := strings.Cut(string(page), "| metric |")
-	table, _, _ = strings.Cut(table, "\n\n")
-	named := map[string]bool{}
-	for line := range strings.Lines(table) {
-		cells := strings.Split(line, "|")
-		for i, name := range strings.Split(cells[min(1, len(cells)-1)], "`") {
-			if i%2 == 1 {
-				name, _, _ = strings.Cut(name, "{")
-				named["apikeys_edge_"+name] = true
-			}
-		}
-	}
-	for line := range strings.Lines(text) {
-		if name, ok := strings.CutPrefix(line, "# TYPE apikeys_edge_"); ok {
-			name, _, _ = strings.Cut("apikeys_edge_"+name, " ")
-			if !named[name] {
-				t.Errorf("%s: is not on the page", name)
-			}
-			delete(named, name)
-		}
-	}
-	for name := range named {
-		t.Errorf("%s: is on the page, and not there", name)
-	}
+	metrictest.Documented(t, "../../../../docs/metrics.md", "apikeys_edge_", m.rows)
 	stats.Live, stats.Unconfirmed = false, -1
 	if text := scrape(); strings.Contains(text, "\napikeys_edge_unconfirmed_seconds") || !strings.Contains(text, "\napikeys_edge_feed_live 0\n") {
 		t.Errorf("before anything was heard:\n%s", text)
-	}
-	if _, err := NewMetrics(registry, func() edge.Stats { return stats }); err == nil {
-		t.Error("twice in one registry")
 	}
 }

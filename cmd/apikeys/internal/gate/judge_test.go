@@ -110,10 +110,7 @@ func newTestGate(t testing.TB, keys Keys) *testGate {
 	}
 	k, logged := newKnower(), &strings.Builder{}
 	log := slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	metrics, err := NewMetrics(prometheus.NewRegistry(), func() edge.Stats { return edge.Stats{} })
-	if err != nil {
-		t.Fatal(err)
-	}
+	metrics := NewMetrics(prometheus.NewRegistry(), func() edge.Stats { return edge.Stats{} })
 	return &testGate{New(k, testRules(t), keys, metrics, log), k, logged}
 }
 

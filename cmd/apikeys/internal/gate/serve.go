@@ -94,13 +94,9 @@ func begin(ctx context.Context, file string, out io.Writer, ready func([]net.Add
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics, err := NewMetrics(registry, d.edge.Stats)
-	if err == nil {
-		d.gate = New(d.edge, rules, keysOf(conf), metrics, d.log)
-		d.warn()
-		err = d.listen(ctx, registry)
-	}
-	if err != nil {
+	d.gate = New(d.edge, rules, keysOf(conf), NewMetrics(registry, d.edge.Stats), d.log)
+	d.warn()
+	if err := d.listen(ctx, registry); err != nil {
 		d.stop()
 		_ = d.edge.Close()
 		return nil, err

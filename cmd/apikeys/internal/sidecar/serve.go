@@ -134,11 +134,7 @@ func (s *sidecar) build(pool *x509.CertPool, addr net.Addr) error {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m, err := newMetrics(registry, s.source.Stats)
-	if err != nil {
-		_ = s.source.Close()
-		return err
-	}
+	m := newMetrics(registry, s.source.Stats)
 	base := connect(pool, m)
 	options := s.settings.transport
 	options.Base = base
