@@ -210,20 +210,16 @@ func (b *backend) readFleet(ctx context.Context, s logical.Storage, p *fleetPass
 	if err != nil {
 		return false, err
 	}
-	for len(p.names) > 0 {
-		if ctx.Err() != nil {
-			return false, nil
-		}
-		name := p.names[0]
-		if err := b.readOne(ctx, s, p, name, lim); err != nil {
-			if ctx.Err() != nil {
-				return false, nil
-			}
+	for len(p.names) > 0 && !timeOver(ctx) {
+		err := b.readOne(ctx, s, p, p.names[0], lim)
+		switch {
+		case err == nil:
+			p.names = p.names[1:]
+		case !timeOver(ctx):
 			return false, err
 		}
-		p.names = p.names[1:]
 	}
-	return true, nil
+	return len(p.names) == 0, nil
 }
 
 func (b *backend) readOne(ctx context.Context, s logical.Storage, p *fleetPass, name string, lim policy.Limits) error {

@@ -65,7 +65,7 @@ func (b *backend) lookToRead(ctx context.Context, s logical.Storage, name string
 // lookOf is look for a record in hand. The error is that the plan cannot be read,
 // which r knows, too.
 func (b *backend) lookOf(rec *roleRecord, lim policy.Limits) (r *roleNow, err error) {
-	r = &roleNow{rec: rec, now: b.now(rec.Committed), countsReads: b.countsReads(), hears: b.hearing(rec.Name)}
+	r = &roleNow{rec: rec, now: b.now(rec.Committed), countsReads: b.countsReads(), hears: b.hearing()}
 	if r.terms, err = rec.under(&rec.Policy, lim); err != nil {
 		r.unread = fmt.Errorf("role %s: %w", rec.Name, err)
 	}
