@@ -107,7 +107,7 @@ func newNumbers() *numbers {
 	n := &numbers{registry: registry, set: set, failed: failed}
 
 	n.read.info = set.ReadGauge("instance_info", "1. Which process of which mount has counted: every node counts for itself, since `started`.",
-		metric.Label{Name: "version", Bound: "of the plugin"}, metric.Label{Name: "instance", Bound: "a random id"},
+		metric.Label{Name: "version", Bound: "of the plugin"}, metric.Label{Name: "process", Bound: "a random id"},
 		metric.Label{Name: "mount", Bound: "the mount's id"}, metric.Label{Name: "started", Bound: "RFC 3339"})
 	n.read.writer = set.ReadGauge("writer", "1 on the node that writes. Only there the fleet's numbers are.")
 
