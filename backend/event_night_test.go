@@ -155,3 +155,22 @@ func TestAGraceThatEndsInUse(t *testing.T) {
 		}
 	}
 }
+
+// Who uses the key for the first time in a while after the first look at it is told of by
+// the second.
+func TestAGraceThatEndsInUseAgain(t *testing.T) {
+	t.Parallel()
+	for used, want := range map[time.Duration]string{17 * time.Hour: tellsEnding, 20 * time.Hour: tellsEnding, 22 * time.Hour: tellsEnding, 8 * time.Minute: ""} {
+		m := newEventMount(t)
+		m.endpoint("pager", map[string]any{"types": "key.ending"})
+		m.write("roles/r", map[string]any{"rotation_period": 0})
+		key := m.read("creds/r")["api_key"]
+		m.write("rotate/r", map[string]any{"grace_period": "24h"})
+		m.pass(used, time.Minute)
+		m.write("verify", map[string]any{"key": key})
+		m.pass(24*time.Hour-used-time.Minute, time.Minute)
+		if got := kinds(m.heardBy("pager")); got != want {
+			t.Errorf("used after %v of 24h it tells %q", used, got)
+		}
+	}
+}

@@ -26,6 +26,7 @@ const (
 type leaving struct {
 	v     *keyring.Version
 	at    time.Time
+	again time.Time // once more, for who comes back rarely
 	since time.Time // uses from then on count: who reads as told has moved by then
 }
 
@@ -47,8 +48,9 @@ func (r *roleNow) endings() []leaving {
 			continue
 		}
 		grace := st.Until.Sub(began)
+		lead := min(grace/4, longestEnding)
 		all = append(all, leaving{
-			v: v, at: st.Until.Add(-min(grace/4, longestEnding)), since: began.Add(min(r.terms.Bound(), grace/2) + min(grace/4, time.Hour)),
+			v: v, at: st.Until.Add(-lead), again: st.Until.Add(-lead / 4), since: began.Add(min(r.terms.Bound(), grace/2) + min(grace/4, time.Hour)),
 		})
 	}
 	return all
@@ -74,12 +76,16 @@ func (tx *roleTx) tellEndings() (int, error) {
 	return told, nil
 }
 
-// endingLook is when the first of them is to be looked at. One that was found not to be
-// in use is looked at again with whatever brings the role up next.
+// endingLook is when the first of them is to be looked at. One that was twice found not
+// to be in use is looked at again with whatever brings the role up next.
 func (r *roleNow) endingLook() (first time.Time) {
 	for _, e := range r.endings() {
-		if e.at.After(r.now) && (first.IsZero() || e.at.Before(first)) {
-			first = e.at
+		at := e.at
+		if !at.After(r.now) {
+			at = e.again
+		}
+		if at.After(r.now) && (first.IsZero() || at.Before(first)) {
+			first = at
 		}
 	}
 	return first
