@@ -106,6 +106,7 @@ var scenarios = []scenario{
 
 	// It has the mount that pages call apikeys/, as another one had it.
 	{name: "set up as written", run: setUpAsWritten, alone: true, needs: isReal},
+	{name: "a leak reaches a person", run: leakReachesAPerson, alone: true},
 	{name: "plugin reload", run: pluginReload, alone: true},
 	{name: "plugin killed in a storm", run: pluginKilledInStorm, alone: true},
 	{name: "seal and unseal", run: sealAndUnseal, alone: true},

@@ -21,6 +21,9 @@ import (
 // errSchema is a record that a newer build wrote.
 var errSchema = errors.New("the record was " + newerRecord + "; nothing was changed")
 
+// errDecoding is a record that is none: storage, or somebody in it, has damaged it.
+var errDecoding = errors.New("decoding")
+
 const newerRecord = "written by a newer version of this plugin: upgrade the plugin"
 
 // absence is what a caller named and what does not exist. It is told in words:

@@ -37,8 +37,6 @@ const (
 	collectFor = 300 * time.Millisecond
 	// digestShown is how many events of a digest are listed.
 	digestShown = 20
-	// digestAtMost is how many events one message tells.
-	digestAtMost = 1000
 )
 
 // shipment is one attempt.
@@ -141,7 +139,7 @@ func (p *post) nextShipment(now time.Time) (*shipment, time.Time) {
 	p.flying++
 	s := &shipment{post: p, to: e, form: p.form, events: q.events[:1], began: now}
 	if q.digest {
-		s.events = q.events[:min(len(q.events), digestAtMost)]
+		s.events = q.events
 	}
 	s.events = slices.Clone(s.events)
 	for _, d := range s.events {
@@ -213,7 +211,7 @@ const classInternal = "internal"
 // send makes one attempt to tell the events, one or a digest.
 func (b *backend) send(ctx context.Context, to *endpointRecord, form *rendering, facts []*fact) outcome {
 	now := b.clock.Now()
-	id := facts[0].nameOf(b.mountTag())
+	id := messageName(facts, b.mountTag())
 	m, target, err := form.message(id, facts)
 	if err != nil {
 		b.Logger().Warn("a message could not be made", "endpoint", to.Name, "type", facts[0].Type, "error", err)
@@ -274,8 +272,8 @@ func (b *backend) landed(s *shipment, came outcome) {
 	case came.class == "":
 		p.arrived++
 		p.succeeded(came, now)
+		p.removeAll(s.events)
 		for _, d := range s.events {
-			p.remove(d)
 			o.struckOut(d.head, d.fact, s.to.ID, now)
 		}
 		p.blame(o, s, now)
@@ -298,7 +296,7 @@ func (b *backend) landed(s *shipment, came outcome) {
 	} else {
 		p.resting = append(p.resting, q)
 	}
-	if o.acted || p.dirty || p.failing {
+	if len(o.marks) > 0 || p.dirty || p.failing {
 		b.wake.quietly(now.Add(collectFor))
 	}
 }

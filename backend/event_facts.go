@@ -151,7 +151,7 @@ func (c *roleChanged) warnings(was, v *keyring.Version) []fact {
 		}
 		all = append(all, c.versionFact(tellsEnding, prev, c.now, data))
 	}
-	if !was.EndingTold && v.EndingTold {
+	if !v.Ending.IsZero() && !v.Ending.Equal(was.Ending) {
 		ending(v, "in_use")
 	}
 	if prev := c.rec.Ring.PreviousOf(c.now); was.Unclaimed.IsZero() && !v.Unclaimed.IsZero() && prev != nil {

@@ -5,6 +5,7 @@ package backend
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -113,8 +114,8 @@ func (o *outbox) add(path string, rec *outboxRecord, p proof) {
 		}
 		return
 	}
-	if len(o.heads) >= o.atMost() && !o.makeRoom() {
-		o.walk.behind = true
+	if !o.roomFor(rec) {
+		o.leaveOut(rec)
 		return
 	}
 	h := &head{path: path, rec: rec, proof: unproven}
@@ -134,7 +135,7 @@ func (o *outbox) settle(h *head, p proof) {
 		for i := range h.rec.Facts {
 			h.rec.Facts[i].To = nil
 		}
-		h.struck, o.acted = true, true
+		o.mark(h)
 	case proven:
 		for i := range h.rec.Facts {
 			for _, id := range h.rec.Facts[i].To {
@@ -142,7 +143,7 @@ func (o *outbox) settle(h *head, p proof) {
 			}
 		}
 		if !h.left() {
-			h.struck, o.acted = true, true
+			o.mark(h)
 		}
 	}
 	h.proof = p
@@ -156,10 +157,13 @@ func (o *outbox) queue(id string, h *head, fact int) {
 	p.waiting++
 }
 
+// digestQueue is the id of the queue of a digest.
+func digestQueue(kind string) string { return "digest of " + kind }
+
 func (p *post) enqueue(d *delivery) {
 	id, digest := d.head.rec.RoleID, false
 	if p.endpoint != nil && p.endpoint.Digest > 0 && d.kind != tellsReported {
-		id, digest = "digest of "+d.kind, true
+		id, digest = digestQueue(d.kind), true
 	}
 	q := p.queues[id]
 	if q == nil {
@@ -168,8 +172,8 @@ func (p *post) enqueue(d *delivery) {
 	}
 	d.queue = q
 	i := len(q.events)
-	for i > 0 && q.events[i-1].seq > d.seq {
-		i--
+	if i > 0 && q.events[i-1].seq > d.seq {
+		i = sort.Search(i, func(k int) bool { return q.events[k].seq > d.seq })
 	}
 	if i == 0 && q.flying && len(q.events) > 0 {
 		i = 1 // what is under way stays first
@@ -219,39 +223,42 @@ func (o *outbox) post(id string) *post {
 	return p
 }
 
-// makeRoom forgets entries that only wait for endpoints which fail: the walk finds them
-// when those are back. The caller holds mu.
-func (o *outbox) makeRoom() bool {
-	gone := 0
-	for id, h := range o.heads {
-		if gone > o.atMost()/20 {
-			break
-		}
-		if h.proof != proven || h.struck || o.awaited(h) {
-			continue
-		}
-		for i := range h.rec.Facts {
-			for _, to := range h.rec.Facts[i].To {
-				o.posts[to].behind = true
-				o.posts[to].drop(h, i)
-			}
-		}
-		delete(o.heads, id)
-		gone++
-	}
-	if gone > 0 {
-		o.walk.behind = true
-	}
-	return gone > 0
+// roomFor reports whether an entry that is not in memory may come there, and makes room
+// where somebody waits for it who does not lag. The caller holds mu.
+func (o *outbox) roomFor(rec *outboxRecord) bool {
+	return len(o.heads) < o.atMost() || o.presses(rec) && o.makeRoom()
 }
 
-// awaited reports whether the entry waits for an endpoint that does not fail, or is on
-// its way to one. The caller holds mu.
-func (o *outbox) awaited(h *head) bool {
-	for i := range h.rec.Facts {
-		for _, id := range h.rec.Facts[i].To {
-			p := o.posts[id]
-			if p == nil || p.state.Since.IsZero() || p.flying > 0 {
+// leaveOut notes that the entry is in storage only: the walk finds it when those who are
+// to be told are ready for it. The caller holds mu.
+func (o *outbox) leaveOut(rec *outboxRecord) {
+	o.walk.behind = true
+	for i := range rec.Facts {
+		for _, id := range rec.Facts[i].To {
+			if p := o.posts[id]; p != nil {
+				p.behind = true
+			}
+		}
+	}
+}
+
+// share is how many events may wait for an endpoint in memory although others need the
+// room: a little less than its part, so that what nobody lags with always has some.
+func (o *outbox) share() int { return o.atMost() / (len(o.posts) + 1) }
+
+// lags reports whether the endpoint fails, or is too slow for what it is to be told.
+func (o *outbox) lags(p *post) bool { return !p.state.Since.IsZero() || p.waiting > o.share() }
+
+// presses reports whether somebody waits for the entry who does not lag, or it is urgent.
+// The caller holds mu.
+func (o *outbox) presses(rec *outboxRecord) bool {
+	for i := range rec.Facts {
+		f := &rec.Facts[i]
+		if len(f.To) > 0 && urgencyOf(f.Type) == urgentAlarm {
+			return true
+		}
+		for _, id := range f.To {
+			if p := o.posts[id]; p == nil || !o.lags(p) {
 				return true
 			}
 		}
@@ -259,9 +266,76 @@ func (o *outbox) awaited(h *head) bool {
 	return false
 }
 
+// makeRoom forgets entries that only wait for endpoints which lag, what is urgent last.
+// The caller holds mu.
+func (o *outbox) makeRoom() bool {
+	if o.packed {
+		return false
+	}
+	for least := urgentNews; least >= urgentAlarm; least-- {
+		gone := 0
+		for id, h := range o.heads {
+			if gone > o.atMost()/20 {
+				break
+			}
+			if h.proof != proven || h.struck || h.urgency() < least || o.awaited(h) {
+				continue
+			}
+			o.leaveOut(h.rec)
+			for i := range h.rec.Facts {
+				for _, to := range h.rec.Facts[i].To {
+					o.posts[to].drop(h, i)
+				}
+			}
+			delete(o.heads, id)
+			gone++
+		}
+		if gone > 0 {
+			return true
+		}
+	}
+	o.packed = true
+	return false
+}
+
+// urgency is that of the most urgent event that somebody is still to be told.
+func (h *head) urgency() int {
+	most := urgentNews
+	for i := range h.rec.Facts {
+		if f := &h.rec.Facts[i]; len(f.To) > 0 {
+			most = min(most, urgencyOf(f.Type))
+		}
+	}
+	return most
+}
+
+// awaited reports whether the entry waits for an endpoint that does not lag, or is on
+// its way to one. The caller holds mu.
+func (o *outbox) awaited(h *head) bool {
+	for i := range h.rec.Facts {
+		for _, id := range h.rec.Facts[i].To {
+			p := o.posts[id]
+			if p == nil || !o.lags(p) {
+				return true
+			}
+			for _, q := range p.queuesOf(h, i) {
+				if q != nil && q.flying {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// queuesOf are those in which an event may be.
+func (p *post) queuesOf(h *head, fact int) []*queue {
+	return []*queue{p.queues[h.rec.RoleID], p.queues[digestQueue(h.rec.Facts[fact].Type)]}
+}
+
 // drop takes an event out of its queue.
 func (p *post) drop(h *head, fact int) {
-	for _, q := range []*queue{p.queues[h.rec.RoleID], p.queues["digest of "+h.rec.Facts[fact].Type]} {
+	for _, q := range p.queuesOf(h, fact) {
 		if q == nil {
 			continue
 		}
@@ -284,12 +358,38 @@ func (p *post) remove(d *delivery) {
 	}
 }
 
+// removeAll is remove for the events of one message.
+func (p *post) removeAll(events []*delivery) {
+	if len(events) == 1 {
+		p.remove(events[0])
+		return
+	}
+	gone := make(map[*delivery]bool, len(events))
+	for _, d := range events {
+		delete(p.failed, d)
+		gone[d] = true
+	}
+	q := events[0].queue
+	before := len(q.events)
+	q.events = slices.DeleteFunc(q.events, func(d *delivery) bool { return gone[d] })
+	p.waiting -= before - len(q.events)
+}
+
 // struckOut notes that the endpoint is done with an event. The caller holds mu.
 func (o *outbox) struckOut(h *head, fact int, id string, now time.Time) {
 	f := &h.rec.Facts[fact]
 	f.To = slices.DeleteFunc(slices.Clone(f.To), func(to string) bool { return to == id })
 	if !h.struck {
-		h.struck, h.at = true, now
+		h.at = now
 	}
-	o.acted = true
+	o.mark(h)
+}
+
+// mark has the entry written, or deleted, by one of the next steps.
+func (o *outbox) mark(h *head) {
+	h.struck = true
+	if o.marks == nil {
+		o.marks = map[*head]bool{}
+	}
+	o.marks[h] = true
 }

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base32"
 	"encoding/json"
 	"errors"
@@ -42,6 +43,7 @@ type outbox struct {
 	mu sync.Mutex
 
 	heads map[string]*head // by commit id
+	marks map[*head]bool   // those that are to be written or deleted
 	posts map[string]*post // by endpoint id
 	seqs  map[string]int64 // last sequence of roles whose record does not hold it
 	late  []*telling       // what the outbox could not take with a kill, of no role's record
@@ -49,8 +51,8 @@ type outbox struct {
 	ended map[string]*endedUse // of the present day, by version or key
 
 	proved, expired time.Time // when entries were last looked at that are not proven, or too old
-	acted           bool      // something of it is to be written or deleted
 	unsure          int       // heads whose commit is not known to have happened
+	packed          bool      // no room can be made before the next step
 	most            int       // heads at most; 0: maxHeads
 
 	may    func() bool     // this node may deliver
@@ -345,6 +347,21 @@ func (f *fact) nameOf(mountTag string) string {
 		id = mountTag
 	}
 	return fmt.Sprintf("%s-%d-%s", id, f.Seq, f.Tag)
+}
+
+// messageName is the id of a message. That of a digest names what is in it: one that is
+// tried again with more in it is another, so that nobody who drops what he knows misses
+// the rest.
+func messageName(facts []*fact, mountTag string) string {
+	name := facts[0].nameOf(mountTag)
+	if len(facts) == 1 {
+		return name
+	}
+	sum := sha256.New()
+	for _, f := range facts {
+		_, _ = sum.Write([]byte(f.nameOf(mountTag) + "\n")) // a hash.Hash never fails
+	}
+	return name + "-" + tagForm.EncodeToString(sum.Sum(nil)[:5])
 }
 
 // mountTag is a name of the mount that says nothing else.

@@ -61,6 +61,7 @@ func (b *backend) tendOutbox(ctx, begin context.Context, w *tending) error {
 			errs = append(errs, err)
 		}
 	}
+	b.outbox.unpack()
 	note(b.knowEndpoints(ctx, w, rec))
 	note(b.tellLate(ctx, w))
 	note(b.tellEndedUses(ctx, w))
@@ -89,9 +90,17 @@ func (b *backend) tendOutbox(ctx, begin context.Context, w *tending) error {
 	return errors.Join(errs...)
 }
 
+// unpack has room looked for again: deliveries have come to something since.
+func (o *outbox) unpack() {
+	o.mu.Lock()
+	o.packed = false
+	o.mu.Unlock()
+}
+
 // knowEndpoints keeps the deliveries in step with the endpoints' configuration.
 func (b *backend) knowEndpoints(ctx context.Context, w *tending, rec *endpointsRecord) error {
 	o := &b.outbox
+	var failed error
 	for _, e := range rec.Endpoints {
 		o.mu.Lock()
 		p := o.post(e.ID)
@@ -100,9 +109,11 @@ func (b *backend) knowEndpoints(ctx context.Context, w *tending, rec *endpointsR
 		if loaded {
 			continue
 		}
+		// One that cannot be understood decides nothing: the outage, if there is one, begins anew.
 		st, err := getRecord[endpointState](ctx, w.s, endpointPath(e.ID))
-		if err != nil && !errors.Is(err, errSchema) {
-			return err
+		if err != nil && !errors.Is(err, errSchema) && !errors.Is(err, errDecoding) {
+			failed = err // the others go on
+			continue
 		}
 		o.mu.Lock()
 		if st != nil && !p.loaded {
@@ -124,7 +135,7 @@ func (b *backend) knowEndpoints(ctx context.Context, w *tending, rec *endpointsR
 			o.forgetPost(id, p, now)
 		}
 	}
-	return nil
+	return failed
 }
 
 // configure takes over what an operator wrote of the endpoint.
@@ -225,13 +236,16 @@ func (b *backend) proveHeads(ctx, begin context.Context, w *tending) error {
 		}
 	}
 	o.mu.Unlock()
+	var failed error
 	for _, h := range unsure {
 		if timeOver(begin) {
 			break
 		}
 		p, err := b.prove(ctx, w.s, h.rec)
 		if err != nil {
-			return err
+			if failed = err; mustForward(err) {
+				break
+			}
 		}
 		if p == unproven {
 			b.wake.quietly(now.Add(proveEvery))
@@ -242,7 +256,7 @@ func (b *backend) proveHeads(ctx, begin context.Context, w *tending) error {
 		o.unsure--
 		o.mu.Unlock()
 	}
-	return nil
+	return failed
 }
 
 // strike writes down who was told, and deletes what all know.
@@ -259,44 +273,44 @@ func (b *backend) strike(ctx, begin context.Context, w *tending) error {
 		o.expire(now)
 	}
 	var acts []act
-	later := false
-	if o.acted {
-		for _, h := range o.heads {
-			switch {
-			case !h.struck:
-			case !h.left() && now.Before(h.rec.marksUntil()):
-				if !h.kept {
-					rec := *h.rec
-					rec.Facts = nil
-					acts = append(acts, act{h: h, rec: &rec})
-				}
-			case !h.left():
-				acts = append(acts, act{h: h})
-			case now.Sub(h.at) >= strikeAfter:
+	later, more := false, false
+	// Where memory gets short nothing waits to be written down: what is, may go.
+	crowded := len(o.heads) > o.atMost()*3/4
+	for h := range o.marks {
+		switch {
+		case o.heads[h.rec.Commit] != h:
+			delete(o.marks, h) // it is not in memory any more
+		case !h.left() && now.Before(h.rec.marksUntil()):
+			if !h.kept {
 				rec := *h.rec
-				rec.Facts = slices.DeleteFunc(slices.Clone(h.rec.Facts), func(f fact) bool { return len(f.To) == 0 })
-				acts = append(acts, act{h: h, rec: &rec, left: len(rec.Facts)})
-			default:
-				later = true
+				rec.Facts = nil
+				acts = append(acts, act{h: h, rec: &rec})
 			}
-			if len(acts) >= tendAtOnce {
-				later = true
-				break
-			}
+		case !h.left():
+			acts = append(acts, act{h: h})
+		case crowded || now.Sub(h.at) >= strikeAfter:
+			rec := *h.rec
+			rec.Facts = slices.DeleteFunc(slices.Clone(h.rec.Facts), func(f fact) bool { return len(f.To) == 0 })
+			acts = append(acts, act{h: h, rec: &rec, left: len(rec.Facts)})
+		default:
+			later = true
 		}
-		o.acted = later
+		if len(acts) >= tendAtOnce {
+			more = true
+			break
+		}
 	}
 	o.mu.Unlock()
-	if later {
+	switch {
+	case more:
+		b.wake.quietly(now)
+	case later:
 		b.wake.quietly(now.Add(strikeAfter))
 	}
 	if len(acts) == 0 {
 		return nil
 	}
 	if err := w.fence(); err != nil {
-		o.mu.Lock()
-		o.acted = true
-		o.mu.Unlock()
 		return err
 	}
 	var mu sync.Mutex
@@ -307,9 +321,6 @@ func (b *backend) strike(ctx, begin context.Context, w *tending) error {
 		stop := failed != nil
 		mu.Unlock()
 		if stop || begin.Err() != nil || !w.may() {
-			o.mu.Lock()
-			o.acted = true
-			o.mu.Unlock()
 			return
 		}
 		var err error
@@ -322,7 +333,6 @@ func (b *backend) strike(ctx, begin context.Context, w *tending) error {
 		defer o.mu.Unlock()
 		switch {
 		case err != nil:
-			o.acted = true
 			mu.Lock()
 			failed = err
 			mu.Unlock()
@@ -331,11 +341,15 @@ func (b *backend) strike(ctx, begin context.Context, w *tending) error {
 				o.unsure--
 			}
 			delete(o.heads, a.h.rec.Commit)
+			delete(o.marks, a.h)
 		case a.rec.Mark && len(a.rec.Facts) == 0:
 			a.h.kept = true // until its day is over
+			delete(o.marks, a.h)
 		default:
-			a.h.struck = countTo(a.h.rec.Facts) != countTo(a.rec.Facts)
 			a.h.at = now
+			if a.h.struck = countTo(a.h.rec.Facts) != countTo(a.rec.Facts); !a.h.struck {
+				delete(o.marks, a.h)
+			}
 		}
 	})
 	if failed != nil || begin.Err() != nil {
@@ -356,7 +370,7 @@ func countTo(facts []fact) int {
 func (o *outbox) expire(now time.Time) {
 	for _, h := range o.heads {
 		if h.kept && !now.Before(h.rec.marksUntil()) {
-			o.acted = true
+			o.mark(h)
 		}
 		if now.Sub(h.rec.At) < outboxKept {
 			continue
@@ -370,7 +384,7 @@ func (o *outbox) expire(now time.Time) {
 			}
 			h.rec.Facts[i].To = nil
 		}
-		h.struck, o.acted = true, true
+		o.mark(h)
 	}
 }
 

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ type outboxWalk struct {
 	days   []string // still to be read, the next one last
 	day    string   // the one that is being read
 	left   []string // its minutes, the next one last
+	after  string   // in the next minute: what was read last
 	done   bool
 	ended  time.Time
 	behind bool // memory was too small
@@ -64,15 +66,15 @@ func (b *backend) walkOutbox(ctx, begin context.Context, w *tending) error {
 	for begin.Err() == nil {
 		if len(k.left) > 0 {
 			minute := k.left[len(k.left)-1]
-			more, err := b.readOutbox(ctx, begin, w, outboxPrefix+k.day+minute)
+			more, err := b.readOutbox(ctx, begin, w, outboxPrefix+k.day+minute, &k.after)
 			if err != nil {
 				o.keepWalk(k)
 				return err
 			}
 			if more {
-				break // out of time: once more
+				break // out of time: the next step goes on
 			}
-			k.left = k.left[:len(k.left)-1]
+			k.left, k.after = k.left[:len(k.left)-1], ""
 			continue
 		}
 		if len(k.days) == 0 {
@@ -137,61 +139,111 @@ func (o *outbox) keepWalk(k outboxWalk) {
 func (o *outbox) recovered() bool {
 	found := false
 	for _, p := range o.posts {
-		if p.behind && p.state.Since.IsZero() && p.waiting <= o.atMost()/10 {
+		if p.behind && p.state.Since.IsZero() && p.waiting <= o.share()/2 {
 			p.behind, found = false, true
 		}
 	}
 	return found
 }
 
-// readOutbox takes in the entries of one minute; more where time was over before.
-func (b *backend) readOutbox(ctx, begin context.Context, w *tending, prefix string) (more bool, err error) {
+// readOutbox takes in the entries of one minute that come after that one; more where time
+// was over before.
+func (b *backend) readOutbox(ctx, begin context.Context, w *tending, prefix string, after *string) (more bool, err error) {
 	shards, err := list(ctx, w.s, prefix)
 	if err != nil {
 		return false, err
 	}
-	o, now := &b.outbox, b.clock.Now()
+	slices.Sort(shards)
 	for _, shard := range shards {
-		if !strings.HasSuffix(shard, "/") {
+		if !strings.HasSuffix(shard, "/") || *after != "" && shard < *after && !strings.HasPrefix(*after, shard) {
 			continue
 		}
 		ids, err := list(ctx, w.s, prefix+shard)
 		if err != nil {
 			return false, err
 		}
+		slices.Sort(ids)
 		for _, id := range ids {
+			if shard+id <= *after {
+				continue
+			}
 			if timeOver(begin) {
 				return true, nil
 			}
-			o.mu.Lock()
-			known := o.heads[id] != nil
-			full := len(o.heads) >= o.atMost() && !o.makeRoom()
-			if full {
-				o.walk.behind = true
-			}
-			o.mu.Unlock()
-			if known {
-				continue
-			}
-			path := prefix + shard + id
-			rec, err := getRecord[outboxRecord](ctx, w.s, path)
-			if err != nil {
+			if err := b.takeIn(ctx, w, prefix+shard, id); err != nil {
 				return false, err
 			}
-			if rec == nil || full && now.Sub(rec.At) < outboxKept {
-				continue
-			}
-			if rec.Commit != id {
-				continue // not of this engine
-			}
-			p, err := b.prove(ctx, w.s, rec)
-			if err != nil {
-				return false, err
-			}
-			o.mu.Lock()
-			o.add(path, rec, p)
-			o.mu.Unlock()
+			*after = shard + id
 		}
 	}
 	return false, nil
+}
+
+// takeIn reads one entry, unless it is known. One that cannot be understood holds up
+// nothing: it stays where it is.
+func (b *backend) takeIn(ctx context.Context, w *tending, prefix, id string) error {
+	o := &b.outbox
+	o.mu.Lock()
+	known := o.heads[id] != nil
+	o.mu.Unlock()
+	if known {
+		return nil
+	}
+	rec, err := getRecord[outboxRecord](ctx, w.s, prefix+id)
+	switch {
+	case errors.Is(err, errSchema):
+		return nil // a newer build's
+	case errors.Is(err, errDecoding):
+		b.Logger().Error("an entry of the outbox cannot be read and is left out", "error", err)
+		return nil
+	case err != nil:
+		return err
+	case rec == nil || rec.Commit != id: // told meanwhile, or not of this engine
+		return nil
+	}
+	old := b.clock.Now().Sub(rec.At) >= outboxKept
+	o.mu.Lock()
+	room := o.roomFor(rec)
+	if !room && !old {
+		o.leaveOut(rec)
+	}
+	o.mu.Unlock()
+	if !room && !old {
+		return nil
+	}
+	p, err := b.prove(ctx, w.s, rec)
+	if err != nil {
+		if mustForward(err) {
+			return err
+		}
+		p = unproven // it is looked at again
+	}
+	if !room {
+		return b.giveUp(ctx, w, prefix+id, rec, p)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.add(prefix+id, rec, p)
+	return nil
+}
+
+// giveUp deletes an entry that is too old and has no room in memory.
+func (b *backend) giveUp(ctx context.Context, w *tending, path string, rec *outboxRecord, p proof) error {
+	if err := w.fence(); err != nil {
+		return err
+	}
+	if err := deleteRecord(ctx, w.s, path); err != nil || p != proven {
+		return err
+	}
+	o := &b.outbox
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := range rec.Facts {
+		for _, id := range rec.Facts[i].To {
+			if e := o.posts[id]; e != nil && e.endpoint != nil {
+				e.dropped("expired", 1)
+			}
+		}
+	}
+	return nil
 }

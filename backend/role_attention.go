@@ -63,7 +63,7 @@ func troubles(rec *roleRecord, now time.Time) []trouble {
 		if st.State.Ended() {
 			continue
 		}
-		if v.EndingTold && !st.Until.IsZero() {
+		if !v.Ending.IsZero() && v.Ending.Equal(st.Until) {
 			all = append(all, trouble{kind: troubleInUse, text: fmt.Sprintf(
 				"version %d ends at %s and was in use when its end came near: move its consumers (usage/%s), or give it more time (grace/%s)",
 				v.N, keyring.Stamp(st.Until), rec.Name, rec.Name)})

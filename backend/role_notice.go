@@ -25,7 +25,9 @@ const (
 // leaving is a version on its way out, and when it is looked at whether it is in use.
 type leaving struct {
 	v     *keyring.Version
+	until time.Time
 	at    time.Time
+	again time.Time // once more, for who comes back rarely
 	since time.Time // uses from then on count: who reads as told has moved by then
 }
 
@@ -39,7 +41,7 @@ func (r *roleNow) endings() []leaving {
 	for i := range r.rec.Ring.Versions {
 		v := &r.rec.Ring.Versions[i]
 		st, _ := r.rec.Ring.Status(v.N, r.now)
-		if st.State != keyring.Previous && st.State != keyring.Withdrawn || st.Until.IsZero() || v.EndingTold || prolonged[v.N] {
+		if st.State != keyring.Previous && st.State != keyring.Withdrawn || st.Until.IsZero() || v.Ending.Equal(st.Until) || prolonged[v.N] {
 			continue
 		}
 		began := r.rec.Ring.GraceSince(v.N, r.now)
@@ -47,8 +49,9 @@ func (r *roleNow) endings() []leaving {
 			continue
 		}
 		grace := st.Until.Sub(began)
+		lead := min(grace/4, longestEnding)
 		all = append(all, leaving{
-			v: v, at: st.Until.Add(-min(grace/4, longestEnding)), since: began.Add(min(r.terms.Bound(), grace/2) + min(grace/4, time.Hour)),
+			v: v, until: st.Until, at: st.Until.Add(-lead), again: st.Until.Add(-lead / 4), since: began.Add(min(r.terms.Bound(), grace/2) + min(grace/4, time.Hour)),
 		})
 	}
 	return all
@@ -68,18 +71,22 @@ func (tx *roleTx) tellEndings() (int, error) {
 		if used.Before(e.since) {
 			continue
 		}
-		e.v.EndingTold = true
+		e.v.Ending = e.until
 		told++
 	}
 	return told, nil
 }
 
-// endingLook is when the first of them is to be looked at. One that was found not to be
-// in use is looked at again with whatever brings the role up next.
+// endingLook is when the first of them is to be looked at. One that was twice found not
+// to be in use is looked at again with whatever brings the role up next.
 func (r *roleNow) endingLook() (first time.Time) {
 	for _, e := range r.endings() {
-		if e.at.After(r.now) && (first.IsZero() || e.at.Before(first)) {
-			first = e.at
+		at := e.at
+		if !at.After(r.now) && r.hears.ending { // each look costs a commit
+			at = e.again
+		}
+		if at.After(r.now) && (first.IsZero() || at.Before(first)) {
+			first = at
 		}
 	}
 	return first

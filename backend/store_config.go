@@ -172,10 +172,10 @@ func (b *backend) countsReads() bool {
 	return cfg != nil && cfg.CountReads
 }
 
-// hearing is what is to be told of a role before it happens, as far as this node has
-// read the config.
-func (b *backend) hearing() hearing {
-	h := hearing{paused: b.mountPaused(), notices: defaultNotify}
+// hearing is what is to be told of the role before it happens, as far as this node has
+// read config and endpoints.
+func (b *backend) hearing(role string) hearing {
+	h := hearing{paused: b.mountPaused(), notices: defaultNotify, ending: b.heard(tellsEnding, role)}
 	if cfg := b.configs.last(); cfg != nil {
 		h.notices = cfg.notifyBefore()
 	}

@@ -54,7 +54,7 @@ func decodeRecord(data []byte, into any) error {
 		if json.Unmarshal(data, &head) == nil && head.Schema > newest {
 			return fmt.Errorf("schema %d, this build knows up to %d: %w", head.Schema, newest, errSchema)
 		}
-		return fmt.Errorf("decoding: %w", err)
+		return fmt.Errorf("%w: %w", errDecoding, err)
 	}
 	if v, ok := into.(interface{ schema() int }); ok && v.schema() > newest {
 		return fmt.Errorf("schema %d, this build knows up to %d: %w", v.schema(), newest, errSchema)

@@ -29,6 +29,7 @@ type roleNow struct {
 // hearing is what is to be told of roles before it happens, by the mount's config and
 // endpoints.
 type hearing struct {
+	ending  bool             // some endpoint wants to know of ends of versions in use
 	notices []policy.Seconds // how long before the end of its key a role is told
 	paused  bool             // nothing is rotated by itself
 }
@@ -65,7 +66,7 @@ func (b *backend) lookToRead(ctx context.Context, s logical.Storage, name string
 // lookOf is look for a record in hand. The error is that the plan cannot be read,
 // which r knows, too.
 func (b *backend) lookOf(rec *roleRecord, lim policy.Limits) (r *roleNow, err error) {
-	r = &roleNow{rec: rec, now: b.now(rec.Committed), countsReads: b.countsReads(), hears: b.hearing()}
+	r = &roleNow{rec: rec, now: b.now(rec.Committed), countsReads: b.countsReads(), hears: b.hearing(rec.Name)}
 	if r.terms, err = rec.under(&rec.Policy, lim); err != nil {
 		r.unread = fmt.Errorf("role %s: %w", rec.Name, err)
 	}

@@ -94,7 +94,7 @@ var newFields = map[string]string{
 	"role.untold":                    "events that the outbox could not take go untold",
 	"key.commits":                    "as role.commits",
 	"archive.commits":                "the same",
-	"role.ring.versions.ending_told": "it is told once more",
+	"role.ring.versions.ending":      "it is told once more",
 	"role.ring.versions.expiry_told": "the same",
 	"problem.told":                   "that it is over goes untold",
 	"problem.overdue":                "it is told once more",

@@ -138,9 +138,9 @@ type Version struct {
 	// whether anybody has come for it; Unclaimed is when, if nobody had.
 	LookedFor bool      `json:"looked_for,omitempty"`
 	Unclaimed time.Time `json:"unclaimed,omitzero"`
-	// EndingTold: it was told that the version is about to end while it is in use.
+	// Ending is the end of which it was told that it comes while the version is in use.
 	// ExpiryTold is the shortest time before its end by which that was told.
-	EndingTold bool          `json:"ending_told,omitempty"`
+	Ending     time.Time     `json:"ending,omitzero"`
 	ExpiryTold time.Duration `json:"expiry_told,omitempty"`
 	// Strength is what is known of an imported key; empty for minted ones.
 	Strength string `json:"strength,omitempty"`
