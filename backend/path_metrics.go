@@ -68,11 +68,13 @@ func (b *backend) readMetrics(ctx context.Context, req *logical.Request, _ *inpu
 	}}, nil
 }
 
-// fleet is what the last scrapes read of all roles.
+// fleet is what the last scrapes found out about all roles and endpoints.
 type fleet struct {
-	view atomic.Pointer[fleetView] // nil: nothing was read, or this node does not write
-	mu   sync.Mutex                // held by who reads
-	rest *fleetPass                // what the next scrape goes on with
+	writes atomic.Bool // this node writes
+	posts  atomic.Pointer[[]endpointNumbers]
+	view   atomic.Pointer[fleetView] // nil: nothing was read
+	mu     sync.Mutex                // held by who reads
+	rest   *fleetPass                // what the next scrape goes on with
 }
 
 // fleetView is what was read. It is not changed any more.
@@ -84,7 +86,6 @@ type fleetView struct {
 	roles    []roleNumbers
 	omitted  int
 	labels   bool
-	posts    []endpointNumbers
 }
 
 // roleNumbers is the numbers of one role.
@@ -113,48 +114,46 @@ type fleetPass struct {
 // that writes and they are too old. It costs what is wrong, not what there is, unless
 // roles have numbers of their own.
 func (b *backend) lookOver(ctx context.Context, s logical.Storage) error {
-	f := &b.fleet
-	if !b.mayWork() {
-		f.view.Store(nil)
-		return nil
-	}
+	f, writes := &b.fleet, b.mayWork()
+	f.writes.Store(writes)
 	if !f.mu.TryLock() {
 		return nil // somebody does it; storage may hang
 	}
 	defer f.mu.Unlock()
-	view := f.view.Load()
-	now := b.clock.Now()
-	due := view == nil || now.Sub(view.at) >= fleetAge || now.Before(view.at)
-	posts, err := b.postViews(ctx, s)
-	if err != nil {
-		return err
-	}
-	if !due {
-		next := *view
-		next.posts = posts
-		f.view.Store(&next)
+	if !writes {
+		f.view.Store(nil)
+		f.rest = nil
 		return nil
 	}
 	read, cancel := b.clock.WithTimeout(ctx, fleetRead)
 	defer cancel()
+	posts, err := b.postViews(read, s)
+	if err == nil {
+		f.posts.Store(&posts)
+	}
+	return errors.Join(err, b.lookOverRoles(read, s))
+}
+
+// lookOverRoles is the part of it that is about roles.
+func (b *backend) lookOverRoles(ctx context.Context, s logical.Storage) error {
+	f, now := &b.fleet, b.clock.Now()
+	if view := f.view.Load(); view != nil && now.Sub(view.at) < fleetAge && !now.Before(view.at) {
+		return nil
+	}
+	var err error
 	if f.rest == nil {
-		if f.rest, err = b.fleetPass(read, s, now); err != nil {
-			f.rest = nil
+		if f.rest, err = b.fleetPass(ctx, s, now); err != nil {
 			return err
 		}
 	}
-	done, err := b.readFleet(read, s, f.rest)
-	switch {
-	case err != nil:
-		f.rest = nil
-		return err
-	case !done:
-		return nil
+	done, err := b.readFleet(ctx, s, f.rest)
+	if done {
+		f.view.Store(&f.rest.fleetView)
 	}
-	next := f.rest.fleetView
-	next.posts, f.rest = posts, nil
-	f.view.Store(&next)
-	return nil
+	if done || err != nil {
+		f.rest = nil
+	}
+	return err
 }
 
 // fleetPass begins a pass.
@@ -304,9 +303,9 @@ func (b *backend) scraped(out *metric.Scrape) {
 		out.Is(r.caches, float64(hits), name, "hit")
 		out.Is(r.caches, float64(misses), name, "miss")
 	}
-	view := b.fleet.view.Load()
-	out.Holds(r.writer, view != nil)
-	if view == nil {
+	writes := b.fleet.writes.Load()
+	out.Holds(r.writer, writes)
+	if !writes {
 		return
 	}
 	if q := b.numbers.queue.Load(); q != nil {
@@ -314,16 +313,22 @@ func (b *backend) scraped(out *metric.Scrape) {
 		out.Is(r.due, float64(q.due))
 		out.Is(r.overdue, float64(q.overdue))
 	}
+	out.Holds(r.mount, b.clockProblem(b.highWater()) != "", troubleClock)
+	out.Holds(r.mount, b.rivalProblem() != "", troubleRival)
+	if posts := b.fleet.posts.Load(); posts != nil {
+		for i := range *posts {
+			(*posts)[i].tell(out, r, now)
+		}
+	}
+	view := b.fleet.view.Load()
+	if view == nil {
+		return
+	}
 	out.Is(r.fleetRead, unixSeconds(view.at))
 	out.Is(r.listed, float64(view.listed))
 	out.Is(r.jobs, float64(view.jobs))
 	for _, kind := range roleTroubles {
 		out.Is(r.problems, float64(view.troubles[kind]), kind)
-	}
-	out.Holds(r.mount, b.clockProblem(b.highWater()) != "", troubleClock)
-	out.Holds(r.mount, b.rivalProblem() != "", troubleRival)
-	for i := range view.posts {
-		view.posts[i].tell(out, r, now)
 	}
 	if view.labels {
 		out.Is(r.roleOmits, float64(view.omitted))
