@@ -148,7 +148,7 @@ func TestRotationsAreCounted(t *testing.T) {
 	}
 	none := map[string]float64{rotations("request", rotatedFirst): 0}
 	grew("a first version", none, func() { m.write("roles/r", map[string]any{"rotation_period": "2h", "grace_period": "10m"}) })
-	grew("a request", map[string]float64{rotations("request", rotatedFirst): 1}, func() { m.write("rotate/r", nil) })
+	grew("a request", map[string]float64{rotations("request", rotatedFirst): 1, "rotation_delay_seconds_count": 0}, func() { m.write("rotate/r", nil) })
 	grew("a refusal", none, func() { m.refused(logical.UpdateOperation, "rotate/r", map[string]any{"grace_period": "x"}) })
 	room := map[string]float64{rotations("request", rotatedFirst): 0}
 	grew("as many as may live", room, func() {

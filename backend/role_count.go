@@ -18,7 +18,7 @@ type rotation struct {
 
 // tried notes an attempt. The first version of a role succeeds none.
 func (tx *roleTx) tried(how succession, v *keyring.Version, err error) {
-	if tx.old == nil || err != nil && (refusal.In(err) != nil || mustForward(err)) {
+	if tx.old == nil || err != nil && mustForward(err) {
 		return
 	}
 	try := rotation{made: err == nil, planned: how.planned}
