@@ -29,10 +29,7 @@ func (b *backend) stepped(ctx context.Context, t *tick, err error) {
 			continue
 		}
 		q.due++
-		if t.now.Sub(job.at) < overdueAfter || t.config == nil || t.config.RotationPaused {
-			continue
-		}
-		if _, failing := b.problems.get(job.name); !failing {
+		if _, failing := b.problems.get(job.name); !failing && t.now.Sub(job.at) >= overdueAfter {
 			q.overdue++
 		}
 	}
