@@ -620,3 +620,28 @@ func (s *failingStorage) Put(ctx context.Context, e *logical.StorageEntry) error
 	}
 	return s.Storage.Put(ctx, e)
 }
+
+func TestWhatWaitsIsCountedByWhatItIs(t *testing.T) {
+	m := newMount(t)
+	now := m.clock.Now()
+	at := func(name string, mints bool, ago time.Duration) dueJob {
+		return dueJob{dueEntry: dueEntry{name: name}, mints: mints, at: now.Add(-ago)}
+	}
+	m.problems.failed("fails", errStorage, now)
+	t1 := &tick{b: m.backend, now: now, kept: &backlog{jobs: []dueJob{
+		at("late", true, overdueAfter), at("fails", true, time.Hour), at("due", true, overdueAfter-1), at("ends", false, time.Hour),
+	}}}
+	was := m.scrape()
+	m.stepped(t.Context(), t1, nil)
+	if got := *m.numbers.queue.Load(); got != (queueState{roles: 4, due: 3, overdue: 1}) {
+		t.Errorf("%+v", got)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	m.stepped(over, t1, errStorage)
+	m.stepped(t.Context(), t1, errStorage)
+	m.stepped(t.Context(), t1, errNoMandate)
+	counted(t, "steps", was, m.scrape(), map[string]float64{
+		`worker_steps_total{result="ok"}`: 1, `worker_steps_total{result="cut_short"}`: 1, `worker_steps_total{result="failed"}`: 1,
+	})
+}
