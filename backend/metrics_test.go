@@ -259,6 +259,8 @@ func TestProblemsAreTold(t *testing.T) {
 	}
 	m.read("creds/used")
 	m.write("report", map[string]any{"key": found})
+	m.write("rotate/reported", map[string]any{"grace_period": "30d"}) // both of its keys were found
+	m.write("report", map[string]any{"key": m.read("creds/reported")["api_key"]})
 	kinds := func() string {
 		var text []string
 		got := m.scrape()
