@@ -500,6 +500,7 @@ func TestRolesHaveNumbersWhereTheConfigSaysSo(t *testing.T) {
 	m.makeRoles("team-", maxRoleLabels+3, map[string]any{"rotation_period": 0, "grace_period": "4h"})
 	m.write("roles/a", map[string]any{"rotation_period": "24h", "grace_period": "4h"})
 	key := m.read("creds/a")["api_key"]
+	m.expectVerdict(key, "VALID")
 	m.clock.advance(time.Minute)
 	m.tick()
 	m.write("rotate/a", nil)
@@ -538,6 +539,12 @@ func TestRolesHaveNumbersWhereTheConfigSaysSo(t *testing.T) {
 	if value := m.scrape()[`role_previous_used_timestamp_seconds{role="a"}`]; value != float64(used.Unix()) {
 		t.Errorf("the previous version was used at %v, want %v", value, used.Unix())
 	}
+	// What was read for that alone is no problem that the index has.
+	m.clock.advance(25 * time.Hour)
+	m.entrust(m.storage)
+	if got := m.scrape(); got[`problem_roles{kind="overdue"}`] != 0 || got["problems_listed"] != 0 {
+		t.Errorf("%v are overdue, of %v that are listed", got[`problem_roles{kind="overdue"}`], got["problems_listed"])
+	}
 }
 
 // A node that does not write tells what it has counted, and nothing of the fleet.
@@ -556,7 +563,7 @@ func TestMetricsOfANodeThatDoesNotWrite(t *testing.T) {
 		t.Errorf("writer %v, verdicts %v", got["writer"], got[`verify_total{code="VALID"}`])
 	}
 	for name := range got {
-		for _, fleet := range []string{"problem", "roles_", "jobs", "outbox", "fleet", "worker_queue", "role_"} {
+		for _, fleet := range []string{"problem", "mount_", "roles_", "jobs", "outbox", "fleet", "worker_queue", "role_"} {
 			if strings.HasPrefix(name, fleet) {
 				t.Errorf("%s is told", name)
 			}
@@ -585,6 +592,14 @@ func TestMetricsWhileStorageFails(t *testing.T) {
 	p.failing = nil
 	if got := m.scrape()["fleet_read_timestamp_seconds"]; got != was+60 {
 		t.Errorf("afterwards it was read at %v", got)
+	}
+	// Who comes back after another node has written knows nothing old.
+	m.clock.advance(mandateTime)
+	m.scrape()
+	m.entrust(m.storage)
+	p.failing = func(string, string) bool { return true }
+	if got, there := m.scrape()["fleet_read_timestamp_seconds"]; there {
+		t.Errorf("back again it tells what was read at %v", got)
 	}
 }
 
