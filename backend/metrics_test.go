@@ -662,3 +662,17 @@ func TestWhatWaitsIsCountedByWhatItIs(t *testing.T) {
 		`worker_steps_total{result="ok"}`: 1, `worker_steps_total{result="cut_short"}`: 1, `worker_steps_total{result="failed"}`: 1,
 	})
 }
+
+func TestBulkJobsAreTold(t *testing.T) {
+	m := newMount(t)
+	m.makeRoles("r", 3, nil)
+	m.tick()
+	m.write("bulk", map[string]any{"action": "rotate", "name_prefix": "r", "dry_run": false})
+	if got := m.scrape()["jobs"]; got != 1 {
+		t.Errorf("%v jobs are under way", got)
+	}
+	m.run(2 * time.Minute)
+	if got := m.scrape()["jobs"]; got != 0 {
+		t.Errorf("%v jobs are under way once it is done", got)
+	}
+}
