@@ -88,6 +88,7 @@ var scenarios = []scenario{
 	{name: "edges follow decisions", run: edgesFollow},
 	{name: "programs behind the proxy", run: programsBehindProxy},
 	{name: "events reach a receiver", run: eventsReachAReceiver},
+	{name: "events in the forms of chat and pager", run: eventForms},
 	{name: "policies bind", run: policiesBind},
 	{name: "policies to start from", run: startingPolicies},
 	{name: "reader of a dynamic role", run: dynamicReader},
