@@ -97,7 +97,9 @@ type panel struct {
 	FieldConfig              struct {
 		Defaults struct {
 			Unit     string
-			Mappings []struct{ Options map[string]struct{ Text string } }
+			Mappings []struct {
+				Options map[string]struct{ Text string }
+			}
 		}
 		Overrides []struct {
 			Matcher    struct{ Options string }
