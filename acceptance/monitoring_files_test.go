@@ -96,7 +96,16 @@ type panel struct {
 	Targets                  []target
 	FieldConfig              struct {
 		Defaults struct {
-			Unit     string
+			Unit       string
+			Max        float64
+			Decimals   *int
+			Custom     struct{ Stacking struct{ Mode string } }
+			Thresholds struct {
+				Steps []struct {
+					Color string
+					Value *float64
+				}
+			}
 			Mappings []struct {
 				Options map[string]struct{ Text string }
 			}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // TestMonitoringTools has the tools of Prometheus and Alertmanager look at their files, and run the unit tests of the
@@ -56,7 +59,11 @@ func startPrometheus(t *testing.T, e *env, edge string, proxies ...string) *prom
 	t.Helper()
 	dir := t.TempDir()
 	copyFiles(t, dashboards, dir, strings.NewReplacer())
-	put(t, filepath.Join(dir, "token"), e.tokenFor(t, e.policy(t, scraper)).Token())
+	if e.server.can(isReal) {
+		e.agentKeepsToken(t, dir)
+	} else {
+		put(t, filepath.Join(dir, "token"), e.tokenFor(t, e.policy(t, scraper)).Token())
+	}
 	var nodes []string
 	for _, addr := range e.server.addresses(t) {
 		nodes = append(nodes, strings.TrimPrefix(addr, "http://"))
@@ -96,6 +103,65 @@ func startPrometheus(t *testing.T, e *env, edge string, proxies ...string) *prom
 		return nil
 	})
 	return p
+}
+
+// agentKeepsToken has a real agent log in with agent.hcl and write the file that prometheus.yml names.
+func (e *env) agentKeepsToken(t *testing.T, dir string) {
+	t.Helper()
+	// Other tests have an approle of their own.
+	const method = "approle-of-prometheus"
+	if err := e.client.Sys().EnableAuthWithOptions(method, &api.EnableAuthOptions{Type: "approle"}); err != nil {
+		t.Fatal(err)
+	}
+	policy := strings.ReplaceAll(e.mount, "/", "-")
+	if err := e.client.Sys().PutPolicy(policy, e.policy(t, scraper)); err != nil {
+		t.Fatal(err)
+	}
+	auth := func(path string, d data) data {
+		t.Helper()
+		s, err := e.client.Logical().Write("auth/"+method+"/role/prometheus"+path, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s == nil {
+			return nil
+		}
+		return s.Data
+	}
+	auth("", data{"token_policies": policy, "token_period": "1h"})
+	id, err := e.client.Logical().Read("auth/" + method + "/role/prometheus/role-id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(dir, "role-id"), text(id.Data, "role_id"))
+	put(t, filepath.Join(dir, "secret-id"), text(auth("/secret-id", nil), "secret_id"))
+	config := readFile(t, filepath.Join(dir, "agent.hcl"))
+	for old, now := range map[string]string{"http://127.0.0.1:8200": e.client.Address(), `method "approle" {`: `method "approle" {` + "\n    mount_path = \"auth/" + method + `"`} {
+		if !strings.Contains(config, old) {
+			t.Fatalf("agent.hcl lacks %s", old)
+		}
+		config = strings.Replace(config, old, now, 1)
+	}
+	put(t, filepath.Join(dir, "agent.hcl"), config)
+	out := &output{}
+	launchIn(t, dir, out, []string{"HOME=" + dir}, programs.real, "agent", "-config=agent.hcl")
+	file := filepath.Join(dir, "token")
+	eventually(t, "the agent writes a token", func() error {
+		if info, err := os.Stat(file); err != nil || info.Size() == 0 {
+			return errors.New(tail(out.String()))
+		}
+		return nil
+	})
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file has mode %v, %v", info.Mode(), err)
+	}
+	self, err := e.clientFor(e.client.Address(), readFile(t, file)).Auth().Token().LookupSelf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(self.Data["period"], self.Data["policies"]); got != "3600 [default "+policy+"]" {
+		t.Errorf("the token has period and policies %s", got)
+	}
 }
 
 // ask asks Prometheus' API.
@@ -191,8 +257,9 @@ func prometheusScrapes(t *testing.T, e *env) {
 	t.Logf("%v until each query had an answer", time.Since(began))
 	p.meetsContract(t, e)
 	p.alerts(t)
-	if len(e.server.addresses(t)) == 1 {
-		p.picture(t, d)
+	if os.Getenv(picturesVariable) != "" && !e.server.can(isReal) && !e.server.can(stepsDown) {
+		w.goesOn(t)
+		p.picture(t, d, began)
 	}
 }
 
@@ -450,6 +517,18 @@ func (w *world) play() {
 				}
 			}
 		}
+	})
+}
+
+// goesOn waits until there is something to see: three rotations by schedule.
+func (w *world) goesOn(t *testing.T) {
+	t.Helper()
+	first := w.creds("billing").version
+	within(t, 4*time.Minute, "three rotations", func() error {
+		if w.creds("billing").version < first+3 {
+			return errNotYet
+		}
+		return nil
 	})
 }
 

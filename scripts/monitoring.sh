@@ -28,5 +28,9 @@ else
 	echo "SERVER_BIN names no Vault or OpenBao: only the development server is scraped" >&2
 fi
 unset TERRAFORM_BIN PROVIDER_BIN
+if [ -n "${SHOTS:-}" ]; then
+	SHOTS=$(cd "$SHOTS" && pwd)
+	export SHOTS
+fi
 
 exec "${GO:-go}" test -count=1 -timeout 20m -run '^TestMonitoring|^TestAcceptance$/.*/together/^Prometheus' ./acceptance
