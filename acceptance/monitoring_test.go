@@ -159,7 +159,7 @@ func (e *env) agentKeepsToken(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(self.Data["period"], self.Data["policies"]); got != "3600 [default "+policy+"]" {
+	if got := fmt.Sprintf("%v %v", self.Data["period"], self.Data["policies"]); got != "3600 [default "+strings.ToLower(policy)+"]" {
 		t.Errorf("the token has period and policies %s", got)
 	}
 }
@@ -308,7 +308,7 @@ func (p *prometheus) meetsContract(t *testing.T, e *env) {
 	// Each node tells its own numbers, and one of them writes.
 	nodes := float64(len(e.server.addresses(t)))
 	for expr, want := range map[string]float64{
-		"count(count by (exported_instance) (apikeys_instance_info))": nodes, "sum(apikeys_writer)": 1, "count(apikeys_problems_listed)": 1,
+		"count(count by (process) (apikeys_instance_info))": nodes, "sum(apikeys_writer)": 1, "count(apikeys_problems_listed)": 1,
 	} {
 		if got, err := p.shown(expr); err != nil || len(got) != 1 || got[0].Value.value != want {
 			t.Errorf("%s: %+v, %v, want %v", expr, got, err, want)
