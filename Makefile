@@ -88,14 +88,18 @@ bench-gateways: need-go ## Measure an edge behind gateways (BENCH=Nginx)
 	@GOWORK=off $(GO) -C acceptance/gateways test -run '^$$' -bench '$(BENCH)' -benchtime 200x -timeout 20m ./...
 
 .PHONY: acceptance
-acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao> (TERRAFORM_BIN=<terraform or tofu> PROVIDER_BIN=<hashicorp/vault>: the module, too; RUN=regexp); needs Chromium (CHROME_BIN=path)
+acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao> (TERRAFORM_BIN=<terraform or tofu> PROVIDER_BIN=<hashicorp/vault>: the module, too; RUN=regexp); needs Chromium (CHROME_BIN=path), Prometheus and Alertmanager
 	@TERRAFORM_BIN="$(TERRAFORM_BIN)" PROVIDER_BIN="$(PROVIDER_BIN)" scripts/acceptance.sh "$(SERVER_BIN)" "$(RUN)"
-	@[ -n "$(RUN)" ] || $(MAKE) --no-print-directory browser
+	@[ -n "$(RUN)" ] || $(MAKE) --no-print-directory browser monitoring
 
 # Another module, for what drives a browser.
 .PHONY: browser
 browser: need-go ## Look at the page of apikeys fleet with Chromium (CHROME_BIN=path; SHOTS=directory: keep the pictures)
 	@GOWORK=off $(GO) -C acceptance/browser test -count=1 -timeout 15m ./...
+
+.PHONY: monitoring
+monitoring: need-go ## Hold alerts and dashboard to a real Prometheus that scrapes engine, edge and proxy (SERVER_BIN=path: behind it, too; SHOTS=directory: keep the picture)
+	@scripts/monitoring.sh "$(SERVER_BIN)"
 
 .PHONY: lint
 lint: need-go tools ## Check formatting, code, imports, modules and tree

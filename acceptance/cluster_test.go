@@ -120,7 +120,7 @@ func (s *cluster) addresses(*testing.T) []string {
 	return append(first, rest...)
 }
 
-func (s *cluster) can(f feature) bool { return f == stepsDown }
+func (s *cluster) can(f feature) bool { return f == stepsDown || f == runsPrometheus && atHand(f) }
 
 func (s *cluster) pluginPIDs(t *testing.T) []int {
 	var out []int

@@ -19,6 +19,10 @@ const (
 	// unset, the tests play what these send, and no more.
 	terraformVariable = "TERRAFORM_BIN"
 	providerVariable  = "PROVIDER_BIN"
+	// prometheusVariable names a Prometheus, the others its tool and that of Alertmanager; unset, nobody scrapes.
+	prometheusVariable = "PROMETHEUS_BIN"
+	promtoolVariable   = "PROMTOOL_BIN"
+	amtoolVariable     = "AMTOOL_BIN"
 )
 
 // errNotYet is why a wait goes on.
@@ -33,6 +37,8 @@ var programs struct {
 	real string
 	// terraform and its provider are both there, or both empty.
 	terraform, provider string
+	// prometheus and the tools are all there, or all empty.
+	prometheus, promtool, amtool string
 }
 
 func TestMain(m *testing.M) {
@@ -54,6 +60,7 @@ func run(m *testing.M) int {
 func prepare() error {
 	for variable, to := range map[string]*string{
 		serverVariable: &programs.real, terraformVariable: &programs.terraform, providerVariable: &programs.provider,
+		prometheusVariable: &programs.prometheus, promtoolVariable: &programs.promtool, amtoolVariable: &programs.amtool,
 	} {
 		if err := given(variable, to); err != nil {
 			return err
@@ -61,6 +68,9 @@ func prepare() error {
 	}
 	if (programs.terraform == "") != (programs.provider == "") {
 		return errors.New(terraformVariable + " and " + providerVariable + " are given together, or neither is")
+	}
+	if (programs.prometheus == "") != (programs.promtool == "") || (programs.prometheus == "") != (programs.amtool == "") {
+		return errors.New(prometheusVariable + ", " + promtoolVariable + " and " + amtoolVariable + " are given together, or none is: see make monitoring")
 	}
 	// What a developer exported for servers of his own must not reach clients or servers here.
 	for _, kv := range os.Environ() {

@@ -26,6 +26,8 @@ const (
 	runsTerraform
 	// runsGuides says that a command line of a server is at hand, too.
 	runsGuides
+	// runsPrometheus says that a real Prometheus is at hand.
+	runsPrometheus
 )
 
 // server is one running server, or cluster, with the plugin registered.
@@ -58,6 +60,7 @@ var scenarios = []scenario{
 	{name: "agents with a dynamic role", run: agentsWithDynamicRole, needs: runsAgent},
 	{name: "agents with a static role", run: agentsWithStaticRole, needs: runsAgent},
 	{name: "first ten minutes with an agent", run: agentReadme, needs: isReal},
+	{name: "Prometheus scrapes engine, edge and proxy", run: prometheusScrapes, needs: runsPrometheus},
 
 	{name: "role defaults and every field", run: roleFields},
 	{name: "role update, patch and drift", run: roleUpdates},
@@ -88,6 +91,7 @@ var scenarios = []scenario{
 	{name: "edges follow decisions", run: edgesFollow},
 	{name: "programs behind the proxy", run: programsBehindProxy},
 	{name: "events reach a receiver", run: eventsReachAReceiver},
+	{name: "events in the forms of chat and pager", run: eventForms},
 	{name: "policies bind", run: policiesBind},
 	{name: "policies to start from", run: startingPolicies},
 	{name: "reader of a dynamic role", run: dynamicReader},

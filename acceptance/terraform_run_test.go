@@ -27,7 +27,7 @@ import (
 
 // atHand reports whether this machine has what f asks for; no server matters to it.
 func atHand(f feature) bool {
-	return programs.terraform != "" && (f == runsTerraform || f == runsGuides && programs.real != "")
+	return programs.terraform != "" && (f == runsTerraform || f == runsGuides && programs.real != "") || programs.prometheus != "" && f == runsPrometheus
 }
 
 // checkout is the name of the repository's directory, beside which a reader of the guide works.
