@@ -51,6 +51,7 @@ func TestMetrics(t *testing.T) {
 	m.decided("VALID", time.Millisecond)
 	m.decided("VALID", time.Millisecond)
 	m.decided("NO_KEY", time.Millisecond)
+	m.decided("TOO_NEW", time.Millisecond)
 	scrape := func() string {
 		w := httptest.NewRecorder()
 		Admin(func() edge.Stats { return stats }, registry).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
@@ -58,7 +59,7 @@ func TestMetrics(t *testing.T) {
 	}
 	text := scrape()
 	for _, want := range []string{
-		`requests_total{code="NO_KEY"} 1`, `requests_total{code="VALID"} 2`, `request_seconds_count 3`,
+		`requests_total{code="NO_KEY"} 1`, `requests_total{code="VALID"} 2`, `requests_total{code="OTHER"} 1`, `requests_total{code="RETIRED"} 0`, `request_seconds_count 4`,
 		`held_keys 9`, `dirty_keys 2`, `feed_live 1`, `feed_window_seconds 7`, `unconfirmed_seconds 0.5`, `max_staleness_seconds 3600`,
 		`decision_delay_seconds_bucket{le="0.25"} 1`, `decision_delay_seconds_bucket{le="1"} 3`, `decision_delay_seconds_sum 1.5`, `decision_delay_seconds_count 3`,
 		`first_sight_budget 12.5`, `first_sight_refused_total 4`, `usage_backlog 6`, `usage_unreported_seconds 60`,

@@ -3,6 +3,7 @@
 package gate
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,7 +25,7 @@ func NewMetrics(reg prometheus.Registerer, stats func() edge.Stats) *Metrics {
 	set := metric.NewSet("apikeys_edge_", reg)
 	m := &Metrics{
 		requests: set.Counter("requests_total", "Requests that were judged.",
-			metric.Label{Name: "code", Bound: "a verdict's, or why there is none: `NO_KEY`, `UNAVAILABLE` and so on"}),
+			metric.Label{Name: "code", Values: toldCodes}),
 		latency: set.Histogram("request_seconds", "How long it took to judge a request.",
 			[]float64{5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 0.25, 1}).WithLabelValues(),
 	}
@@ -63,9 +64,21 @@ func NewMetrics(reg prometheus.Registerer, stats func() edge.Stats) *Metrics {
 	return m
 }
 
+// codeOther stands for the codes of an engine that is newer than the edge.
+const codeOther = "OTHER"
+
+// toldCodes are those of verdicts, and of refusals without one.
+var toldCodes = []string{
+	"VALID", "NOT_FOUND", "MALFORMED", "EXPIRED", "RETIRED", "REVOKED", "DISABLED", "INSUFFICIENT_SCOPE", "FORBIDDEN_IP", "RATE_LIMITED",
+	codeNoKey, codeTwoKeys, codeNoRule, codeRequest, codeUntrusted, codeUnavailable, codeOther,
+}
+
 func (m *Metrics) decided(code string, took time.Duration) {
 	if m == nil {
 		return
+	}
+	if !slices.Contains(toldCodes, code) {
+		code = codeOther
 	}
 	m.requests.WithLabelValues(code).Inc()
 	m.latency.Observe(took.Seconds())
