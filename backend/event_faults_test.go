@@ -173,3 +173,44 @@ func (sc *scene) news(test *testing.T) {
 		}
 	}
 }
+
+// A job that revokes what somebody was issued tells of each role, and of all its keys,
+// wherever the node falls meanwhile.
+func TestAFallenJobTells(t *testing.T) {
+	t.Parallel()
+	first := newMount(t)
+	for _, role := range []string{"d", "e"} {
+		first.issueTo(role, "leaver", 3)
+	}
+	first.issueTo("f", "other", 1)
+	first.write("events/all", map[string]any{"url": "https://all.example.com/hook", "pace": 10000, "types": "key.revoked"})
+	content, at := dump(t, first.storage), first.clock.Now()
+	for n := 1; ; n++ {
+		for _, f := range []fault{faultCrash, faultApplyCrash} {
+			clock := newFakeClock()
+			clock.set(at)
+			p := newProbe(copyStorage(t, content))
+			m := eventMountOn(t, p, clock, nil)
+			m.write("bulk", map[string]any{"action": "revoke", "issued_to": "leaver", "dry_run": false, "pace": 0, "reason": "gone"})
+			p.onlyWrites = true
+			p.arm(n, f)
+			m.entrust(p)
+			_, _ = m.step(clock.Now(), stepBudget)
+			m.flights.Wait()
+			fell := p.hit()
+			p.reset()
+			m = eventMountOn(t, p, clock, m.outside)
+			m.pass(5*time.Minute, time.Minute)
+			keys := map[string]any{}
+			for _, got := range m.heardBy("all") {
+				keys[got.role] = got.data["keys"]
+			}
+			if fmt.Sprint(keys) != "map[d:3 e:3]" {
+				t.Fatalf("it falls at write %d (%d) and tells of %v", n, f, keys)
+			}
+			if !fell && n > 10 {
+				return
+			}
+		}
+	}
+}

@@ -113,6 +113,8 @@ func TestJobPassesOverStrayIndexEntries(t *testing.T) {
 		m.expectVerdict(key, "REVOKED")
 	}
 	m.expectVerdict(other[0], "VALID")
+	r.dirty = false // as if it was saved
+	r.unlistSpent(t.Context())
 	if left := m.under(issuedPrefix + role + "/"); len(left) != 2 {
 		t.Errorf("of the index is left: %v", left)
 	}

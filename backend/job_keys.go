@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/internal/keyring"
 )
@@ -79,18 +80,40 @@ func (r *jobRun) tellIssued(ctx context.Context, role *roleRecord, killed int) e
 	return r.again(ctx, func() error { return r.b.tellAlone(ctx, r.s, f) })
 }
 
+// killedBefore reports whether the job has killed the key in a step that a crash has
+// cut off from its count: it is still in the index.
+func (r *jobRun) killedBefore(rec *keyRecord) bool {
+	return !rec.RevokedAt.IsZero() && !rec.RevokedAt.Before(r.job.Created.Truncate(time.Second)) &&
+		rec.Revoked == whyRevoked(causeRequest, r.job.Reason) && rec.Code == cmp.Or(r.job.Code, keyring.Unspecified)
+}
+
+// unlistSpent takes the dead keys out of the index that are counted and told: so no
+// crash between a kill and that makes them be forgotten.
+func (r *jobRun) unlistSpent(ctx context.Context) {
+	if r.dirty {
+		return
+	}
+	for _, rec := range r.spent {
+		r.b.unlist(ctx, r.s, rec)
+	}
+	r.spent = nil
+}
+
 // revokeKey kills a key if it is the role's and was issued so; killed is whether it
 // was good before.
 func (r *jobRun) revokeKey(ctx context.Context, id, roleID, to string) (killed bool, err error) {
 	err = r.again(ctx, func() error {
-		_, err := r.b.killKey(ctx, r.s, id, nil, func(rec *keyRecord) (bool, error) {
+		rec, err := r.b.endKey(ctx, r.s, id, nil, func(rec *keyRecord) (bool, error) {
 			if rec == nil || rec.RoleID != roleID || (rec.EntityID != to && rec.Display != to) {
 				return false, nil
 			}
 			// The second time it may be the first that has killed it.
-			killed = killed || rec.RevokedAt.IsZero() && r.b.now().Before(rec.Expires)
+			killed = killed || rec.RevokedAt.IsZero() && r.b.now().Before(rec.Expires) || r.killedBefore(rec)
 			return true, nil
 		}, causeRequest, r.job.Reason, cmp.Or(r.job.Code, keyring.Unspecified))
+		if err == nil && rec.dead() {
+			r.spent = append(r.spent, rec)
+		}
 		return err
 	})
 	return killed && err == nil, err

@@ -81,12 +81,12 @@ func (b *backend) runJobs(ctx context.Context, t *tick) error {
 		}
 	}
 	for _, r := range runs {
-		if !r.dirty {
-			continue
+		if r.dirty {
+			if err := r.save(work); err != nil {
+				errs = append(errs, fmt.Errorf("bulk job %s: %w", r.id, err))
+			}
 		}
-		if err := r.save(work); err != nil {
-			errs = append(errs, fmt.Errorf("bulk job %s: %w", r.id, err))
-		}
+		r.unlistSpent(work)
 	}
 	if begin.Err() != nil && ctx.Err() == nil {
 		for i := range errs {

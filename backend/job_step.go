@@ -30,6 +30,8 @@ type jobRun struct {
 	// renamed are the roles, by role_id, to look at once the list is done with, since
 	// they may have come back under other names meanwhile; nil: not listed yet.
 	renamed []string
+	// spent are keys that are dead and still in the index of their role.
+	spent []*keyRecord
 	// served is the last step that was this job's.
 	served int64
 	halted atomic.Bool // somebody stops it
@@ -56,6 +58,7 @@ func (r *jobRun) sooner(other *jobRun) *jobRun {
 // step does the next role, or some keys of it, unless the pace has it wait. What it
 // begins to do it begins before begin is done.
 func (r *jobRun) step(ctx, begin context.Context) error {
+	r.unlistSpent(ctx)
 	if !r.fresh {
 		if err := r.refresh(ctx); err != nil || r.out {
 			return err

@@ -617,9 +617,7 @@ func TestFaultsOfJobs(t *testing.T) {
 						_ = ticking(m, nil)
 					}
 					got := m.storedJob(job)
-					// A crash loses the counts of a step, but none of its kills.
-					lost := f >= faultCrash && int64(got.Keys) < c.keys
-					if got.State != jobDone || int64(got.Seen) != c.seen || int64(got.Acted) != c.acted || (int64(got.Keys) != c.keys && !lost) || got.Failed != 0 {
+					if got.State != jobDone || int64(got.Seen) != c.seen || int64(got.Acted) != c.acted || int64(got.Keys) != c.keys || got.Failed != 0 {
 						t.Fatalf("call %d: %+v", n, got)
 					}
 					if c.keys == 0 {
