@@ -206,7 +206,10 @@ func (b *backend) initialize(ctx context.Context, init *logical.InitializationRe
 	if _, err := b.config(ctx, req.Storage); err != nil {
 		return err
 	}
-	if _, err := b.endpoints.get(ctx, req.Storage); err != nil {
+	switch _, err := b.endpoints.get(ctx, req.Storage); {
+	case errors.Is(err, errSchema), errors.Is(err, errDecoding): // no key waits for those who want to hear of it
+		b.Logger().Error("the endpoints of events cannot be read: nothing is told", "error", err)
+	case err != nil:
 		return err
 	}
 	b.renamesKnown(ctx, req.Storage) // where it cannot be read it is asked for again

@@ -231,3 +231,107 @@ func TestTheWalkEnds(t *testing.T) {
 		t.Errorf("the status is %v", st)
 	}
 }
+
+// After the last endpoint was deleted nothing is left of it, wherever the node falls.
+func TestNothingIsLeftOfAnEndpoint(t *testing.T) {
+	t.Parallel()
+	first := newEventMount(t)
+	first.endpoint("e", nil)
+	first.answer("e.example.com", badAnswers["refuses"])
+	for _, name := range []string{"a", "b", "c"} {
+		first.write("roles/"+name, map[string]any{"rotation_period": 0})
+		first.clock.advance(time.Minute)
+	}
+	first.pass(time.Minute, 10*time.Second)
+	if len(first.under(endpointsPrefix)) != 1 {
+		t.Fatal("it has no state")
+	}
+	content, at := dump(t, first.storage), first.clock.Now()
+	for n := 1; ; n++ {
+		clock := newFakeClock()
+		clock.set(at)
+		p := newProbe(copyStorage(t, content))
+		m := eventMountOn(t, p, clock, nil)
+		m.must(logical.DeleteOperation, "events/e", nil)
+		plant(t, p, endpointPath("late"), &endpointState{Schema: recordSchema, ID: "late"}) // a write that lands late
+		p.onlyWrites = true
+		p.arm(n, faultCrash)
+		m.entrust(p)
+		for range 5 {
+			_, _ = m.step(clock.Now(), stepBudget)
+			clock.advance(time.Second)
+		}
+		fell := p.hit()
+		p.reset()
+		m = eventMountOn(t, p, clock, m.outside)
+		m.pass(10*time.Minute, time.Minute)
+		if left := append(m.under(outboxPrefix), m.under(endpointsPrefix)...); len(left) > 0 {
+			t.Fatalf("it falls at write %d, and left are %q", n, left)
+		}
+		if !fell {
+			if n < 4 {
+				t.Errorf("it fell at %d writes only", n)
+			}
+			return
+		}
+	}
+}
+
+// What an endpoint that nothing is sent to leaves behind in memory does not grow, however
+// many roles there are, entries make room, are read anew, or get too old.
+func TestAnEndpointThatIsOffHoldsNoMemory(t *testing.T) {
+	t.Parallel()
+	for _, foreign := range []bool{false, true} {
+		offHoldsNoMemory(t, foreign)
+	}
+}
+
+func offHoldsNoMemory(t *testing.T, foreign bool) {
+	t.Helper()
+	m := newEventMount(t)
+	m.outbox.most = 40
+	m.endpoint("off", map[string]any{"types": "role.created"})
+	m.endpoint("good", map[string]any{"types": "role.created"})
+	m.answer("off.example.com", badAnswers["refuses"])
+	const n = 600
+	for i := range n {
+		m.write(fmt.Sprintf("roles/r%d", i), map[string]any{"type": "dynamic"})
+		switch {
+		case foreign && i%100 == 99:
+			m.outboxForeign.Store(true)
+			m.clock.advance(time.Minute)
+			m.deliver()
+		case i%10 == 9:
+			m.clock.advance(40 * time.Second)
+			m.deliver()
+		}
+	}
+	check := func(when string) {
+		t.Helper()
+		for _, p := range m.outbox.posts {
+			held := len(p.queues) + len(p.resting) + len(p.failed)
+			for _, list := range p.ready {
+				held += len(list)
+			}
+			if held > 4*m.outbox.most {
+				t.Errorf("%s %s holds %d things for %d events", when, p.endpoint.Name, held, p.waiting)
+			}
+		}
+		if len(m.outbox.heads) > m.outbox.most || len(m.outbox.marks) > m.outbox.most {
+			t.Errorf("%s there are %d entries, %d marks", when, len(m.outbox.heads), len(m.outbox.marks))
+		}
+	}
+	check("after a crowd")
+	m.pass(8*24*time.Hour, 6*time.Hour)
+	check("after a week")
+	for i := range 30 {
+		m.write(fmt.Sprintf("roles/late%d", i), map[string]any{"type": "dynamic"})
+		m.outboxForeign.Store(foreign)
+		m.tend(time.Second)
+	}
+	check("after other nodes wrote")
+	m.pass(8*24*time.Hour, 6*time.Hour)
+	if left := m.under(outboxPrefix); len(left) > 0 {
+		t.Errorf("%d are left", len(left))
+	}
+}

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sort"
 	"time"
@@ -291,6 +292,7 @@ func (o *outbox) makeRoom() bool {
 			gone++
 		}
 		if gone > 0 {
+			o.compact()
 			return true
 		}
 	}
@@ -345,6 +347,24 @@ func (p *post) drop(h *head, fact int) {
 				return
 			}
 		}
+	}
+}
+
+// compact forgets queues that have lost all their events, of many entries at once: those
+// of an endpoint that nothing is sent to would pile up.
+func (o *outbox) compact() {
+	empty := func(q *queue) bool { return len(q.events) == 0 && !q.flying }
+	for _, p := range o.posts {
+		for urgency := range urgencies {
+			p.ready[urgency] = slices.DeleteFunc(p.ready[urgency], func(q *queue) bool {
+				if empty(q) {
+					q.listed[urgency] = false
+				}
+				return empty(q)
+			})
+		}
+		p.resting = slices.DeleteFunc(p.resting, empty)
+		maps.DeleteFunc(p.queues, func(_ string, q *queue) bool { return empty(q) })
 	}
 }
 

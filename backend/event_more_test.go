@@ -223,14 +223,22 @@ func TestFailingAndRecovered(t *testing.T) {
 // also by another node.
 func TestAKillIsToldLater(t *testing.T) {
 	t.Parallel()
-	for _, restart := range []bool{false, true} {
+	for _, c := range []struct {
+		prefix  string
+		restart bool
+	}{{outboxPrefix, false}, {outboxPrefix, true}, {endpointsPath, true}} {
+		restart := c.restart
 		s := &failsUnder{Storage: &logical.InmemStorage{}}
 		m := eventMountOn(t, s, newFakeClock(), nil)
 		m.endpoint("e", nil)
 		m.write("roles/r", map[string]any{"rotation_period": 0})
 		m.deliver()
 		m.heardBy("e")
-		s.prefix = outboxPrefix
+		if c.prefix == endpointsPath { // a node that has not read them yet
+			m = eventMountOn(t, s, m.clock, m.outside)
+			m.endpoints.state.Store(nil) // a server goes on with what has not started well
+		}
+		s.prefix = c.prefix
 		m.write("revoke/r", map[string]any{"version": 1})
 		s.prefix = ""
 		if restart {
@@ -239,7 +247,7 @@ func TestAKillIsToldLater(t *testing.T) {
 		}
 		m.pass(5*time.Minute, time.Minute)
 		if got := kinds(m.heardBy("e")); got != "key.revoked key.activated" {
-			t.Errorf("restart %v: it tells %q", restart, got)
+			t.Errorf("%+v: it tells %q", c, got)
 		}
 		rec, err := getRecord[roleRecord](t.Context(), s, rolePath("r"))
 		if err != nil || len(rec.Untold) > 0 {
@@ -299,5 +307,37 @@ func TestAnotherNodeWrites(t *testing.T) {
 	}
 	if left := m.under(outboxPrefix); len(left) > 0 {
 		t.Errorf("left in the outbox: %q", left)
+	}
+}
+
+// Endpoints that a newer build wrote, or that are damaged, are left alone, and keep no key
+// from anything.
+func TestEndpointsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	for _, stored := range []string{`{"schema":99,"endpoints":{"e":{}}}`, `{"schema":`} {
+		endpointsCannotBeRead(t, stored)
+	}
+}
+
+func endpointsCannotBeRead(t *testing.T, stored string) {
+	t.Helper()
+	m := newEventMount(t)
+	m.endpoint("e", nil)
+	m.write("roles/r", map[string]any{"rotation_period": "24h"})
+	m.answer("e.example.com", badAnswers["refuses"])
+	m.deliver()
+	if err := m.storage.Put(t.Context(), &logical.StorageEntry{Key: endpointsPath, Value: []byte(stored)}); err != nil {
+		t.Fatal(err)
+	}
+	waits := len(m.under(outboxPrefix))
+	m = eventMountOn(t, m.storage, m.clock, m.outside)
+	m.write("rotate/r", nil)
+	m.write("revoke/r", map[string]any{"version": 1})
+	m.pass(25*time.Hour, time.Hour)
+	if v := m.newestVersion("r"); v < 3 {
+		t.Errorf("the newest version is %d", v)
+	}
+	if left := len(m.under(outboxPrefix)); left != waits {
+		t.Errorf("%d entries, before it were %d", left, waits)
 	}
 }

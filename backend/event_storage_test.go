@@ -22,3 +22,10 @@ func (s *failsUnder) Put(ctx context.Context, e *logical.StorageEntry) error {
 	}
 	return s.Storage.Put(ctx, e)
 }
+
+func (s *failsUnder) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	if s.prefix == key { // a record, not what is below it
+		return nil, errStorage
+	}
+	return s.Storage.Get(ctx, key)
+}

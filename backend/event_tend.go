@@ -52,6 +52,9 @@ func (b *backend) tendOutbox(ctx, begin context.Context, w *tending) error {
 		return nil
 	}
 	rec, err := b.endpoints.get(ctx, w.s)
+	if errors.Is(err, errSchema) {
+		return nil // a newer build sees to it
+	}
 	if err != nil {
 		return err
 	}
@@ -73,6 +76,9 @@ func (b *backend) tendOutbox(ctx, begin context.Context, w *tending) error {
 	note(b.storeStates(ctx, w))
 	if rec.Sweep && b.swept() {
 		if err := w.fence(); err != nil {
+			return err
+		}
+		if err := b.sweepStates(ctx, w, rec); err != nil {
 			return err
 		}
 		_, err := b.endpoints.change(ctx, w.s, func(stored *endpointsRecord) (*endpointsRecord, error) {
@@ -368,6 +374,7 @@ func countTo(facts []fact) int {
 
 // expire gives up what is too old. The caller holds mu.
 func (o *outbox) expire(now time.Time) {
+	old := false
 	for _, h := range o.heads {
 		if h.kept && !now.Before(h.rec.marksUntil()) {
 			o.mark(h)
@@ -384,7 +391,11 @@ func (o *outbox) expire(now time.Time) {
 			}
 			h.rec.Facts[i].To = nil
 		}
+		old = true
 		o.mark(h)
+	}
+	if old {
+		o.compact()
 	}
 }
 

@@ -30,12 +30,43 @@ type outboxWalk struct {
 // in any case: what is too old goes.
 const walkAgain = 24 * time.Hour
 
-// swept reports whether all of the outbox was read since the last endpoint was deleted.
+// swept reports whether all of the outbox was read since the last endpoint was deleted,
+// and what it had of that one is gone: without endpoints nobody would look again.
 func (b *backend) swept() bool {
 	o := &b.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.walk.done && !o.walk.behind
+	if !o.walk.done || o.walk.behind {
+		return false
+	}
+	for _, p := range o.posts {
+		if p.endpoint == nil {
+			return false // deleted, and found in an entry since
+		}
+	}
+	for h := range o.marks {
+		if !h.left() {
+			return false
+		}
+	}
+	return true
+}
+
+// sweepStates deletes the states of endpoints that are not there any more.
+func (b *backend) sweepStates(ctx context.Context, w *tending, rec *endpointsRecord) error {
+	ids, err := list(ctx, w.s, endpointsPrefix)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if slices.ContainsFunc(rec.Endpoints, func(e *endpointRecord) bool { return e.ID == id }) {
+			continue
+		}
+		if err := deleteRecord(ctx, w.s, endpointPath(id)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // walkOutbox reads some more of the outbox.
@@ -119,6 +150,7 @@ func (o *outbox) forget() {
 			delete(p.queues, id)
 		}
 	}
+	o.compact()
 	for id, h := range o.heads {
 		if !flying[h] && h.proof == proven {
 			delete(o.heads, id)

@@ -19,11 +19,21 @@ const maxUntold = 16 << 10
 func (tx *roleTx) foretell(gone bool) error {
 	c := roleChanged{old: tx.old, rec: tx.rec, now: tx.now, by: tx.by.tells(), gone: gone}
 	facts, err := tx.b.addressed(tx.ctx, tx.s, c.facts())
+	var owed []fact
+	if err == nil {
+		owed, err = tx.owed()
+	}
 	if err != nil {
-		return tx.optional(err)
+		if err := tx.optional(err); err != nil || gone || tx.hidden {
+			return err
+		}
+		facts = c.facts() // whoever looks at the role next finds out who wants to know
+		tx.rec.Told = sequence(facts, tx.rec.Told, tx.now)
+		tx.rec.Untold = untoldOf(slices.Concat(tx.rec.Untold, facts))
+		return nil
 	}
 	tx.rec.Told = sequence(facts, tx.rec.Told, tx.now)
-	facts = slices.Concat(tx.rec.Untold, facts)
+	facts = slices.Concat(owed, facts)
 	tx.rec.Untold = nil
 	of := forWhat{proof: proofRole, role: tx.rec.Name, roleID: tx.rec.ID}
 	if gone {
@@ -41,6 +51,23 @@ func (tx *roleTx) foretell(gone bool) error {
 	}
 	tx.rec.Commits = append(tx.rec.Commits, tx.told.rec.Commit)
 	return tx.optional(tx.archiveCommits(commitsKept))
+}
+
+// owed are the events that the record holds, with those who want to know.
+func (tx *roleTx) owed() ([]fact, error) {
+	var all []fact
+	for _, f := range tx.rec.Untold {
+		if len(f.To) > 0 {
+			all = append(all, f)
+			continue
+		}
+		wanted, err := tx.b.addressed(tx.ctx, tx.s, []fact{f})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, wanted...)
+	}
+	return all, nil
 }
 
 // untoldOf is what of the events a record holds: what is most urgent first, in their

@@ -4,6 +4,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -204,11 +205,14 @@ func typeMatches(pattern, eventType string) bool {
 }
 
 // listeners are the endpoints that exist, from memory where this node knows them, and
-// as they were last where they cannot be read: no commit waits for that.
+// as they were last where they cannot be read: no commit waits for that. Where a newer
+// build wrote them, or they are damaged, nothing is told: no key waits for that either.
 func (b *backend) listeners(ctx context.Context, s logical.Storage) ([]*endpointRecord, error) {
 	rec, err := b.endpoints.get(ctx, s)
 	if err != nil {
-		if rec = b.endpoints.last(); rec == nil || mustForward(err) {
+		if rec = b.endpoints.last(); rec == nil && (errors.Is(err, errSchema) || errors.Is(err, errDecoding)) {
+			return nil, nil
+		} else if rec == nil || mustForward(err) {
 			return nil, err
 		}
 	}
