@@ -3,6 +3,7 @@
 package acceptance
 
 import (
+	"cmp"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ type devserver struct {
 	out        *output
 	process    *process
 	tick       string // between periodic calls
+	plugin     string // the plugin's program; empty: the one that is tested
 }
 
 func startDevserver(t *testing.T) server { return startDevserverTicking(t, "1s") }
@@ -36,7 +38,7 @@ func (s *devserver) start(t *testing.T) {
 	t.Helper()
 	before := strings.Count(s.out.String(), "ready: ")
 	s.process = launch(s.t, s.out, nil, programs.devserver,
-		"-listen", s.addr, "-plugin", programs.plugin, "-storage", s.file, "-tick", s.tick, "-log-level", "debug")
+		"-listen", s.addr, "-plugin", cmp.Or(s.plugin, programs.plugin), "-storage", s.file, "-tick", s.tick, "-log-level", "debug")
 	within(t, 30*time.Second, "development server", func() error {
 		if strings.Count(s.out.String(), "ready: ") > before {
 			return nil
