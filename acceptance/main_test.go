@@ -158,6 +158,14 @@ func TestAcceptance(t *testing.T) {
 			upgrade(t, s.newEnv(t, "upgrade"))
 		})
 	}
+	if programs.real != "" {
+		t.Run("rolling upgrade of a cluster", func(t *testing.T) {
+			c := startCluster(t).(*cluster)
+			s := &suite{server: c}
+			t.Cleanup(func() { s.checkLogs(t) })
+			rollingUpgrade(t, c, s.newEnv(t, "rolling"))
+		})
+	}
 	if programs.real != "" && programs.terraform != "" {
 		t.Run("Terraform pins the version", func(t *testing.T) {
 			s := &suite{server: startReal(t)}

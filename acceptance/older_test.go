@@ -45,7 +45,8 @@ func TestStoreOfAnOlderBuild(t *testing.T) {
 		name, secret, _ := strings.Cut(line, " ")
 		keys[name] = secret
 	}
-	older := olderPlugin(t)
+	older := filepath.Join(t.TempDir(), pluginName)
+	buildOlder(t, older, "older")
 
 	s.start(t)
 	e := &env{suite: &suite{server: s}, t: t, mount: "apikeys", client: (&suite{}).clientFor("http://"+s.addr, s.root())}
@@ -173,10 +174,14 @@ func kindsIn(t *testing.T, file string) (kinds []string) {
 	return slices.Compact(kinds)
 }
 
+// olderVersionFlag is where that build has its version.
+const olderVersionFlag = "-X github.com/vault-apikeys/" + pluginName + "/backend.Version="
+
 var olderCommit = regexp.MustCompile("(?m)^Commit: `([0-9a-f]{40})`$")
 
-// olderPlugin builds the plugin of the commit that testdata/older names. The history has to be there.
-func olderPlugin(t *testing.T) string {
+// buildOlder builds the plugin of the commit that testdata/older names, which calls itself that version. The history has
+// to be there.
+func buildOlder(t *testing.T, file, version string) {
 	t.Helper()
 	readme, err := os.ReadFile(filepath.Join("testdata", "older", "README.md"))
 	if err != nil {
@@ -186,16 +191,11 @@ func olderPlugin(t *testing.T) string {
 	if m == nil {
 		t.Fatal("testdata/older/README.md names no commit")
 	}
-	dir := t.TempDir()
-	src := filepath.Join(dir, "src")
-	if err := os.Mkdir(src, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	tarball := filepath.Join(dir, "src.tar")
+	src, tarball := t.TempDir(), filepath.Join(t.TempDir(), "src.tar")
 	for _, c := range []*exec.Cmd{
 		exec.Command("git", "-C", "..", "archive", "-o", tarball, string(m[1])), //nolint:gosec // forty digits
 		exec.Command("tar", "xf", tarball, "-C", src),
-		exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, pluginName), "./cmd/"+pluginName),
+		exec.Command("go", "build", "-trimpath", "-ldflags", olderVersionFlag+version, "-o", file, "./cmd/"+pluginName),
 	} {
 		if c.Args[0] == "go" {
 			c.Dir, c.Env = src, append(os.Environ(), "CGO_ENABLED=0")
@@ -204,5 +204,4 @@ func olderPlugin(t *testing.T) string {
 			t.Fatalf("%v (a clone needs its whole history): %v\n%s", c.Args, err, out)
 		}
 	}
-	return filepath.Join(dir, pluginName)
 }

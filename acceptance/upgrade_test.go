@@ -19,6 +19,8 @@ import (
 const (
 	olderVersion = "v0.1.0-older"
 	newerVersion = "v0.1.0-newer"
+
+	versionFlag = "-X github.com/vault-apikeys/" + pluginName + "/internal/version.Version="
 )
 
 // upgrade follows the runbook of docs/operations.md with two mounts, one of them in a
@@ -31,7 +33,7 @@ func upgrade(t *testing.T, e *env) {
 	mounts := []*upgraded{e.mountVersion("first", ""), e.mountVersion("second", "upgrades")}
 
 	// One mount by itself first: the other goes on with the version that it has.
-	asked := startAsking(mounts)
+	asked := startAsking(mounts, 2)
 	mounts[0].moveTo(newerVersion)
 	mounts[0].is(newerVersion)
 	mounts[1].is(olderVersion)
@@ -51,18 +53,87 @@ func upgrade(t *testing.T, e *env) {
 	}
 }
 
+// rollingUpgrade: the nodes of a cluster come to the newer build one after the other, while the mount is in use. The
+// older one is that of an earlier commit: it writes while the others run this one already, and they lead after it.
+func rollingUpgrade(t *testing.T, s *cluster, e *env) {
+	e.installWith(olderVersion, func(file string) { buildOlder(t, file, olderVersion) })
+	e.install(newerVersion)
+	m := e.mountVersion("rolling", "")
+	asked := startAsking([]*upgraded{m}, 20)
+
+	version := newerVersion
+	if err := m.client.Sys().TuneMountAllowNil(m.mount, api.TuneMountConfigInput{PluginVersion: &version}); err != nil {
+		t.Fatal(err)
+	}
+	first := s.active(t)
+	restart := func(n *node) {
+		n.process.end()
+		n.start()
+		n.unseal(t, s.unsealKey)
+		s.active(t)
+	}
+	for i, n := range s.nodes {
+		if n == first {
+			continue
+		}
+		restart(n)
+		m.write("rotate/r", data{"grace_period": "24h"}) // by the older build
+		m.write(fmt.Sprintf("roles/while-%d", i), nil)
+	}
+	if s.active(t) == first {
+		if _, err := m.client.Logical().Write(m.path("events/none"), data{"url": "https://hooks.example.com"}); err == nil {
+			t.Error("it is not the older build that writes")
+		}
+	} else {
+		t.Log("another node leads already")
+	}
+	m.static = m.creds("r")
+	for _, n := range s.nodes { // whichever build it runs
+		c := s.nodeEnv(m.env, n)
+		if got := c.verify(m.static.secret)["code"]; got != "VALID" {
+			t.Errorf("%s answers %v", n.id, got)
+		}
+	}
+	if s.active(t) == first {
+		s.stepDown(t)
+	}
+	m.client = m.clientFor(s.active(t).url(), s.token)
+	m.is(newerVersion)
+	m.survived(m.static, m.dynamic)
+	m.write("rotate/r", data{"grace_period": "24h"})
+	m.write("rotate/r", data{"grace_period": "1h"})
+	restart(first)
+	m.client = m.clientFor(s.active(t).url(), s.token)
+	m.static = m.creds("r")
+	m.survived(m.static, m.dynamic)
+	asked.end(t)
+}
+
+// nodeEnv is env, at that node.
+func (s *cluster) nodeEnv(e *env, n *node) *env {
+	c := *e
+	c.client = e.clientFor(n.url(), s.token)
+	return &c
+}
+
 // install puts a build of that version into the plugin directory, under a file name of
 // its own, and into the catalog.
 func (e *env) install(version string) {
 	e.t.Helper()
+	e.installWith(version, func(file string) {
+		build := exec.Command("go", "build", "-ldflags", versionFlag+version, "-o", file, "../cmd/"+pluginName)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := build.CombinedOutput(); err != nil {
+			e.t.Fatalf("build: %v\n%s", err, text)
+		}
+	})
+}
+
+func (e *env) installWith(version string, build func(file string)) {
+	e.t.Helper()
 	command := pluginName + "-" + version
 	file := filepath.Join(filepath.Dir(programs.plugin), command)
-	build := exec.Command("go", "build", "-ldflags", "-X github.com/vault-apikeys/"+pluginName+"/internal/version.Version="+version,
-		"-o", file, "../cmd/"+pluginName)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := build.CombinedOutput(); err != nil {
-		e.t.Fatalf("build: %v\n%s", err, text)
-	}
+	build(file)
 	e.t.Cleanup(func() { _ = os.Remove(file) })
 	binary, err := os.ReadFile(file)
 	if err != nil {
@@ -138,12 +209,12 @@ type asking struct {
 	wrong []string
 }
 
-func startAsking(mounts []*upgraded) *asking {
+func startAsking(mounts []*upgraded, retries int) *asking {
 	a := &asking{}
 	for _, m := range mounts {
 		client := m.clientFor(m.client.Address(), m.client.Token())
 		client.SetNamespace(m.client.Namespace())
-		client.SetMaxRetries(2)
+		client.SetMaxRetries(retries)
 		for _, ask := range []func() error{
 			func() error {
 				s, err := client.Logical().Read(m.path("creds/r"))
