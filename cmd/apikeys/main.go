@@ -36,7 +36,7 @@ const usage = `Usage: apikeys <command> [flags]
   scan     find API keys in files, git history and diffs
   fleet    write a page, a table or a calendar of all keys' ages, rotations and problems
   health   ask an address of edge or proxy once, for probes
-  version  say which version this is
+  version  say which version this is, and what it was built from
 
 apikeys <command> -h tells the flags of a command.
 `
@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	}
 	switch args[0] {
 	case "version", "-version", "--version":
-		fmt.Fprintln(out, "apikeys", version.Version)
+		fmt.Fprintf(out, "apikeys %s\n%s\n", version.Version, version.Built())
 		return exitOK
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(out, usage)

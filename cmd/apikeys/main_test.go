@@ -71,7 +71,7 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{nil, exitUsage, "", "Usage: apikeys"},
 		{[]string{"help"}, exitOK, "Usage: apikeys", ""},
-		{[]string{"version"}, exitOK, "apikeys " + version.Version, ""},
+		{[]string{"version"}, exitOK, "apikeys " + version.Version + "\n" + version.Built() + "\n", ""},
 		{[]string{"edgy"}, exitUsage, "", `"edgy" is no command`},
 		{[]string{"fleet", "-h"}, exitOK, "", "Usage: apikeys fleet"},
 		{[]string{"fleet", "-format", "pdf"}, exitUsage, "", "give one of csv, html, ics, json"},

@@ -4,12 +4,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/api"
+	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/plugin"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/backend"
@@ -27,6 +29,7 @@ func run(args []string) error {
 	meta := &api.PluginAPIClientMeta{}
 	flags := meta.FlagSet()
 	show := flags.Bool("version", false, "print the version and exit")
+	showBuilt := flags.Bool("built", false, "print what it was built from and exit")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -34,10 +37,22 @@ func run(args []string) error {
 		_, err := fmt.Println(version.Version)
 		return err
 	}
+	if *showBuilt {
+		_, err := fmt.Println(version.Built())
+		return err
+	}
 	go exitWithParent(os.Getppid())
 	// Under AutoMTLS the provider is nil, which go-plugin needs it to be.
 	tls := api.VaultPluginTLSProvider(meta.GetTLSConfig())
-	return plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: backend.Factory, TLSProviderFunc: tls})
+	return plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: factory, TLSProviderFunc: tls})
+}
+
+// factory makes the backend of a mount, and has the server's log tell which build serves it.
+func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	if conf.Logger != nil {
+		conf.Logger.Info("the engine begins", "version", version.Version, "built", version.Built())
+	}
+	return backend.Factory(ctx, conf)
 }
 
 // exitWithParent ends the process when the one that started it is gone. A server that

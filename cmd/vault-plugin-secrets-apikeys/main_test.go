@@ -62,6 +62,10 @@ func TestFlags(t *testing.T) {
 	if err != nil || string(out) != version.Version+"\n" {
 		t.Errorf("version: %q, %v", out, err)
 	}
+	out, err = command(t, nil, "-built").Output()
+	if err != nil || string(out) != version.Built()+"\n" {
+		t.Errorf("built: %q, %v", out, err)
+	}
 	out, err = command(t, nil, "-no-such-flag").CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), `"@level":"error"`) {
 		t.Errorf("bad flag: %q, %v", out, err)
