@@ -35,11 +35,11 @@ trap 'rm -rf "$dir"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 mkdir "$dir/out"
-GOWORK=off GOFLAGS=-mod=readonly "$GO" build -C scripts/release -o "$dir/release" .
 
 # Whatever else this machine sets must not count.
 export CGO_ENABLED=0 GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off GOFLAGS=-mod=readonly
 unset GOEXPERIMENT GOOS GOARCH GODEBUG
+GOWORK=off "$GO" build -C scripts/release -o "$dir/release" .
 case $SDK in
 bootstrap) ;;
 upstream)
