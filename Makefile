@@ -19,6 +19,9 @@ BENCH    ?= .
 FUZZTIME ?= 30s
 SDK      ?= bootstrap
 
+SIM_WORLDS ?= 20
+SIM_FROM   ?= 1
+
 # What the tests are held against: the files of backend that keep its promises, or all
 # of another package.
 MUTATE_PKG   ?= ./backend
@@ -46,6 +49,14 @@ else
 	@echo "SDK=$(SDK): bootstrap (the one in this repository) or upstream (the official one)" >&2; exit 1
 endif
 
+.PHONY: release
+release: need-go ## Build a release into dist/VERSION, of a clean and tagged commit (VERSION=v1.2.3; PLATFORMS="linux/amd64 …"; SDK=upstream)
+	@PLATFORMS="$(PLATFORMS)" SDK="$(SDK)" scripts/release.sh "$(if $(filter command%,$(origin VERSION)),$(VERSION))"
+
+.PHONY: release-check
+release-check: need-go ## Build a release of HEAD twice, in two folders, and compare the bytes (PLATFORMS=all: not for linux/amd64 alone)
+	@PLATFORMS="$(PLATFORMS)" scripts/release-check.sh
+
 .PHONY: dev
 dev: build ## Run a development server with the engine at apikeys/ (VAULT_BIN=vault|bao|path: that real server)
 	@if [ -n "$(VAULT_BIN)" ]; then exec scripts/dev-real.sh "$(VAULT_BIN)"; else exec scripts/dev.sh; fi
@@ -58,7 +69,7 @@ demo: build ## Watch a key being issued, rotated and revoked, and an API go on w
 .PHONY: test
 test: need-go ## Run all tests with the race detector
 	@scripts/test.sh $(PACKAGES)
-	@$(MAKE) --no-print-directory test-gitleaks test-kubernetes test-webhooks
+	@$(MAKE) --no-print-directory test-gitleaks test-kubernetes test-webhooks test-release
 
 # A module of its own and outside the workspace, so that the scanner's
 # requirements stay out of the plugin's.
@@ -76,6 +87,11 @@ test-kubernetes: need-go ## Hold the manifests and pipelines of bootstrap agains
 test-webhooks: need-go ## Hold what endpoints are sent against the libraries of Standard Webhooks and CloudEvents
 	@GOWORK=off $(GO) -C acceptance/webhooks test -timeout 5m ./...
 
+# And for what makes bills of materials, images and packages.
+.PHONY: test-release
+test-release: need-go ## Hold images, packages, bills of materials and licences of a release to what their readers need
+	@GOWORK=off $(GO) -C scripts/release test -timeout 10m -skip '^TestOpenBao' ./...
+
 # Another module, for Caddy's sake.
 .PHONY: gateways
 gateways: need-go ## Hold the edge behind nginx, HAProxy, Caddy and stand-ins, for three minutes (TRAEFIK_BIN=path: a real Traefik; SERVER_BIN=path: a cluster's failover)
@@ -90,7 +106,11 @@ bench-gateways: need-go ## Measure an edge behind gateways (BENCH=Nginx)
 .PHONY: acceptance
 acceptance: need-server build ## Run the acceptance tests on a real server: SERVER_BIN=<vault or bao> (TERRAFORM_BIN=<terraform or tofu> PROVIDER_BIN=<hashicorp/vault>: the module, too; RUN=regexp); needs Chromium (CHROME_BIN=path), Prometheus and Alertmanager
 	@TERRAFORM_BIN="$(TERRAFORM_BIN)" PROVIDER_BIN="$(PROVIDER_BIN)" scripts/acceptance.sh "$(SERVER_BIN)" "$(RUN)"
-	@[ -n "$(RUN)" ] || $(MAKE) --no-print-directory browser monitoring
+	@[ -n "$(RUN)" ] || $(MAKE) --no-print-directory browser monitoring oci
+
+.PHONY: oci
+oci: need-server need-go ## Have an OpenBao, 2.5 or later, download the plugin from a registry: SERVER_BIN=<bao>
+	@scripts/oci.sh "$(SERVER_BIN)"
 
 # Another module, for what drives a browser.
 .PHONY: browser
@@ -130,6 +150,10 @@ bench-scan: need-go ## Let apikeys scan and the real gitleaks go through the sam
 fuzz: need-go ## Run each fuzz target for FUZZTIME (30s)
 	@scripts/fuzz.sh
 
+.PHONY: simulate
+simulate: need-go ## Play SIM_WORLDS (20) worlds with edges and as many with consumers against the real backend (SIM_FROM=1: the first seed)
+	$(GO) test -count=1 -timeout 120m -run '^(TestEdgesAgreeWithTheEngine|TestConsumersHoldNoDeadKey)$$' ./backend -worlds $(SIM_WORLDS) -worldfrom $(SIM_FROM) -clientworlds $(SIM_WORLDS) -clientfrom $(SIM_FROM)
+
 .PHONY: mutate
 mutate: need-go ## Change the code in small ways and see whether tests notice (MUTATE_FILES=regexp, MUTATE_N=200, MUTATE_SEED=1)
 	@$(GO) build $(BUILDFLAGS) -o $(BIN)/ ./scripts/mutate
@@ -142,18 +166,19 @@ cover: need-go ## Measure test coverage into cover.out and cover.html
 	$(GO) tool cover -html=cover.out -o cover.html
 	@$(GO) tool cover -func=cover.out | tail -1
 
-# The modules below acceptance are no part of the workspace, so each is a run of its own. The
+# The modules below acceptance and scripts are no part of the workspace, so each is a run of its own. The
 # linters read this source only.
 .PHONY: vuln
 vuln: need-go $(TOOLS)/govulncheck ## Look for known vulnerabilities (needs the network)
 	@failed=0; \
 	$(TOOLS)/govulncheck -test $(PACKAGES) || failed=1; \
-	for m in gitleaks gateways browser kubernetes webhooks; do GOWORK=off $(TOOLS)/govulncheck -C acceptance/$$m -test ./... || failed=1; done; \
+	for m in acceptance/gitleaks acceptance/gateways acceptance/browser acceptance/kubernetes acceptance/webhooks scripts/release; do \
+		GOWORK=off $(TOOLS)/govulncheck -C $$m -test ./... || failed=1; done; \
 	exit $$failed
 
 .PHONY: clean
 clean: ## Remove everything that was built
-	rm -rf $(BIN) cover.out cover.html
+	rm -rf $(BIN) dist cover.out cover.html
 
 .PHONY: tools
 tools: $(TOOLS)/.built

@@ -24,6 +24,8 @@ complain "a tool or module without a version; what it is must not depend on the 
 	"$(search '@(latest|upgrade|patch|master|main|HEAD)\>' -- . ':!*.sum' ':!scripts/check-tree.sh')"
 complain "a replacement in go.mod; importers would not get it" \
 	"$(search '^[[:space:]]*replace[[:space:](]' -- go.mod tools/go.mod)"
+complain "an action that is not pinned by the hash of a commit, with its version beside it" \
+	"$(search '^[[:space:]-]*uses:' -- '.github/*.yml' 'bootstrap/*.yml' | grep -Ev 'uses: [A-Za-z0-9_./-]+@[0-9a-f]{40} # v[0-9]')"
 # In a bubble of testing/synctest no time passes.
 waits=$(git grep -LI --untracked 'testing/synctest' -- '*_test.go')
 complain "a test that waits for time to pass; inject a clock, or poll for an event" \

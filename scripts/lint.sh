@@ -21,6 +21,7 @@ check "imports" scripts/check-imports.sh
 check "go.mod" scripts/tidy.sh --check
 check "floors" "$GO" run ./scripts/floors ./backend
 check "tree" scripts/check-tree.sh
+check "workflows" env GOWORK=off "$GO" tool -modfile=scripts/release/go.mod actionlint -shellcheck= -pyflakes=
 check "golangci-lint" bin/tools/golangci-lint run ./...
 # Another module, so another run; not beside the first, for memory's sake.
 check "golangci-lint, bootstrap/sdk" sh -c 'cd bootstrap/sdk && exec ../../bin/tools/golangci-lint run --config ../../.golangci.yml ./...'

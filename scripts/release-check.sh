@@ -2,10 +2,11 @@
 # Builds a release of HEAD twice, in two folders, once with this machine's build cache and once
 # without, under other settings of the machine, and compares all bytes. Also sees that releases of
 # what is not tagged or not clean are refused. What is not committed does not count.
-#   PLATFORMS  which; linux/amd64 unless it is set
+#   PLATFORMS  which; linux/amd64 unless it is set, and every one with "all"
 set -eu
 cd "$(dirname "$0")/.."
 : "${PLATFORMS:=linux/amd64}"
+[ "$PLATFORMS" != all ] || PLATFORMS=
 export PLATFORMS
 unset SDK
 
@@ -58,5 +59,5 @@ for program in "$one/dist/$version"/*_linux_"$("${GO:-go}" env GOARCH)"; do
 	esac
 done
 (cd "$one/dist/$version" && sha256sum --quiet -c SHA256SUMS 2>/dev/null || shasum -a 256 -c SHA256SUMS >/dev/null)
-echo "the same bytes twice, for $PLATFORMS:"
+echo "the same bytes twice, for ${PLATFORMS:-every platform}:"
 (cd "$one/dist/$version" && ls)

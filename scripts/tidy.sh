@@ -27,7 +27,7 @@ if [ "${1:-}" = --check ]; then
 	for f in go.mod go.sum; do
 		diff -u "$f" "$dir/$f" || { echo "$f is not tidy, run make tidy" >&2; exit 1; }
 	done
-	for m in bootstrap/sdk acceptance/gitleaks acceptance/gateways acceptance/browser acceptance/kubernetes acceptance/webhooks; do
+	for m in bootstrap/sdk acceptance/gitleaks acceptance/gateways acceptance/browser acceptance/kubernetes acceptance/webhooks scripts/release; do
 		"$GO" -C "$m" mod tidy -diff || { echo "$m/go.mod is not tidy, run make tidy" >&2; exit 1; }
 	done
 	exit 0
@@ -40,3 +40,4 @@ cp "$dir/go.sum" go.sum
 "$GO" -C acceptance/gateways mod tidy
 "$GO" -C acceptance/browser mod tidy
 "$GO" -C acceptance/kubernetes mod tidy
+"$GO" -C scripts/release mod tidy

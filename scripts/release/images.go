@@ -111,7 +111,7 @@ func (r *release) index(program, title, user string, more []file, binaries []bin
 		if err != nil {
 			return nil, err
 		}
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &platform}})
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: runnable{image}, Descriptor: v1.Descriptor{Platform: &platform}})
 	}
 	annotated, ok := mutate.Annotations(index, labels).(v1.ImageIndex)
 	if !ok {
@@ -119,6 +119,12 @@ func (r *release) index(program, title, user string, more []file, binaries []bin
 	}
 	return annotated, nil
 }
+
+// runnable is an image that is no other kind of artifact: an index that calls its images by the type
+// of their configuration is not copied as it is by skopeo 1.9.
+type runnable struct{ v1.Image }
+
+func (runnable) ArtifactType() (string, error) { return "", nil }
 
 // legalFiles are the licences, which travel with every copy.
 func (r *release) legalFiles() ([]file, error) {

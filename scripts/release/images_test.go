@@ -151,6 +151,11 @@ func TestImages(t *testing.T) {
 		if err != nil || len(manifest.Manifests) != 2 {
 			t.Fatalf("%s: %+v, %v", program, manifest, err)
 		}
+		for _, d := range manifest.Manifests {
+			if d.ArtifactType != "" {
+				t.Errorf("%s: %+v", program, d)
+			}
+		}
 		// As OpenBao and other clients ask.
 		for _, platform := range []v1.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}, {OS: "linux", Architecture: "arm64", Variant: "v8"}} {
 			image := imageFor(t, index, platform)
