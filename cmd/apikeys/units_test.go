@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,8 +52,16 @@ func TestUnits(t *testing.T) {
 		return ""
 	}
 
+	// Two listeners may not have the same address, so one of them names its port.
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := l.Addr().String()
+	l.Close()
+
 	config := filepath.Join(dir, "edge.hcl")
-	text := strings.NewReplacer("/etc/apikeys/edge.secret-id", secret, "/var/lib/apikeys-edge", dir, "127.0.0.1:9090", "127.0.0.1:0", "127.0.0.1:9091", "localhost:0").Replace(read("edge.hcl"))
+	text := strings.NewReplacer("/etc/apikeys/edge.secret-id", secret, "/var/lib/apikeys-edge", dir, "127.0.0.1:9090", "127.0.0.1:0", "127.0.0.1:9091", admin).Replace(read("edge.hcl"))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +69,6 @@ func TestUnits(t *testing.T) {
 	ran(value(unit, "ExecStartPre"), "/etc/apikeys/edge.hcl", config)
 	ran(value(unit, "ExecStart"), "/etc/apikeys/edge.hcl", config)
 
-	flags := strings.NewReplacer("/etc/apikeys/proxy-orders.secret-id", secret, "127.0.0.1:9000", "127.0.0.1:0", "127.0.0.1:9001", "localhost:0").Replace(value(read("proxy-orders.env"), "FLAGS"))
+	flags := strings.NewReplacer("/etc/apikeys/proxy-orders.secret-id", secret, "127.0.0.1:9000", "127.0.0.1:0", "127.0.0.1:9001", admin).Replace(value(read("proxy-orders.env"), "FLAGS"))
 	ran(value(read("apikeys-proxy@.service"), "ExecStart"), "$FLAGS", flags)
 }
