@@ -20,7 +20,7 @@ echo "$version" | grep -Eqx 'v(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}(-[0-9A-Za-z]
 git tag --points-at HEAD | grep -Fqx "$version" || refuse "HEAD is not tagged $version: git tag $version"
 case $version in
 *-*) ;;
-*) grep -Fq "## $version" CHANGELOG.md || refuse "CHANGELOG.md has no section '## $version'" ;;
+*) grep -Fqx "## $version" CHANGELOG.md || refuse "CHANGELOG.md has no section '## $version'" ;;
 esac
 
 commit=$(git rev-parse HEAD)
