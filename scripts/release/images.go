@@ -224,19 +224,15 @@ func (r *release) writeLayout(index v1.ImageIndex, path string) error {
 // packTree packs the files of a directory in the order of their names.
 func packTree(out io.Writer, dir string, date time.Time) error {
 	w := tar.NewWriter(out)
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || path == dir {
+	tree := os.DirFS(dir)
+	err := fs.WalkDir(tree, ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || name == "." {
 			return err
 		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		name = filepath.ToSlash(name)
 		if e.IsDir() {
 			return w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: date})
 		}
-		data, err := os.ReadFile(path)
+		data, err := fs.ReadFile(tree, name)
 		if err != nil {
 			return err
 		}

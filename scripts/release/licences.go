@@ -21,12 +21,16 @@ const licencesFile = "THIRD-PARTY-LICENSES.txt"
 
 // A pkg is what `go list` says of a package that is linked in.
 type pkg struct {
-	Dir      string
-	Standard bool
-	Module   *struct {
-		Path, Version, Dir string
-		Main               bool
-	}
+	Dir      string `json:"Dir"`
+	Standard bool   `json:"Standard"`
+	Module   *mod   `json:"Module"`
+}
+
+type mod struct {
+	Path    string `json:"Path"`
+	Version string `json:"Version"`
+	Dir     string `json:"Dir"`
+	Main    bool   `json:"Main"`
 }
 
 // legal are files whose text a licence wants to travel along.
@@ -163,7 +167,7 @@ func goCommand(ctx context.Context, env []string, args ...string) ([]byte, error
 	if name == "" {
 		name = "go"
 	}
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // GO is the go command that builds
 	cmd.Env, cmd.Stderr = append(os.Environ(), env...), os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

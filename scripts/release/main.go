@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"sort"
-	"strings"
 	"time"
 )
 
@@ -120,6 +119,3 @@ func (r *release) of(program string) []binary {
 func (r *release) path(program, rest string) string {
 	return filepath.Join(r.dir, program+"_"+r.version+rest)
 }
-
-// plain is the version as packages and texts write it: 1.2.3.
-func (r *release) plain() string { return strings.TrimPrefix(r.version, "v") }
