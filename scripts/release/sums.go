@@ -23,9 +23,6 @@ func writeSums(dir string) error {
 	}
 	var out bytes.Buffer
 	for _, e := range entries {
-		if e.Name() == sumsFile {
-			continue
-		}
 		sum, err := fileSum(filepath.Join(dir, e.Name()))
 		if err != nil {
 			return err
