@@ -22,10 +22,7 @@ func open(ctx context.Context, address string) (net.Listener, error) {
 	if err := clearSocket(ctx, path); err != nil {
 		return nil, err
 	}
-	// The socket is nobody else's from its first moment. Nothing else makes files yet.
-	old := syscall.Umask(0o177)
-	l, err := conf.Listen(ctx, "unix", path)
-	syscall.Umask(old)
+	l, err := listenPrivately(ctx, path)
 	if err != nil {
 		return nil, err
 	}
