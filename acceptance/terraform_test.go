@@ -127,6 +127,7 @@ var (
 		{field: "egress_allow", value: []string{"hooks.example.com", "10.20.0.0/16", "!10.20.0.5"}},
 		{field: "egress_proxy", value: "http://proxy.example.com:3128"},
 		{field: "outbound_paused", value: true},
+		{field: "metrics_role_labels", value: true},
 		{field: "notify_before", value: []int{86400, 1209600}},
 	}
 	hooks            = "https://hooks.example.com/apikeys"

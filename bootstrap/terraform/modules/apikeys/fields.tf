@@ -65,6 +65,7 @@ locals {
     feed_wait                = "number"
     egress_allow             = "list"
     egress_proxy             = "text"
+    metrics_role_labels      = "bool"
     outbound_paused          = "bool"
     notify_before            = "numbers"
   }
