@@ -11,6 +11,12 @@ export PLATFORMS
 unset SDK
 
 version=v0.0.0-check
+pinned=go$(cat scripts/release/toolchain)
+if ! GOTOOLCHAIN=$pinned "${GO:-go}" env GOVERSION >/dev/null 2>&1; then
+	CHECK_TOOLCHAIN=$(GOTOOLCHAIN=local "${GO:-go}" env GOVERSION)
+	export CHECK_TOOLCHAIN
+	echo "WARNING: $pinned cannot be had: this is about $CHECK_TOOLCHAIN" >&2
+fi
 dir=$(mktemp -d)
 trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
 trap 'exit 130' INT
