@@ -45,9 +45,10 @@ func TestANightSealed(t *testing.T) {
 			}
 		}
 	}
-	listen(20*time.Second, 200*time.Millisecond) // the storm has begun
-	if activated == 0 || activated >= n && !testing.Short() {
-		t.Errorf("after 20 seconds the log heard of %d of %d", activated, n)
+	half := time.Duration(n) * time.Second / (2 * 50) // at the pace of rotations
+	listen(half, 200*time.Millisecond)
+	if activated == 0 || activated >= n {
+		t.Errorf("after %v the log heard of %d of %d", half, activated, n)
 	}
 	m.write("report", map[string]any{"key": m.read("creds/leak")["api_key"]})
 	listen(2*time.Second, 200*time.Millisecond)
