@@ -214,3 +214,31 @@ func TestAFallenJobTells(t *testing.T) {
 		}
 	}
 }
+
+// A job whose place cannot be stored does its step again from the stored one: what it had
+// killed is counted and told then.
+func TestAJobThatIsNotSavedTells(t *testing.T) {
+	t.Parallel()
+	s := &failingStorage{Storage: &logical.InmemStorage{}}
+	m := eventMountOn(t, s, newFakeClock(), nil)
+	m.issueTo("d", "leaver", 3)
+	m.endpoint("all", map[string]any{"types": "key.revoked"})
+	job := m.write("bulk", map[string]any{"action": "revoke", "issued_to": "leaver", "dry_run": false, "pace": 0, "reason": "gone"})["job"].(string)
+	s.failing = func(op, key string) bool { return op == "put" && strings.HasPrefix(key, jobPrefix) }
+	_, _ = m.step(m.clock.Now(), stepBudget)
+	m.flights.Wait()
+	s.failing = nil
+	m.pass(5*time.Minute, time.Minute)
+	told := m.heardBy("all")
+	if len(told) == 0 {
+		t.Error("it is not told")
+	}
+	for _, n := range told { // of the step that is done again once more
+		if n.data["keys"] != 3.0 {
+			t.Errorf("it tells of %v keys", n.data["keys"])
+		}
+	}
+	if got := m.read("bulk/" + job); fmt.Sprint(got["keys"]) != "3" || got["state"] != jobDone {
+		t.Errorf("the job counts %v, and is %v", got["keys"], got["state"])
+	}
+}

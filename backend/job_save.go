@@ -120,7 +120,7 @@ func (r *jobRun) save(ctx context.Context) error {
 			return nil
 		}
 	}
-	// What is stored counts: it is done again from there.
-	r.job, r.dirty = nil, false
+	// What is stored counts: it is done again from there, and finds what it had killed.
+	r.job, r.dirty, r.spent = nil, false, nil
 	return err
 }
