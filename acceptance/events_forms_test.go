@@ -110,7 +110,7 @@ func eventForms(t *testing.T, e *env) {
 		}
 		keys[p.EventAction] = p.DedupKey
 	}
-	if keys["trigger"] != "apikeys/work/${data.role_id}" || keys["resolve"] != keys["trigger"] {
+	if keys["trigger"] != "apikeys/failing/${data.role_id}" || keys["resolve"] != keys["trigger"] {
 		t.Errorf("incidents %q", keys)
 	}
 }

@@ -126,6 +126,14 @@ func TestRefusalsByRotationsAreCounted(t *testing.T) {
 	m.write("rotate/r", nil) // and the grace of another version runs
 	m.expectVerdict(first, "RETIRED")
 	counted(t, "in another's grace", was, m.scrape(), map[string]float64{`rotation_refusals_total{grace="running",reason="grace_ended"}`: 1})
+	// What ended because it was found in the open is no cost of rotations.
+	m.write("roles/leaky", map[string]any{"grace_period": "1h", "on_leak": "rotate", "leak_grace_period": "10m"})
+	leaked := m.read("creds/leaky")["api_key"]
+	m.write("report", map[string]any{"key": leaked})
+	m.run(11 * time.Minute)
+	was = m.scrape()
+	m.expectVerdict(leaked, "RETIRED")
+	counted(t, "after a leak", was, m.scrape(), map[string]float64{`rotation_refusals_total{grace="over",reason="superseded"}`: 0})
 	// A kill is no rotation.
 	was = m.scrape()
 	killed := m.read("creds/r")["api_key"]

@@ -118,7 +118,7 @@ func newNumbers() *numbers {
 	}
 	n.verifySeconds = set.Histogram("verify_seconds", "How long it took to reach a verdict in the engine, of each key of a batch.", verifyBounds).WithLabelValues()
 	n.timelines = set.Counter("timelines_total", "Timelines of keys that edges have asked for.").WithLabelValues()
-	n.refusals = set.Counter("rotation_refusals_total", "Keys that were refused because a rotation had ended them: what rotations cost consumers. Edges count theirs as RETIRED. "+
+	n.refusals = set.Counter("rotation_refusals_total", "Keys that were refused because a rotation had ended them: what rotations cost consumers. Keys that were found in the open do not count. Edges count theirs as RETIRED. "+
 		"grace: whether another previous version of the role was in its grace.",
 		metric.Label{Name: "reason", Values: []string{string(keyring.GraceEnded), string(keyring.Superseded), string(keyring.RolledBack), string(keyring.Lapsed)}},
 		metric.Label{Name: "grace", Values: []string{"running", "over"}})

@@ -65,7 +65,7 @@ func troubles(rec *roleRecord, now time.Time) []trouble {
 		}
 		if !v.Ending.IsZero() && v.Ending.Equal(st.Until) {
 			all = append(all, trouble{kind: troubleInUse, text: fmt.Sprintf(
-				"version %d ends at %s and was in use when its end came near: move its consumers (usage/%s), or give it more time (grace/%s)",
+				"version %d ends at %s and was in use when its end came near: move who uses it (status/%s says who), or give it more time (grace/%s)",
 				v.N, keyring.Stamp(st.Until), rec.Name, rec.Name)})
 		}
 		if v.Reported.IsZero() {

@@ -18,8 +18,12 @@ func (b *backend) tally(q *question, v *verdict, took time.Duration) {
 	}
 	n.verified(v.code, took)
 	if v.code == codeRetired && v.known != nil {
+		ring := &v.known.role.rec.Ring
+		if was := ring.Get(v.known.key.Version); was != nil && !was.Reported.IsZero() {
+			return // its leak has ended it, and whoever uses it may be the finder
+		}
 		grace := "over"
-		if v.known.role.rec.Ring.PreviousOf(v.now) != nil {
+		if ring.PreviousOf(v.now) != nil {
 			grace = "running"
 		}
 		n.refusals.WithLabelValues(string(v.status.Reason), grace).Inc()

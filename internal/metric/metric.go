@@ -17,7 +17,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 )
 
@@ -200,45 +199,6 @@ func Write(w io.Writer, from prometheus.Gatherer) error {
 		return closer.Close()
 	}
 	return nil
-}
-
-// Undeclared are the metrics of the families that no row declares, or declares otherwise:
-// another kind, other labels, or a value that a closed label may not have.
-func Undeclared(rows []Row, families []*dto.MetricFamily) []string {
-	var bad []string
-	for _, family := range families {
-		i := slices.IndexFunc(rows, func(r Row) bool { return r.Name == family.GetName() })
-		if i < 0 {
-			bad = append(bad, family.GetName()+": not declared")
-			continue
-		}
-		row := &rows[i]
-		if kind := Kind(strings.ToLower(family.GetType().String())); kind != row.Kind {
-			bad = append(bad, fmt.Sprintf("%s: a %s, declared as %s", row.Name, kind, row.Kind))
-		}
-		for _, m := range family.GetMetric() {
-			if why := row.differs(m.GetLabel()); why != "" {
-				bad = append(bad, row.Name+": "+why)
-			}
-		}
-	}
-	return bad
-}
-
-func (r *Row) differs(pairs []*dto.LabelPair) string {
-	if len(pairs) != len(r.Labels) {
-		return fmt.Sprintf("%d labels, declared with %d", len(pairs), len(r.Labels))
-	}
-	for _, pair := range pairs {
-		i := slices.IndexFunc(r.Labels, func(l Label) bool { return l.Name == pair.GetName() })
-		switch {
-		case i < 0:
-			return "label " + pair.GetName() + " is not declared"
-		case len(r.Labels[i].Values) > 0 && !slices.Contains(r.Labels[i].Values, pair.GetValue()):
-			return fmt.Sprintf("label %s is %q", pair.GetName(), pair.GetValue())
-		}
-	}
-	return ""
 }
 
 // Table is the documentation of the rows: a table in Markdown, without the prefix, which

@@ -5,6 +5,7 @@ package metrictest
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -18,15 +19,52 @@ import (
 
 var update = flag.Bool("update-metrics", false, "write the tables of docs/metrics.md anew")
 
-// Undeclared is metric.Undeclared of what a scrape returns and begins with prefix.
+// Undeclared are the metrics of a scrape whose names begin with prefix and that no row
+// declares, or declares otherwise: another kind, other labels, or a value that a closed
+// label may not have.
 func Undeclared(t *testing.T, rows []metric.Row, from prometheus.Gatherer, prefix string) []string {
 	t.Helper()
 	families, err := from.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	families = slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return !strings.HasPrefix(f.GetName(), prefix) })
-	return metric.Undeclared(rows, families)
+	var bad []string
+	for _, family := range families {
+		if !strings.HasPrefix(family.GetName(), prefix) {
+			continue
+		}
+		i := slices.IndexFunc(rows, func(r metric.Row) bool { return r.Name == family.GetName() })
+		if i < 0 {
+			bad = append(bad, family.GetName()+": not declared")
+			continue
+		}
+		row := &rows[i]
+		if kind := metric.Kind(strings.ToLower(family.GetType().String())); kind != row.Kind {
+			bad = append(bad, fmt.Sprintf("%s: a %s, declared as %s", row.Name, kind, row.Kind))
+		}
+		for _, m := range family.GetMetric() {
+			if why := differs(row, m.GetLabel()); why != "" {
+				bad = append(bad, row.Name+": "+why)
+			}
+		}
+	}
+	return bad
+}
+
+func differs(r *metric.Row, pairs []*dto.LabelPair) string {
+	if len(pairs) != len(r.Labels) {
+		return fmt.Sprintf("%d labels, declared with %d", len(pairs), len(r.Labels))
+	}
+	for _, pair := range pairs {
+		i := slices.IndexFunc(r.Labels, func(l metric.Label) bool { return l.Name == pair.GetName() })
+		switch {
+		case i < 0:
+			return "label " + pair.GetName() + " is not declared"
+		case len(r.Labels[i].Values) > 0 && !slices.Contains(r.Labels[i].Values, pair.GetValue()):
+			return fmt.Sprintf("label %s is %q", pair.GetName(), pair.GetValue())
+		}
+	}
+	return ""
 }
 
 // Documented fails unless the page has the table of the rows between two comments that
