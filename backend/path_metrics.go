@@ -294,7 +294,7 @@ func (b *backend) scraped(out *metric.Scrape) {
 	out.Is(r.info, 1, version.Version, b.instance, b.mountID, stamp(b.started))
 	out.Is(r.waiters, float64(b.feed.Waiters()))
 	if last := b.numbers.lastStep.Load(); last > 0 {
-		out.Is(r.lastStep, unixSeconds(time.Unix(0, last)))
+		out.When(r.lastStep, time.Unix(0, last))
 	}
 	for name, c := range map[string]interface{ looks() (hits, misses int64) }{
 		"roles": b.roles, "keys": b.keys, "secrets": b.secretCache, "moves": b.moves,
@@ -324,7 +324,7 @@ func (b *backend) scraped(out *metric.Scrape) {
 	if view == nil {
 		return
 	}
-	out.Is(r.fleetRead, unixSeconds(view.at))
+	out.When(r.fleetRead, view.at)
 	out.Is(r.listed, float64(view.listed))
 	out.Is(r.jobs, float64(view.jobs))
 	for _, kind := range roleTroubles {
@@ -335,13 +335,10 @@ func (b *backend) scraped(out *metric.Scrape) {
 	}
 	for i := range view.roles {
 		v := &view.roles[i]
-		for m, t := range map[*metric.Read]time.Time{
-			r.roleSince: v.since, r.roleNext: v.next, r.rolePreviousEnds: v.previousEnds, r.rolePreviousUsed: v.lastUse,
-		} {
-			if !t.IsZero() {
-				out.Is(m, unixSeconds(t), v.name)
-			}
-		}
+		out.When(r.roleSince, v.since, v.name)
+		out.When(r.roleNext, v.next, v.name)
+		out.When(r.rolePreviousEnds, v.previousEnds, v.name)
+		out.When(r.rolePreviousUsed, v.lastUse, v.name)
 	}
 }
 
@@ -360,5 +357,3 @@ func (v *endpointNumbers) tell(out *metric.Scrape, r *reads, now time.Time) {
 	out.Holds(r.failing, !v.state.Since.IsZero(), v.name)
 	out.Holds(r.stopped, !v.state.Stopped.IsZero(), v.name)
 }
-
-func unixSeconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }

@@ -15,6 +15,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
@@ -158,6 +159,13 @@ func (s *Scrape) Holds(m *Read, yes bool, labels ...string) {
 		value = 1
 	}
 	s.Is(m, value, labels...)
+}
+
+// When sets a timestamp in seconds; where t is zero there is none.
+func (s *Scrape) When(m *Read, t time.Time, labels ...string) {
+	if !t.IsZero() {
+		s.Is(m, float64(t.UnixMilli())/1e3, labels...)
+	}
 }
 
 // Measured sets a histogram: within is how many values were no larger than each bound.

@@ -3,8 +3,6 @@
 package sidecar
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/vault-apikeys/vault-plugin-secrets-apikeys/client"
@@ -55,11 +53,8 @@ func newMetrics(reg prometheus.Registerer, stats func() client.Stats) *metrics {
 		out.Holds(held, holds(&s))
 		out.Is(keyVersion, float64(s.Version))
 		out.Holds(failing, s.Err != nil)
-		for m, at := range map[*metric.Read]time.Time{expires: s.Ends, readAt: s.ReadAt} {
-			if !at.IsZero() {
-				out.Is(m, float64(at.UnixMilli())/1e3)
-			}
-		}
+		out.When(expires, s.Ends)
+		out.When(readAt, s.ReadAt)
 		for m, n := range map[*metric.Read]int64{reads: s.Reads, readFailures: s.Failures, renewals: s.Renewals, changes: s.Changes, refused: s.Refused} {
 			out.Is(m, float64(n))
 		}
